@@ -1,0 +1,6 @@
+"""quantbench: what calibrating on one text costs a quantized language model on another."""
+
+__version__ = "0.1.0"
+
+NUMERICS_VERSION = 1
+"""Part of every run's identity. Raised, with a line in CHANGELOG.md, whenever any number may change."""

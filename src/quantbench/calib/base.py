@@ -1,0 +1,44 @@
+"""The calibration set: token sequences with provenance."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CalibSet:
+    """N sequences of L token ids drawn from one source by one sampler.
+
+    tokens     int64 [N, L]
+    name       the source's name
+    split      the split they were drawn from
+    revision   the source's revision as found
+    text_fingerprint  sha256 of the text drawn from
+    documents  the documents that were drawn from (for the overlap check), in no particular order
+    shortfall  how many sequences fewer than asked (0 unless `allow_short`)
+    """
+
+    tokens: Tensor
+    name: str
+    split: str
+    revision: str
+    text_fingerprint: str
+    documents: tuple[str, ...]
+    seed: int
+    draw: int
+    shortfall: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """N x L."""
+        return self.tokens.numel()
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of shape and token ids: the data that calibration sees, whatever it came from."""
+        digest = hashlib.sha256(str(tuple(self.tokens.shape)).encode())
+        digest.update(self.tokens.contiguous().numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,21 @@
+"""Errors a user can act on. The command prints their message without a traceback and ends non-zero."""
+
+
+class QuantbenchError(Exception):
+    """Base class: the message names the key or file, the value, and what would be right."""
+
+
+class ConfigError(QuantbenchError):
+    """A key, value or combination of options that cannot be run."""
+
+
+class DataError(QuantbenchError):
+    """A text or data set that is missing, unreachable, too short, or not what its yaml says."""
+
+
+class ModelError(QuantbenchError):
+    """A model that is missing, unreachable, or of a structure that cannot be quantized."""
+
+
+class StoreError(QuantbenchError):
+    """A stored run or score that cannot be read, written, or trusted."""

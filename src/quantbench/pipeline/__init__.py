@@ -1,0 +1,1 @@
+"""From full precision to a quantized model, block by block."""

@@ -1,0 +1,52 @@
+"""Statistics of the calibration inputs of a group of weights that read the same tensor."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LinearStats:
+    """What calibration inputs X [n_tokens, in] looked like. Fields nobody asked for are None.
+
+    hessian   fp32 [in, in]  2/n X^T X, the Hessian of the layer's squared output error
+    absmax    fp32 [in]      max over tokens of |X_j|
+    mean_abs  fp32 [in]      mean over tokens of |X_j|
+    minimum, maximum  fp32 [in]  range over tokens of X_j
+    """
+
+    n_tokens: int
+    hessian: Tensor | None = None
+    absmax: Tensor | None = None
+    mean_abs: Tensor | None = None
+    minimum: Tensor | None = None
+    maximum: Tensor | None = None
+
+    def rescaled(self, scale: Tensor) -> LinearStats:
+        """Statistics of X' = X / scale, for scale [in] > 0: a transform of the inputs changes all of them.
+
+        The Hessian becomes D^-1 H D^-1 with D = diag(scale).
+        """
+
+        def divide(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values / scale
+
+        hessian = None if self.hessian is None else self.hessian / scale.outer(scale)
+        return dataclasses.replace(
+            self,
+            hessian=hessian,
+            absmax=divide(self.absmax),
+            mean_abs=divide(self.mean_abs),
+            minimum=divide(self.minimum),
+            maximum=divide(self.maximum),
+        )
+
+    def require(self, name: str) -> Tensor:
+        """The statistic `name`; raises ValueError if it was not collected (a part that forgot to declare a need)."""
+        value = getattr(self, name)
+        if not isinstance(value, Tensor):
+            raise ValueError(f"the statistic {name!r} was not collected: add it to the part's `needs`")
+        return value

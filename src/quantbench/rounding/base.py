@@ -1,0 +1,30 @@
+"""Rounding: how a weight matrix is put on its format's grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.pipeline.stats import LinearStats
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A rounded weight, and how often something had to give way: e.g. {"damping_raised": 1, "nearest": 1}."""
+
+    weight: QuantizedWeight
+    fallbacks: dict[str, int] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Rounding(Protocol):
+    """A rounding method: a pure function of (weight, statistics, format). Implementations are components."""
+
+    needs: ClassVar[frozenset[str]]
+
+    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+        """Put weight float32 [out, in] on the grid of `format`; the input is not modified."""
+        ...

@@ -1,0 +1,44 @@
+"""Transforms: rewrites of a group of weights and its input that leave the full-precision function unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from quantbench.formats.base import Format
+from quantbench.pipeline.stats import LinearStats
+
+Producer = Literal["norm", "linear"]
+"""What wrote a group's input and can absorb a per-channel scale: a normalization, or a linear layer's rows."""
+
+
+@runtime_checkable
+class ScaleTransform(Protocol):
+    """Chooses a per-input-channel scale s [in] > 0; the pipeline then applies X' = X / s, W' = W diag(s).
+
+    The division is folded into the producer of X, so the function stays the same. Implementations are components.
+    """
+
+    needs: ClassVar[frozenset[str]]
+
+    @property
+    def producers(self) -> frozenset[Producer]:
+        """Which kinds of producer the scale may be folded into."""
+        ...
+
+    def scale(self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None) -> Tensor:
+        """The scale [in] for the weights [out_i, in] (float32) that read the same input."""
+        ...
+
+
+@runtime_checkable
+class Clip(Protocol):
+    """Shrinks the range of a weight before it is rounded. Not function-preserving: it trades range for resolution."""
+
+    needs: ClassVar[frozenset[str]]
+
+    def clip(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
+        """A clipped copy of weight float32 [out, in]."""
+        ...
