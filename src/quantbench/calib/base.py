@@ -42,3 +42,17 @@ class CalibSet:
         digest = hashlib.sha256(str(tuple(self.tokens.shape)).encode())
         digest.update(self.tokens.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def provenance(self) -> dict[str, str | int]:
+        """What a run's record says of its calibration set."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "revision": self.revision,
+            "n": len(self.tokens),
+            "length": self.tokens.shape[1],
+            "n_tokens": self.n_tokens,
+            "seed": self.seed,
+            "draw": self.draw,
+            "shortfall": self.shortfall,
+        }

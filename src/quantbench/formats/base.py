@@ -61,6 +61,28 @@ class Format(Protocol):
         ...
 
 
+@runtime_checkable
+class ActivationFormat(Protocol):
+    """A number format for the inputs of a layer, applied when the model runs. Implementations are components."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Statistics of the inputs that a static scale is fitted to; empty for a dynamic one."""
+        ...
+
+    def static_params(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scale and zero point (None if symmetric) fitted to the calibrated ranges per channel [in]; static formats only."""
+        ...
+
+    def fake_quantize(self, x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> Tensor:
+        """x [..., features] put on the grid, in x's dtype; scale and zero are given for static formats."""
+        ...
+
+    def to_spec(self) -> dict[str, Any]:
+        """Plain values from which the same format is built again."""
+        ...
+
+
 def group_count(in_features: int, columns_per_group: int) -> int:
     """Number of groups, the short last one included."""
     return -(-in_features // columns_per_group)

@@ -1,0 +1,53 @@
+# `make` lists the targets. Works with GNU and BSD make; `make PYTHON=python3.12 test` chooses the interpreter.
+
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+
+.PHONY: help venv dev demo test lint check format wheel clean
+.NOTPARALLEL:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' Makefile
+
+venv: $(VENV)/installed  ## make .venv and install quantbench there, once (about 2 GB)
+
+dev: $(VENV)/installed-dev  ## the same with the tools for development
+
+demo: venv  ## run the demo sweep
+	$(BIN)/python -m quantbench +sweep=demo
+
+test: dev  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: dev  ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+check: lint test  ## everything that must pass before a merge
+
+format: dev  ## fix what ruff can fix, and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: dev  ## build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove build products and tool caches; .venv/ and outputs/ stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps make each install happen once, and again when a dependency changes.
+$(VENV)/installed: $(BIN)/pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(BIN)/pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(VENV)/installed $@
+
+# ensurepip writes pip last, so a half-made environment is made again.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("quantbench needs Python 3.11 or newer, not %s: make PYTHON=python3.11" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)

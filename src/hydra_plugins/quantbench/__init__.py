@@ -1,0 +1,1 @@
+"""Found by Hydra: the launcher that runs quantbench's grids."""

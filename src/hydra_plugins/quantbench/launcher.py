@@ -1,0 +1,38 @@
+"""The launcher Hydra discovers. It only hands the grid on: this module is imported by every Hydra application."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class QuantbenchLauncherConf:
+    """Options of `hydra.launcher` when it is quantbench's own."""
+
+    _target_: str = "hydra_plugins.quantbench.launcher.QuantbenchLauncher"
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="quantbench", node=QuantbenchLauncherConf, provider="quantbench"
+)
+
+
+class QuantbenchLauncher(Launcher):
+    """Composes and checks every cell of a grid before the first one runs, then runs them in this process."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what `launch` needs (Hydra's contract)."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run a batch of cells; ends the process with a non-zero status if one failed."""
+        from quantbench.launch.multirun import launch_batch
+
+        results: list[Any] = launch_batch(self.hydra_context.config_loader, self.config, job_overrides)
+        return results

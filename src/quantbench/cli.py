@@ -1,0 +1,59 @@
+"""The command line: a sub-command, or else Hydra. torch is imported by neither."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from quantbench.config.compose import config_dir
+from quantbench.launch.entry import reporting_errors, set_up_logging
+
+
+def main() -> None:
+    """Entry point of `quantbench` and `python -m quantbench`."""
+    set_up_logging()
+    arguments = sys.argv[1:]
+    commands = _commands()
+    if arguments and arguments[0] in commands:
+        with reporting_errors():
+            sys.exit(commands[arguments[0]](arguments[1:]))
+    if arguments and arguments[0].isidentifier():
+        sys.stderr.write(
+            f"quantbench: no command {arguments[0]!r}. Commands: {', '.join(commands)}; "
+            "anything else is key=value, for example quantizer=gptq. See quantbench --help.\n"
+        )
+        sys.exit(2)
+    with reporting_errors():
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_single)()
+
+
+def _commands() -> dict[str, Callable[[list[str]], int]]:
+    def command(name: str) -> Callable[[list[str]], int]:
+        def run(arguments: list[str]) -> int:
+            from quantbench import commands
+
+            result: int = getattr(commands, name)(arguments)
+            return result
+
+        return run
+
+    names = {"list": "list_options", "prepare": "prepare", "show": "show", "collate": "collate"}
+    return {name: command(function) for name, function in names.items()}
+
+
+def _single(config: DictConfig) -> None:
+    """One cell: Hydra's task function."""
+    with reporting_errors():
+        from quantbench.config.compose import cell_from, check_additions
+
+        info = HydraConfig.get()
+        overrides = list(info.overrides.task)
+        check_additions(overrides, config, list(info.runtime.choices))
+        from quantbench.launch.grid import run_grid
+
+        choices = OmegaConf.to_container(info.runtime.choices)
+        run_grid([cell_from(config, overrides, choices)], command=overrides)  # type: ignore[arg-type]

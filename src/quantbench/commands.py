@@ -1,0 +1,180 @@
+"""The sub-commands beside Hydra's overrides: list, prepare, show, collate. Each returns its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+
+from quantbench.config.compose import check_additions, config_dir, expand
+from quantbench.errors import ConfigError, StoreError
+
+SHOWN_GROUPS = ("model", "calib", "quantizer", "eval", "scale", "cluster", "sampler", "text", "task", "sweep")
+
+
+def _say(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+
+
+def list_options(arguments: list[str]) -> int:
+    """`quantbench list [GROUP]`: every option with a line saying what it is."""
+    parser = argparse.ArgumentParser(prog="quantbench list", description="Options, each with a line saying what it is.")
+    parser.add_argument("group", nargs="?", help=f"one of {', '.join(SHOWN_GROUPS)}; default: all")
+    parser.add_argument("--config-dir", type=Path, help="a folder with options of yours")
+    given = parser.parse_args(arguments)
+    if given.group is not None and given.group not in SHOWN_GROUPS:
+        raise ConfigError(f"list {given.group}: no such group. Groups: {', '.join(SHOWN_GROUPS)}")
+    folders = [config_dir(), *([given.config_dir] if given.config_dir else [])]
+    for group in [given.group] if given.group else SHOWN_GROUPS:
+        files = sorted(f for folder in folders for f in (folder / group).glob("*.yaml"))
+        _say(f"{'+sweep' if group == 'sweep' else group}=")
+        for file in files:
+            _say(f"  {file.stem:<18} {_description(file)}")
+        _say()
+    return 0
+
+
+def _description(file: Path) -> str:
+    """The first comment line of an option that is not a Hydra directive, without the command it repeats."""
+    for line in file.read_text().splitlines():
+        text = line.lstrip("# ").strip()
+        if line.startswith("#") and not text.startswith("@package"):
+            command, colon, rest = text.partition(": ")
+            return rest if colon and "=" in command or command == "eval task" else text
+    return ""
+
+
+def prepare(arguments: list[str]) -> int:
+    """`quantbench prepare [key=value ...]`: fetch models and texts of every cell of a configuration or sweep."""
+    if "--help" in arguments or "-h" in arguments:
+        _say("usage: quantbench prepare [--config-dir DIR] [+sweep=NAME] [key=value ...]\n")
+        _say("Fetches the models and texts that the same command line without `prepare` needs.")
+        return 0
+    from quantbench.config.compose import cell_from
+    from quantbench.config.identity import digest, identity
+
+    done: set[str] = set()
+    for config, overrides, choices in _compose_all(arguments):
+        cell = cell_from(config, overrides, choices)
+        sources = [("model", cell.model), *(("text", task.source) for task in cell.tasks.values())]
+        if cell.calib is not None:
+            sources.append(("text", cell.calib.source))
+        for kind, source in sources:
+            key = digest(identity(source))
+            if key not in done:
+                done.add(key)
+                _say(f"{kind} {source.name}: {source.prepare()}")
+    _say("\nEverything is here. On machines without a network set:")
+    _say("  export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1")
+    for name in ("HF_HOME", "QUANTBENCH_CACHE"):
+        if name in os.environ:
+            _say(f"  export {name}={os.environ[name]}")
+    return 0
+
+
+def _compose_all(arguments: list[str]) -> Iterable[tuple]:  # type: ignore[type-arg]
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    parser = argparse.ArgumentParser(prog="quantbench prepare")
+    parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("-m", "--multirun", action="store_true")
+    given, overrides = parser.parse_known_args(arguments)
+    search = [f"hydra.searchpath=[file://{given.config_dir.resolve()}]"] if given.config_dir else []
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        named = [o for o in overrides if o.lstrip("+").startswith("sweep=")]
+        params: dict[str, str] = {}
+        if named:
+            first = loader.load_configuration("config", [*search, *named], run_mode=RunMode.MULTIRUN)
+            params = {str(k): str(v) for k, v in (first.hydra.sweeper.get("params") or {}).items()}
+        groups = [str(g) for g in loader.list_groups("")]
+        for combination in expand([o for o in overrides if o not in named], params):
+            config = loader.load_configuration("config", [*search, *named, *combination], run_mode=RunMode.RUN)
+            check_additions([*named, *combination], config, groups)
+            yield config, combination, OmegaConf.to_container(config.hydra.runtime.choices)
+
+
+def _output_parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"quantbench {name}", description=description)
+    default = Path(os.environ.get("QUANTBENCH_OUTPUTS", "outputs"))
+    parser.add_argument("--output-dir", type=Path, default=default, help="where results lie (default: %(default)s)")
+    return parser
+
+
+def show(arguments: list[str]) -> int:
+    """`quantbench show RUN`: settings, scores, provenance and log of a run."""
+    parser = _output_parser("show", "Settings, scores, provenance and log of a run.")
+    parser.add_argument("run", help="a run id, or its first characters")
+    given = parser.parse_args(arguments)
+    from quantbench.results.store import Store
+
+    store = Store(given.output_dir)
+    found = [run_id for run_id in store.run_ids() if run_id.startswith(given.run)]
+    if len(found) != 1:
+        known = f"{len(found)} runs start like that" if found else f"{len(store.run_ids())} runs are stored"
+        raise StoreError(f"show {given.run}: {'not unique' if found else 'no such run'} in {given.output_dir}; {known}")
+    record = store.load_run(found[0])
+    assert record is not None
+    _say(f"run {record.run_id}   {record.status}   {record.created}")
+    for title, value in (
+        ("choices", record.choices),
+        ("identity", record.config),
+        ("fingerprints", record.fingerprints),
+        ("calibration", record.calibration),
+        ("effective bits per quantized weight", record.effective_bits),
+        ("bits per parameter of the model", record.bits_model),
+        ("layers", f"{len(record.layers)} quantized"),
+        ("fallbacks", record.fallbacks),
+        ("notes", record.notes),
+        ("environment", record.environment),
+        ("error", record.error),
+    ):
+        if value not in (None, {}, []):
+            body = yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False) if not isinstance(value, str) else value
+            body = body.removesuffix("...\n").rstrip()
+            _say(f"\n{title}:" + (f" {body}" if "\n" not in body and ":" not in body else f"\n{_indent(body)}"))
+    for score in store.scores(record.run_id):
+        _say(f"\nscore {score.task}   protocol {score.protocol[:12]}   {score.n_items} items, {score.n_tokens} tokens")
+        for metric in score.metrics:
+            error = "" if metric.stderr is None else f" ± {metric.stderr:.2g}"
+            _say(f"  {metric.name:<14} {metric.value:.6g}{error}")
+    log_path = store.log_path(record.run_id)
+    if log_path.exists():
+        _say(f"\nlog ({log_path}):\n{_indent(log_path.read_text(errors='replace').rstrip())}")
+    return 0
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def collate(arguments: list[str]) -> int:
+    """`quantbench collate [SWEEP ...] [--all]`: results.csv and tables of sweeps, made again from the store."""
+    parser = _output_parser("collate", "Make results.csv and the tables of sweeps again.")
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
+    parser.add_argument("--all", action="store_true", help="every sweep of the store")
+    given = parser.parse_args(arguments)
+    from quantbench.results.report import report
+    from quantbench.results.store import Store
+
+    store = Store(given.output_dir)
+    known = store.sweep_names()
+    names = known if given.all else given.sweeps
+    if not names:
+        raise StoreError(f"collate: name a sweep, or --all. In {given.output_dir}: {', '.join(known) or 'none'}")
+    manifests = []
+    for name in names:
+        manifest = store.load_manifest(name)
+        if manifest is None:
+            raise StoreError(f"collate {name}: no such sweep in {given.output_dir}. Sweeps: {', '.join(known) or 'none'}")
+        manifests.append(manifest)
+    report(store, manifests)
+    return 0

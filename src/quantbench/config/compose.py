@@ -1,0 +1,124 @@
+"""Composed Hydra configuration -> checked cells; and composing outside `@hydra.main` for the sub-commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from quantbench.config.build import build, unknown_key
+from quantbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quantbench.config.schema import Cell
+
+NODES = ("model", "calib", "quantizer", "eval", "scale")
+"""Groups of the root; every other root key is one of the fields of Settings."""
+
+CALIB_NODES = ("natural",)
+
+
+def config_dir() -> Path:
+    """Where the options lie: inside an installed package, or at the top of a checkout."""
+    packaged = Path(__file__).parents[1] / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+def check_additions(overrides: Sequence[str], config: DictConfig, groups: Sequence[str]) -> None:
+    """Refuse `+key=value` where the key's parent has a fixed set of options. Needs no component to be imported.
+
+    Hydra itself accepts any key behind a plus, and suggests the plus for a misspelt key.
+    """
+    parser = OverridesParser.create()
+    for override in parser.parse_overrides(list(overrides)):
+        name = override.get_key_element().lstrip("+~")
+        key = name.partition("@")[0]
+        if not override.is_add() or key in groups:
+            continue
+        parent_key, _, leaf = key.rpartition(".")
+        parent = OmegaConf.select(config, parent_key) if parent_key else config
+        if not isinstance(parent, DictConfig) or ("_target_" not in parent and parent_key):
+            continue
+        valid = [str(k) for k in parent if str(k) not in {leaf, "_target_", "hydra"}]
+        if leaf in OmegaConf.to_container(parent, resolve=False):  # type: ignore[operator]
+            raise ConfigError(unknown_key(key, valid + (list(groups) if not parent_key else [])))
+
+
+def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, Any]) -> Cell:
+    """The checked cell of a composed configuration; ConfigError names the first key that is wrong.
+
+    Components are imported and built here, which checks every option's name, type and range, but nothing is loaded.
+    """
+    from quantbench.calib.calibration import Calibration
+    from quantbench.config.schema import Cell, Scale, Settings
+    from quantbench.evals.windows import TextTask
+    from quantbench.models.loading import ModelSource
+    from quantbench.pipeline.recipe import Recipe
+
+    plain = resolved(config)
+    root = {k: v for k, v in plain.items() if k not in NODES}
+    settings = build({"_target_": "quantbench.config.schema.Settings", **root}, Settings, "config")
+    recipe = build(plain["quantizer"], Recipe, "quantizer")
+    calib_node = {k: v for k, v in plain["calib"].items() if k not in CALIB_NODES}
+    calib = build(calib_node, Calibration, "calib")
+    task_nodes = plain["eval"].get("tasks")
+    extra = sorted(set(plain["eval"]) - {"tasks", "about"})
+    if extra:
+        raise ConfigError(unknown_key(f"eval.{extra[0]}", ["tasks", "about"]))
+    if not isinstance(task_nodes, dict) or not task_nodes:
+        raise ConfigError(f"eval.tasks: expected a mapping of named tasks, found {task_nodes!r}")
+    return Cell(
+        settings=settings,
+        scale=build(plain["scale"], Scale, "scale"),
+        model=build(plain["model"], ModelSource, "model"),  # type: ignore[type-abstract]
+        recipe=recipe,
+        calib=None if recipe.data_free else calib,
+        tasks={name: build(node, TextTask, f"eval.tasks.{name}") for name, node in task_nodes.items()},
+        choices={group: str(choices[group]) for group in NODES},
+        overrides=tuple(overrides),
+        config=plain,
+    )
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The job's own part of a composed configuration as plain values, interpolations resolved.
+
+    Raises ConfigError for a required value that is missing and for an interpolation that leads nowhere.
+    """
+    own = config.copy()
+    with open_dict(own):
+        own.pop("hydra", None)
+    missing = sorted(OmegaConf.missing_keys(own))
+    if missing:
+        raise ConfigError(f"{missing[0]}: this option is required; give {missing[0]}=...")
+    try:
+        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {error.msg or error}") from error
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items()}
+
+
+def group_names(config_loader: Any) -> list[str]:
+    """Names of all config groups on the search path."""
+    return [str(name) for name in config_loader.list_groups("")]
+
+
+def expand(overrides: Sequence[str], params: dict[str, str] | None = None) -> list[list[str]]:
+    """All combinations of a sweep's overrides: choice lists and ranges become one override each."""
+    lines = [f"{key}={value}" for key, value in (params or {}).items()]
+    axes = [_values(o) for o in OverridesParser.create().parse_overrides([*lines, *overrides])]
+    return [list(combination) for combination in product(*axes)]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]

@@ -1,0 +1,59 @@
+"""What makes two runs the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from quantbench import NUMERICS_VERSION
+from quantbench.config.build import DESCRIPTION
+from quantbench.errors import ConfigError
+
+
+def identity(value: Any) -> Any:
+    """Plain JSON of a component's resolved constructor arguments, its defaults included, `about` left out.
+
+    A local path counts by the sha256 of what lies there, not by its name. Raises ConfigError if nothing lies there.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        fields = {f.name: identity(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != DESCRIPTION}
+        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **fields}
+    if isinstance(value, dict):
+        return {str(k): identity(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [identity(v) for v in value]
+    if isinstance(value, Path):
+        return f"sha256:{hash_path(value)}"
+    return value
+
+
+def hash_path(path: Path) -> str:
+    """sha256 of a file, or of all files of a folder with their relative names."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such file or folder")
+    lines = [f"{f.relative_to(path)} {hash_path(f)}" for f in sorted(path.rglob("*")) if f.is_file()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """The first hex digits of the sha256 of a plain value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
+
+
+def run_identity(model: Any, recipe: Any, calib: Any | None, seed: int, replicate: int) -> dict[str, Any]:
+    """The identity of a run. Without calibration data (calib None) no seed or replicate can matter, and none counts."""
+    parts: dict[str, Any] = {
+        "numerics_version": NUMERICS_VERSION,
+        "model": identity(model),
+        "quantizer": identity(recipe),
+    }
+    if calib is not None:
+        parts |= {"calib": identity(calib), "seed": seed, "replicate": replicate}
+    return parts

@@ -1,0 +1,80 @@
+"""The root of the configuration: what may stand there, and the cell that comes of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from quantbench.component import component
+from quantbench.config.identity import digest, run_identity
+from quantbench.calib.calibration import Calibration
+from quantbench.evals.windows import TextTask
+from quantbench.models.loading import ModelSource
+from quantbench.pipeline.recipe import Recipe
+
+OUTPUT_PATH = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
+
+
+@component
+class Scale:
+    """How much text a study uses. Its values enter identities and protocols where they are used; itself it is a caption."""
+
+    calib_sequences: Annotated[int, Field(ge=1)]
+    calib_length: Annotated[int, Field(ge=8)]
+    window: Annotated[int, Field(ge=8)]
+    windows: Annotated[int, Field(ge=1)] | None
+
+
+@component
+class Settings:
+    """The scalar options at the root; none but seed and replicate belong to a run's identity."""
+
+    seed: Annotated[int, Field(ge=0)]
+    replicate: Annotated[int, Field(ge=0)]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    threads: Annotated[int, Field(ge=1)]
+    save: Literal["weights", "none"]
+    output_dir: OUTPUT_PATH
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One checked point of the grid. `calib` is None for a recipe that uses no calibration data."""
+
+    settings: Settings
+    scale: Scale
+    model: ModelSource
+    recipe: Recipe
+    calib: Calibration | None
+    tasks: dict[str, TextTask]
+    choices: dict[str, str]
+    overrides: tuple[str, ...]
+    config: dict[str, Any] = field(repr=False)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run id hashes."""
+        return run_identity(self.model, self.recipe, self.calib, self.settings.seed, self.settings.replicate)
+
+    @property
+    def run_id(self) -> str:
+        """The run's name in the store: equal identities are the same run."""
+        return digest(self.identity)
+
+    @property
+    def label(self) -> str:
+        """A short human-readable name."""
+        names = [self.choices.get(group, "?") for group in ("model", "quantizer")]
+        names.append(self.choices.get("calib", "?") if self.calib is not None else "no calibration")
+        extra = [o for o in self.overrides if o.partition("=")[0].lstrip("+~") not in self.choices]
+        return " ".join([*names, *extra])
+
+
+def slug(text: str, length: int = 40) -> str:
+    """Letters, digits, dots and dashes of a text; safe as a file name on every system."""
+    return re.sub(r"[^A-Za-z0-9.=]+", "-", text).strip("-")[:length].strip("-") or "sweep"

@@ -1,0 +1,69 @@
+"""Where a number was computed: versions, hardware, threads."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import quantbench
+from quantbench.config.identity import digest
+from quantbench.errors import ConfigError
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "safetensors", "lm_eval")
+
+
+def environment(device: torch.device, threads: int) -> dict[str, Any]:
+    """Versions and hardware as plain values; `id` is a digest of them."""
+    values = {**_machine(), "device": str(device), "threads": threads}
+    if device.type == "cuda":
+        values["gpu"] = torch.cuda.get_device_name(device)
+        values["cuda"] = torch.version.cuda
+    return {"id": digest(values, 12), **values}
+
+
+@cache
+def _machine() -> dict[str, Any]:
+    return {
+        "quantbench": quantbench.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": psutil.cpu_count(logical=False) or 0,
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def pick_device(name: str) -> torch.device:
+    """The device `device=` names; `auto` is cuda if there is one, else cpu. Raises ConfigError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(f"device={name}: torch sees {torch.cuda.device_count()} CUDA devices; use device=cpu or auto")
+    return device
+
+
+def peak_memory_bytes(device: torch.device) -> dict[str, int]:
+    """Largest memory so far: of this process, and on the device."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak

@@ -1,0 +1,87 @@
+"""The arithmetic of integer grids: what weights' and activations' integer formats share.
+
+A grid of b bits stands for the values (level - zero) * scale. Zero is always one of them.
+
+    asymmetric              scale = (max - min) / (2^b - 1)     zero = round(-min / scale)   levels 0 .. 2^b - 1
+    symmetric full_range    scale = 2 absmax / (2^b - 1)        zero = 2^(b-1)               levels 0 .. 2^b - 1
+    symmetric narrow_range  scale = absmax / (2^(b-1) - 1)      zero = 2^(b-1)               levels 1 .. 2^b - 1
+
+full_range is the GPTQ authors' convention: it reaches further down than up (at 4 bits +1 becomes .933, -1 becomes
+-1.067). narrow_range, the SmoothQuant authors' convention, keeps both ends and gives up one level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from quantbench.errors import ConfigError
+from quantbench.formats.base import GridParams
+
+Bits = Annotated[int, Field(ge=2, le=8)]
+Convention = Literal["full_range", "narrow_range"]
+ScaleDtype = Literal["float16", "bfloat16", "float32"]
+
+# Smallest scale of each dtype. Subnormals are kept for float16 only: float32 arithmetic may flush its own to zero.
+_SMALLEST_SCALE: dict[ScaleDtype, float] = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126}
+
+
+@dataclass(frozen=True)
+class IntGrid:
+    """The arithmetic of one grid; convention None means asymmetric."""
+
+    bits: int
+    convention: Convention | None
+    scale_dtype: ScaleDtype
+
+    def fit(self, low: Tensor, high: Tensor) -> GridParams:
+        """Scale and zero point for ranges [low, high], of any shape, that contain 0 and more than 0.
+
+        A scale too small for the dtype becomes its smallest one, a scale too large becomes infinite.
+        """
+        steps = 2**self.bits - 1
+        if self.convention is None:
+            scale = self._stored((high - low) / steps)
+            return GridParams(scale, (-low / scale).round_().clamp_(0, steps))
+        absmax = torch.maximum(-low, high)
+        if self.convention == "full_range":
+            return GridParams(self._stored(2 * absmax / steps))
+        return GridParams(self._stored(absmax / (2 ** (self.bits - 1) - 1)))
+
+    def _stored(self, scale: Tensor) -> Tensor:
+        """The scale as it will be stored: rounded first, so that zero points and codes belong to the stored value."""
+        return scale.to(getattr(torch, self.scale_dtype)).float().clamp(min=_SMALLEST_SCALE[self.scale_dtype])
+
+    def levels(self, values: Tensor, params: GridParams) -> Tensor:
+        """The nearest levels, still float32: integers from 0 (narrow range: 1) to 2^b - 1."""
+        lowest = 1 if self.convention == "narrow_range" else 0
+        zero = self._middle if params.zero is None else params.zero
+        return (values / params.scale).round_().add_(zero).clamp_(lowest, 2**self.bits - 1)
+
+    def values(self, levels: Tensor, params: GridParams) -> Tensor:
+        """The float32 values of levels."""
+        zero = self._middle if params.zero is None else params.zero
+        return (levels - zero).mul_(params.scale)
+
+    @property
+    def _middle(self) -> float:
+        return 2.0 ** (self.bits - 1)
+
+
+def containing_zero(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Widen ranges so that they contain 0; the empty range of all zeros becomes [-1, 1]."""
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    empty = low == high
+    return low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
+
+
+def check_convention(symmetric: bool, convention: Convention | None) -> None:
+    """Raise ConfigError unless a symmetric format, and no other, says which convention it follows."""
+    if symmetric and convention is None:
+        raise ConfigError("symmetric=true needs scale_convention: full_range or narrow_range")
+    if not symmetric and convention is not None:
+        raise ConfigError(f"scale_convention={convention!r} needs symmetric=true; with symmetric=false it must be null")

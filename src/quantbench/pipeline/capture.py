@@ -1,0 +1,133 @@
+"""Replaying a model block by block: the inputs of the first block, and every block's own arguments.
+
+Blocks of one model may get different arguments (Gemma2 alternates attention masks), so replaying the first
+block's arguments everywhere is wrong. A skeleton forward, in which every block only notes its arguments and hands its
+input on, collects them all for the price of the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from quantbench.errors import ModelError
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """Everything a block is called with besides its hidden states."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass
+class Captured:
+    """hidden: one tensor [1, L, d] a sequence, the input of the first block; calls[block][sequence].
+
+    returns_tuple: whether blocks of a class return their hidden states in a tuple.
+    """
+
+    hidden: list[Tensor]
+    calls: list[list[BlockCall]]
+    returns_tuple: dict[type[nn.Module], bool]
+
+
+def capture(model: PreTrainedModel, blocks: nn.ModuleList, tokens: Tensor) -> Captured:
+    """Run tokens int64 [N, L] through the skeleton of the model, one sequence at a time."""
+    hidden: list[Tensor] = []
+    calls: list[list[BlockCall]] = [[] for _ in blocks]
+    returns_tuple: dict[type[nn.Module], bool] = {}
+    sharer = _Sharer()
+
+    def record(index: int, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        states, rest, named = _split_hidden(args, kwargs)
+        if index == 0:
+            hidden.append(states)
+        calls[index].append(BlockCall(sharer.share((index, "args"), rest), sharer.share((index, "kwargs"), named)))
+        kind = type(blocks[index])
+        if kind not in returns_tuple:
+            returns_tuple[kind] = isinstance(original(*args, **kwargs), tuple)
+        return (states,) if returns_tuple[kind] else states
+
+    with replaced_forwards(blocks, record):
+        for sequence in tokens:
+            sharer.next_sequence()
+            model(input_ids=sequence[None], use_cache=False)
+    if len(hidden) != len(tokens) or any(len(c) != len(tokens) for c in calls):
+        raise ModelError(f"model class {type(model).__name__} does not run each of its blocks once in a forward")
+    return Captured(hidden, calls, returns_tuple)
+
+
+def run_block(block: nn.Module, hidden: Tensor, call: BlockCall) -> Tensor:
+    """The block's output hidden states [1, L, d]."""
+    device = next(block.parameters()).device
+    args, kwargs = _to(call.args, device), _to(call.kwargs, device)
+    output = block(hidden.to(device), *args, **kwargs)
+    states = output[0] if isinstance(output, tuple) else output
+    assert isinstance(states, Tensor)
+    return states
+
+
+@contextmanager
+def replaced_forwards(blocks: nn.ModuleList, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within the context each block calls `forward(index, its original forward, *args, **kwargs)` instead."""
+
+    def bind(index: int, original: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: forward(index, original, *args, **kwargs)
+
+    for index, block in enumerate(blocks):
+        block.forward = bind(index, block.forward)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _split_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return args[0], args[1:], kwargs
+    rest = dict(kwargs)
+    return rest.pop("hidden_states"), (), rest
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple | list):
+        return type(value)(_to(v, device) for v in value)
+    if isinstance(value, dict):
+        return {k: _to(v, device) for k, v in value.items()}
+    return value
+
+
+class _Sharer:
+    """Keeps one copy of argument tensors that are equal in all sequences (position embeddings, masks)."""
+
+    def __init__(self) -> None:
+        self._first: dict[Any, Tensor] = {}
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def next_sequence(self) -> None:
+        self._seen.clear()
+
+    def share(self, key: Any, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if id(value) not in self._seen:
+                first = self._first.setdefault(key, value)
+                same = first.shape == value.shape and first.dtype == value.dtype and torch.equal(first, value)
+                self._seen[id(value)] = (value, first if same else value)
+            return self._seen[id(value)][1]
+        if isinstance(value, tuple | list):
+            return type(value)(self.share((key, i), v) for i, v in enumerate(value))
+        if isinstance(value, dict):
+            return {k: self.share((key, k), v) for k, v in value.items()}
+        return value

@@ -1,0 +1,97 @@
+"""Collecting the statistics of the inputs of groups of weights while calibration sequences run through a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quantbench.errors import ModelError
+from quantbench.models.structure import InputGroup
+from quantbench.pipeline.capture import BlockCall, run_block
+from quantbench.pipeline.stats import LinearStats
+
+STATISTICS = frozenset({"hessian", "absmax", "mean_abs", "minimum", "maximum"})
+
+
+class StatsAccumulator:
+    """Running statistics over X [tokens, in]; see LinearStats for the fields."""
+
+    def __init__(self, in_features: int, needs: frozenset[str]) -> None:
+        self._needs = needs
+        self._n = 0
+        self._in_features = in_features
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, x: Tensor) -> None:
+        """Add inputs [..., in]. Raises ValueError if they hold NaN or infinity."""
+        x = x.detach().reshape(-1, self._in_features).float()
+        if not torch.isfinite(x).all():
+            raise ValueError("NaN or infinite activations")
+        self._n += len(x)
+        if "hessian" in self._needs:
+            gram = self._sums.setdefault("hessian", x.new_zeros(self._in_features, self._in_features))
+            gram.addmm_(x.t(), x)
+        if "mean_abs" in self._needs:
+            self._sums.setdefault("mean_abs", x.new_zeros(self._in_features)).add_(x.abs().sum(0))
+        if {"minimum", "maximum", "absmax"} & self._needs:
+            low, high = torch.aminmax(x, dim=0)
+            self._keep("minimum", low, torch.minimum)
+            self._keep("maximum", high, torch.maximum)
+
+    def _keep(self, name: str, value: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._sums[name] = combine(self._sums[name], value) if name in self._sums else value
+
+    def stats(self) -> LinearStats:
+        """The statistics asked for, over everything added so far."""
+        n, s, needs = self._n, self._sums, self._needs
+        return LinearStats(
+            n_tokens=n,
+            hessian=s["hessian"] * (2 / n) if "hessian" in needs else None,
+            absmax=torch.maximum(s["minimum"].abs(), s["maximum"].abs()) if "absmax" in needs else None,
+            mean_abs=s["mean_abs"] / n if "mean_abs" in needs else None,
+            minimum=s["minimum"] if "minimum" in needs else None,
+            maximum=s["maximum"] if "maximum" in needs else None,
+        )
+
+
+class _StopForwardError(Exception):
+    """Ends a forward once the last statistic wanted has been seen."""
+
+
+def collect(
+    block: nn.Module,
+    groups: Sequence[InputGroup],
+    hidden: Sequence[Tensor],
+    calls: Sequence[BlockCall],
+    needs: frozenset[str],
+) -> list[LinearStats]:
+    """Statistics of each group's input, over all sequences; a forward ends at the last group asked for.
+
+    Raises ModelError naming the weight if an activation is not finite.
+    """
+    accumulators = [StatsAccumulator(g.in_features, needs) for g in groups]
+
+    def watch(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            try:
+                accumulators[index].add(args[0])
+            except ValueError as error:
+                raise ModelError(f"{groups[index].slots[0].name}: {error} in its calibration input") from error
+            if index == len(groups) - 1:
+                raise _StopForwardError
+
+        return hook
+
+    handles = [g.reader.register_forward_pre_hook(watch(i)) for i, g in enumerate(groups)]
+    try:
+        for states, call in zip(hidden, calls, strict=True):
+            try:
+                run_block(block, states, call)
+            except _StopForwardError:
+                continue
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [a.stats() for a in accumulators]

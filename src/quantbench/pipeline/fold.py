@@ -1,0 +1,132 @@
+"""Folding a per-channel scale into whatever wrote a group's input, so that the block's function stays the same.
+
+X' = X / s is written by the producer of X: a normalization (its gain and bias are divided by s) or a linear layer whose
+rows are the channels of X (rows and bias divided by s). W' = W diag(s) reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quantbench.errors import ModelError
+from quantbench.models.structure import InputGroup, WeightSlot
+from quantbench.transforms.base import Producer
+
+
+@dataclass(frozen=True, eq=False)
+class NormProducer:
+    """A normalization whose output is x_hat * (weight + offset) + bias; offset is 1 in Gemma's, 0 elsewhere."""
+
+    module: nn.Module
+    offset: float
+    kind: Producer = "norm"
+
+    def divide(self, scale: Tensor) -> None:
+        """Make the normalization write X / scale."""
+        gain = self.module.weight
+        assert isinstance(gain, Tensor)
+        _replace(self.module, "weight", (gain.float() + self.offset) / scale - self.offset)
+        bias = getattr(self.module, "bias", None)
+        if isinstance(bias, Tensor):
+            _replace(self.module, "bias", bias.float() / scale)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProducer:
+    """A linear layer each of whose output channels scales exactly one channel of the group's input."""
+
+    slot: WeightSlot
+    kind: Producer = "linear"
+
+    def divide(self, scale: Tensor) -> None:
+        """Make the layer's rows produce X / scale."""
+        self.slot.set(self.slot.get() / scale[:, None])
+        if self.slot.bias is not None:
+            _replace(self.slot.module, "bias", self.slot.bias.float() / scale)
+
+
+def _replace(module: nn.Module, name: str, value: Tensor) -> None:
+    old = getattr(module, name)
+    setattr(module, name, nn.Parameter(value.detach().to(old.dtype), requires_grad=False))
+
+
+def norm_producer(group: InputGroup) -> NormProducer | None:
+    """The normalization that wrote the group's input, if one did and its gain has one of the two known forms."""
+    module = group.norm
+    if module is None:
+        return None
+    weight = module.weight
+    assert isinstance(weight, nn.Parameter)
+    bias = getattr(module, "bias", None)
+    shift = bias.float() if isinstance(bias, Tensor) else torch.zeros((), device=weight.device)
+    probe = torch.linspace(-1, 2, weight.numel(), device=weight.device, dtype=weight.dtype)[None, None]
+    with torch.no_grad():
+        original = weight.data
+        try:
+            weight.data = torch.zeros_like(original)
+            at_zero = module(probe).float() - shift
+            weight.data = torch.ones_like(original)
+            at_one = module(probe).float() - shift
+        finally:
+            weight.data = original
+    for offset in (0.0, 1.0):
+        if torch.allclose(at_zero * (1 + offset), at_one * offset, atol=1e-2 * float(at_one.abs().max())):
+            return NormProducer(module, offset)
+    return None
+
+
+def linear_producer(group: InputGroup, earlier: list[WeightSlot], run: Callable[[], object]) -> LinearProducer | None:
+    """The layer among `earlier` whose output rows scale the group's input channels one to one, found by trying.
+
+    `run` replays the block. A candidate's output is multiplied by a positive vector s; it is the producer if and only
+    if the group's input comes out multiplied by s. That holds for an `up` beside a gate and for a layer
+    before a ReLU, not for a layer before another nonlinearity.
+    """
+    width = group.in_features
+    candidates = [slot for slot in earlier if slot.shape[0] == width]
+    if not candidates:
+        return None
+    factors = torch.linspace(0.5, 2.0, width)
+    plain = _input_of(group, run)
+    for slot in reversed(candidates):
+        handle = slot.module.register_forward_hook(lambda _m, _a, out: out * factors.to(out))
+        try:
+            scaled = _input_of(group, run)
+        finally:
+            handle.remove()
+        tolerance = 1e-2 if plain.dtype != torch.float32 else 1e-4
+        bound = tolerance * plain.abs().amax().float()
+        if torch.allclose(scaled.float(), plain.float() * factors.to(plain.device), rtol=tolerance, atol=float(bound)):
+            return LinearProducer(slot)
+    return None
+
+
+def _input_of(group: InputGroup, run: Callable[[], object]) -> Tensor:
+    seen: list[Tensor] = []
+    handle = group.reader.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach()))
+    try:
+        run()
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def check_unchanged(before: Tensor, after: Tensor, what: str) -> float:
+    """The largest change of a block's output relative to its largest value.
+
+    Raises ModelError if it is more than rounding errors of the model's dtype explain: the transform is not
+    function-preserving on this model, and quantizing on would measure something else.
+    """
+    scale = float(before.float().abs().amax())
+    change = float((after.float() - before.float()).abs().amax()) / max(scale, 1e-30)
+    allowed = 1e-4 if before.dtype == torch.float32 else 5e-2
+    if not change <= allowed:
+        raise ModelError(
+            f"{what} changed the full-precision output by {change:.2e} of its largest value (allowed {allowed:.0e}): "
+            "this model's structure does not allow it. Choose a recipe without this transform."
+        )
+    return change

@@ -1,0 +1,266 @@
+"""One cell, from top to bottom: load, calibrate, quantize, store, evaluate, record."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quantbench.config.schema import Cell
+from quantbench.environment import environment, peak_memory_bytes
+from quantbench.errors import StoreError
+from quantbench.evals.evaluate import evaluate
+from quantbench.evals.reference import Reference
+from quantbench.models.handle import ModelHandle
+from quantbench.models.loading import tokenizer_fingerprint
+from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.progress import duration, progress
+from quantbench.results import metrics, tensors
+from quantbench.results.files import write_text
+from quantbench.results.records import Distribution, RunRecord, Score
+from quantbench.session import Inputs, Session
+
+log = logging.getLogger("quantbench")
+
+
+def run_cell(session: Session, cell: Cell, baseline: Cell) -> bool:
+    """Do what is not done yet of a cell; whether anything was. Exceptions go through: the grid records them."""
+    inputs = session.inputs(cell)
+    with session.store.lock(cell.run_id), _log_file(session.store.log_path(cell.run_id)):
+        torch.set_num_threads(cell.settings.threads)
+        torch.manual_seed(cell.settings.seed)
+        quantized = _ensure_quantized(session, cell, inputs)
+        scored = [_ensure_score(session, cell, baseline, inputs, task) for task in cell.tasks]
+    return quantized or any(scored)
+
+
+# Quantization
+
+
+def _ensure_quantized(session: Session, cell: Cell, inputs: Inputs) -> bool:
+    record = session.store.load_run(cell.run_id)
+    if record is not None and record.status == "quantized":
+        _check_fingerprints(record, _input_fingerprints(session, cell, inputs))
+        return False
+    _quantize_and_store(session, cell, inputs)
+    return True
+
+
+def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
+    device = session.device(cell)
+    started = time.perf_counter()
+    quantized = _quantize(session, cell, inputs)
+    seconds = time.perf_counter() - started
+    handle = session.handle(cell.model)
+    stored, spec = quantized.artifact.to_tensors()
+    fingerprints = _input_fingerprints(session, cell, inputs) | {"weights": tensors.fingerprint(stored)}
+    if cell.settings.save == "weights" and not cell.recipe.full_precision:
+        tensors.save(session.store.weights_path(cell.run_id), stored)
+        write_text(session.store.spec_path(cell.run_id), Artifact.spec_text(spec))
+    record = RunRecord(
+        run_id=cell.run_id,
+        status="quantized",
+        choices=cell.choices,
+        config=cell.identity,
+        fingerprints=fingerprints,
+        calibration=None if inputs.calib is None else inputs.calib.provenance(),
+        layers=quantized.layers,
+        effective_bits=quantized.artifact.effective_bits,
+        bits_model=_bits_of_model(handle, quantized.artifact),
+        fallbacks=_sum_fallbacks(quantized),
+        notes=sorted({note for layer in quantized.layers for note in layer.notes}),
+        environment=environment(device, cell.settings.threads),
+        created=_now(),
+    )
+    session.store.save_run(record)
+    _append_cost(session, cell, "quantize", seconds)
+    log.info("  quantized in %s%s", duration(seconds), _bits_text(record))
+
+
+def _quantize(session: Session, cell: Cell, inputs: Inputs) -> Quantized:
+    handle = session.handle(cell.model)
+    session.installed = None
+    if cell.recipe.full_precision:
+        quantized = Quantized(Artifact())
+    else:
+        tokens = None if inputs.calib is None else inputs.calib.tokens
+        with progress("quantizing", "block") as show:
+            quantized = quantize_model(handle, cell.recipe, tokens, session.device(cell), show)
+    quantized.artifact.install(handle)
+    session.installed = cell.run_id
+    return quantized
+
+
+def _install(session: Session, cell: Cell, inputs: Inputs) -> ModelHandle:
+    """The model with the cell's quantized weights in it: as it stands, from the store, or quantized again."""
+    handle = session.handle(cell.model)
+    if session.installed == cell.run_id:
+        return handle
+    path = session.store.weights_path(cell.run_id)
+    record = session.store.load_run(cell.run_id)
+    assert record is not None
+    if cell.recipe.full_precision:
+        Artifact().install(handle)
+    elif path.exists():
+        artifact = Artifact.from_tensors(tensors.load(path), Artifact.read_spec(session.store.spec_path(cell.run_id)))
+        _check_fingerprints(record, {"weights": artifact.fingerprint()})
+        artifact.install(handle)
+    else:
+        log.info("  its weights were not kept: quantizing again")
+        quantized = _quantize(session, cell, inputs)
+        _check_fingerprints(record, {"weights": quantized.artifact.fingerprint()})
+    session.installed = cell.run_id
+    return handle
+
+
+def _input_fingerprints(session: Session, cell: Cell, inputs: Inputs) -> dict[str, str]:
+    found = {
+        "model": cell.model.fingerprint(),
+        "tokenizer": tokenizer_fingerprint(session.tokenizer(cell.model)),
+    }
+    if inputs.calib is not None:
+        found |= {"calib_tokens": inputs.calib.fingerprint, "calib_text": inputs.calib.text_fingerprint}
+    return found
+
+
+def _check_fingerprints(record: RunRecord, found: dict[str, str]) -> None:
+    for name, value in found.items():
+        stored = record.fingerprints.get(name)
+        if stored != value:
+            raise StoreError(
+                f"run {record.run_id} was made with another {name}: its record says {stored}, now it is {value}. "
+                "The model, text or library has changed under the same name. Keep the old results by giving "
+                f"output_dir=FOLDER, or delete the folder runs/{record.run_id} to compute it again."
+            )
+
+
+def _bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
+    """Bits per parameter over the whole model: quantized weights as stored, everything else in its dtype."""
+    bits = 0.0
+    count = 0
+    for name, parameter in handle.originals.items():
+        weight = artifact.weights.get(name.removesuffix(".weight"))
+        size = parameter.numel()
+        tied = any(parameter is other and name > key for key, other in handle.originals.items() if key != name)
+        if tied and weight is None:
+            continue
+        bits += size * (8 * parameter.element_size() if weight is None else weight.bits_per_weight())
+        count += size
+    return bits / count
+
+
+def _sum_fallbacks(quantized: Quantized) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for layer in quantized.layers:
+        for kind, count in layer.fallbacks.items():
+            total[kind] = total.get(kind, 0) + count
+    return total
+
+
+# Evaluation
+
+
+def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> bool:
+    windows = inputs.windows[task]
+    if session.store.load_score(cell.run_id, task, windows.protocol) is not None:
+        return False
+    device = session.device(cell)
+    started = time.perf_counter()
+    handle = _install(session, cell, inputs)
+    path = session.store.reference_path(baseline.run_id, task, windows.protocol)
+    reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
+    with progress(f"evaluating {task}", "window") as show:
+        result = evaluate(handle, windows, task, reference, device, show)
+    values = metrics.estimate(result.items)
+    overlap = inputs.overlaps.get(task)
+    score = Score(
+        run_id=cell.run_id,
+        task=task,
+        protocol=windows.protocol,
+        protocol_values=windows.protocol_values,
+        distribution=Distribution(**cell.tasks[task].distribution),
+        in_distribution=in_distribution(cell, task),
+        metrics=values,
+        n_items=len(result.items),
+        n_tokens=int(result.items["n_tokens"].sum()),
+        n_bytes=int(result.items["n_bytes"].sum()),
+        environment=environment(device, cell.settings.threads),
+        overlap=None if overlap is None else overlap.to_dict(),
+        reference=baseline.run_id,
+    )
+    session.store.save_score(score, result.items)
+    _append_cost(session, cell, f"evaluate {task}", time.perf_counter() - started)
+    return True
+
+
+def in_distribution(cell: Cell, task: str) -> bool | None:
+    """Whether the cell was calibrated on the distribution it is tested on; None for a recipe that uses no data."""
+    return None if cell.calib is None else cell.calib.source.name == cell.tasks[task].source.name
+
+
+# Records
+
+
+def record_failure(session: Session, cell: Cell, error: BaseException) -> None:
+    """Store a failed run with its traceback, unless the model itself was already quantized and stored."""
+    existing = session.store.load_run(cell.run_id)
+    if existing is not None and existing.status == "quantized":
+        return
+    log_path = session.store.log_path(cell.run_id)
+    tail = log_path.read_text(errors="replace").splitlines()[-30:] if log_path.exists() else []
+    session.store.save_run(
+        RunRecord(
+            run_id=cell.run_id,
+            status="failed",
+            choices=cell.choices,
+            config=cell.identity,
+            fingerprints={},
+            environment=environment(session.device(cell), cell.settings.threads),
+            created=_now(),
+            error={
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": "".join(traceback.format_exception(error)),
+                "log_tail": "\n".join(tail),
+            },
+        )
+    )
+
+
+def _append_cost(session: Session, cell: Cell, what: str, seconds: float) -> None:
+    device = session.device(cell)
+    place = environment(device, cell.settings.threads)
+    cost: dict[str, Any] = {"what": what, "seconds": round(seconds, 3), "peak_memory_bytes": peak_memory_bytes(device)}
+    session.store.append_cost(cell.run_id, {**cost, "environment": place["id"], "device": str(device), "at": _now()})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _bits_text(record: RunRecord) -> str:
+    return "" if record.effective_bits is None else f", {record.effective_bits:.3f} bits per quantized weight"
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    except BaseException:
+        logging.getLogger("quantbench.cell").debug("stopped", exc_info=True)
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()

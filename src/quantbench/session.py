@@ -1,0 +1,103 @@
+"""What the cells of one process share: the loaded model, tokenizers, test windows, calibration sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from quantbench.calib.base import CalibSet
+from quantbench.calib.overlap import Overlap, overlap
+from quantbench.config.identity import digest, identity
+from quantbench.config.schema import Cell
+from quantbench.environment import pick_device
+from quantbench.errors import QuantbenchError
+from quantbench.evals.windows import TextTask, Windows
+from quantbench.models.handle import ModelHandle
+from quantbench.models.loading import ModelSource, tokenizer_fingerprint
+from quantbench.results.store import Store
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a cell reads besides the model's weights; calib is None for a recipe that uses no data."""
+
+    calib: CalibSet | None
+    windows: dict[str, Windows]
+    overlaps: dict[str, Overlap]
+
+
+class Session:
+    """Loads each thing once, and keeps one model at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        self._windows: dict[str, Windows] = {}
+        self._calibs: dict[str, CalibSet] = {}
+        self._overlaps: dict[tuple[str, str], Overlap] = {}
+        self._model: tuple[str, ModelHandle] | None = None
+        self.installed: str | None = None
+        """run_id of what is in the loaded model now."""
+
+    def device(self, cell: Cell) -> torch.device:
+        """The cell's device."""
+        return pick_device(cell.settings.device)
+
+    def tokenizer(self, model: ModelSource) -> PreTrainedTokenizerBase:
+        """The model's tokenizer; loads no weights."""
+        key = digest(identity(model))
+        if key not in self._tokenizers:
+            self._tokenizers[key] = model.load_tokenizer()
+        return self._tokenizers[key]
+
+    def handle(self, model: ModelSource) -> ModelHandle:
+        """The loaded model. A different one that was loaded before is let go first."""
+        key = digest(identity(model))
+        if self._model is None or self._model[0] != key:
+            self._model = self.installed = None
+            self._model = (key, model.load())
+        return self._model[1]
+
+    def inputs(self, cell: Cell) -> Inputs:
+        """Test windows and calibration set of a cell, checked for overlap. Raises DataError for what cannot be used."""
+        tokenizer = self.tokenizer(cell.model)
+        windows = {name: self._window(cell.model, task) for name, task in cell.tasks.items()}
+        if cell.calib is None:
+            return Inputs(None, windows, {})
+        key = digest([identity(cell.model), identity(cell.calib)])
+        if key not in self._calibs:
+            self._calibs[key] = cell.calib.draw_set(tokenizer)
+        calib = self._calibs[key]
+        overlaps = {}
+        for name, drawn in windows.items():
+            pair = (calib.fingerprint, drawn.protocol)
+            if pair not in self._overlaps:
+                self._overlaps[pair] = overlap(calib, drawn.tokens, drawn.documents)
+            self._overlaps[pair].check(calib.name, name)
+            overlaps[name] = self._overlaps[pair]
+        return Inputs(calib, windows, overlaps)
+
+    def _window(self, model: ModelSource, task: TextTask) -> Windows:
+        tokenizer = self.tokenizer(model)
+        key = digest([identity(model), identity(task)])
+        if key not in self._windows:
+            self._windows[key] = task.windows(tokenizer, tokenizer_fingerprint(tokenizer))
+        return self._windows[key]
+
+
+def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
+    """Load every text and tokenizer the cells need, before any expensive work.
+
+    Raises QuantbenchError listing everything that is missing, too short or overlapping.
+    """
+    problems: dict[str, None] = {}
+    for cell in cells:
+        try:
+            session.inputs(cell)
+        except QuantbenchError as error:
+            problems[str(error)] = None
+    if problems:
+        raise QuantbenchError("nothing was run.\n" + "\n".join(f"- {p}" for p in problems))

@@ -1,0 +1,120 @@
+"""AWQ: activation-aware weight quantization, its scale search and its clipping search.
+
+Paper      Lin, Tang, Tang, Yang, Chen, Wang, Xiao, Dang, Gan, Han: "AWQ", MLSys 2024 (arXiv 2306.00978), in the form
+           of its authors' code ("v2").
+
+Scale      min over alpha = k / grid, k = 0 .. grid - 1, of  sum_i tr(dW_i H dW_i^T),
+           dW_i = W_i - Q(W_i diag(s)) diag(s)^-1
+             x [in]  mean over tokens of |X_j|           s = max(x^alpha, 1e-4), divided by sqrt(max(s) min(s))
+             W_i [out_i, in]  all weights that read X    H [in, in]  2/n X^T X
+           alpha = 0 is s = 1: on this objective the result is never worse than rounding to nearest.
+           The authors measure the output of the surrounding module (attention block, MLP) instead. This objective is
+           the outputs of the linear layers themselves: it needs no second run of the module, is exact over all
+           calibration tokens, but does not weigh the layers by what follows them.
+
+Clip       for each row and group of columns: min over c = 1 - i / grid, i < max_shrink * grid, of  dw^T H_gg dw,
+           dw = w - Q(clamp(w, -c max|w|, c max|w|)),  H_gg the group's diagonal block of H.
+           This is the authors' objective, the squared output error of that group alone, over all calibration tokens
+           where they sample 512.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import pad
+
+from quantbench.component import Part, component
+from quantbench.errors import ConfigError
+from quantbench.formats.base import Format, default_group_index
+from quantbench.formats.quantize import quantize
+from quantbench.pipeline.stats import LinearStats
+from quantbench.rounding.hessian import finite_hessian, output_error
+from quantbench.transforms.base import Producer
+
+_SMALLEST = 1e-4  # of x^alpha, as in the authors' code
+
+
+@component
+class AwqScale(Part):
+    """grid: how many exponents alpha are tried."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"mean_abs", "hessian"})
+
+    grid: Annotated[int, Field(ge=1)] = 20
+
+    @property
+    def producers(self) -> frozenset[Producer]:
+        """Folded into normalizations or into the rows of the linear layer before."""
+        return frozenset({"norm", "linear"})
+
+    def scale(self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None) -> Tensor:
+        """The scale s float32 [in] > 0 for weights [out_i, in]; ConfigError if there is no weight format."""
+        if format is None:
+            raise ConfigError("AwqScale searches the best scale for a weight format: the recipe has none")
+        x, H = stats.require("mean_abs"), finite_hessian(stats)
+        best, least = torch.ones_like(x), torch.inf
+        for k in range(self.grid):
+            s = x.pow(k / self.grid).clamp(min=_SMALLEST)
+            s = s / (s.max() * s.min()).sqrt()
+            loss = sum(output_error(W - quantize(W * s, format).dequantize() / s, H) for W in weights)
+            if loss < least:
+                best, least = s, loss
+        return best
+
+
+@component
+class AwqClip(Part):
+    """grid, max_shrink: the ranges tried are 1 - i / grid of the largest magnitude, for i < max_shrink * grid.
+
+    Works in a few copies of the weight; nothing grows with the number of tokens or candidates. A format with one scale
+    for all rows gets one threshold. For formats whose groups are independent of each other, the objective is never
+    worse than without clipping.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"hessian"})
+
+    grid: Annotated[int, Field(ge=1)] = 20
+    max_shrink: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    def clip(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
+        """A copy of weight float32 [out, in], each group clamped to its best range."""
+        width = weight.shape[1]
+        columns = min(format.columns_per_group(width), width)
+        group_index = default_group_index(width, columns).to(weight.device)
+        blocks = _diagonal_blocks(finite_hessian(stats), columns)
+        shared = format.params(weight).scale.shape[0] == 1  # one scale for all rows
+        peak = _grouped(weight.abs(), columns).amax(dim=2)  # [groups, out]
+        if shared:
+            peak = peak.amax(dim=1, keepdim=True)
+        best, least = peak, torch.full_like(peak, torch.inf)
+        for i in range(max(1, int(self.max_shrink * self.grid))):
+            threshold = peak * (1 - i / self.grid)
+            bound = threshold[group_index].t()  # [out, in], or [1, in] if shared
+            rounded = quantize(weight.clamp(-bound, bound), format).dequantize()
+            dw = _grouped(weight - rounded, columns)
+            error = (torch.bmm(dw, blocks) * dw).sum(dim=2)  # dw^T H_gg dw, [groups, out]
+            if shared:
+                error = error.sum(dim=1, keepdim=True)
+            better = error < least
+            best, least = torch.where(better, threshold, best), torch.where(better, error, least)
+        bound = best[group_index].t()
+        return weight.clamp(-bound, bound)
+
+
+def _grouped(weight: Tensor, columns: int) -> Tensor:
+    """The weight [out, in] as [groups, out, columns]; a short last group is filled up with zeros."""
+    rows, width = weight.shape
+    return pad(weight, (0, -width % columns)).reshape(rows, -1, columns).transpose(0, 1)
+
+
+def _diagonal_blocks(hessian: Tensor, columns: int) -> Tensor:
+    """The blocks H_gg as [groups, columns, columns]; a short last one is filled up with zeros."""
+    missing = -len(hessian) % columns
+    padded = pad(hessian, (0, missing, 0, missing))
+    groups = len(padded) // columns
+    return padded.reshape(groups, columns, groups, columns).diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()
