@@ -36,7 +36,7 @@ wheel: dev  ## build the wheel into dist/
 
 clean:  ## remove build products and tool caches; .venv/ and outputs/ stay
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make each install happen once, and again when a dependency changes.
 $(VENV)/installed: $(BIN)/pip pyproject.toml constraints.txt

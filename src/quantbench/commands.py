@@ -45,7 +45,7 @@ def _description(file: Path) -> str:
         text = line.lstrip("# ").strip()
         if line.startswith("#") and not text.startswith("@package"):
             command, colon, rest = text.partition(": ")
-            return rest if colon and "=" in command or command == "eval task" else text
+            return rest if (colon and "=" in command) or command == "eval task" else text
     return ""
 
 
@@ -57,11 +57,16 @@ def prepare(arguments: list[str]) -> int:
         return 0
     from quantbench.config.compose import cell_from
     from quantbench.config.identity import digest, identity
+    from quantbench.models.loading import ModelSource
+    from quantbench.texts.base import TextSource
 
     done: set[str] = set()
     for config, overrides, choices in _compose_all(arguments):
         cell = cell_from(config, overrides, choices)
-        sources = [("model", cell.model), *(("text", task.source) for task in cell.tasks.values())]
+        sources: list[tuple[str, ModelSource | TextSource]] = [
+            ("model", cell.model),
+            *(("text", task.source) for task in cell.tasks.values()),
+        ]
         if cell.calib is not None:
             sources.append(("text", cell.calib.source))
         for kind, source in sources:
@@ -138,7 +143,9 @@ def show(arguments: list[str]) -> int:
         ("error", record.error),
     ):
         if value not in (None, {}, []):
-            body = yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False) if not isinstance(value, str) else value
+            body = (
+                yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False) if not isinstance(value, str) else value
+            )
             body = body.removesuffix("...\n").rstrip()
             _say(f"\n{title}:" + (f" {body}" if "\n" not in body and ":" not in body else f"\n{_indent(body)}"))
     for score in store.scores(record.run_id):
@@ -174,7 +181,9 @@ def collate(arguments: list[str]) -> int:
     for name in names:
         manifest = store.load_manifest(name)
         if manifest is None:
-            raise StoreError(f"collate {name}: no such sweep in {given.output_dir}. Sweeps: {', '.join(known) or 'none'}")
+            raise StoreError(
+                f"collate {name}: no such sweep in {given.output_dir}. Sweeps: {', '.join(known) or 'none'}"
+            )
         manifests.append(manifest)
     report(store, manifests)
     return 0

@@ -179,7 +179,7 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
     reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
     with progress(f"evaluating {task}", "window") as show:
         result = evaluate(handle, windows, task, reference, device, show)
-    values = metrics.estimate(result.items)
+    values = [metrics.measure(name, result.items) for name in metrics.METRICS]
     overlap = inputs.overlaps.get(task)
     score = Score(
         run_id=cell.run_id,

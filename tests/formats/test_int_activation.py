@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers_math import random
 
+from helpers_math import random
 from quantbench.errors import ConfigError
+from quantbench.formats.base import ActivationFormat
+from quantbench.formats.grid import Convention
 from quantbench.formats.int import IntActivation
 
 PER_TOKEN = IntActivation(bits=8, symmetric=True, scale_convention="narrow_range", granularity="token", dynamic=True)
@@ -24,10 +26,10 @@ def test_tokens_do_not_influence_each_other_but_share_a_per_tensor_range() -> No
 
 
 @pytest.mark.parametrize("convention", [None, "full_range", "narrow_range"])
-def test_all_zero_tokens_stay_zero(convention: str | None) -> None:
-    options = {"symmetric": convention is not None, "scale_convention": convention}
-    format = IntActivation(**{"bits": 8, "granularity": "token", "dynamic": True, **options})
-    assert torch.equal(format.fake_quantize(torch.zeros(2, 3, 8)), torch.zeros(2, 3, 8))
+def test_all_zero_tokens_stay_zero(convention: Convention | None) -> None:
+    symmetric = convention is not None
+    grid = IntActivation(bits=8, symmetric=symmetric, scale_convention=convention, granularity="token", dynamic=True)
+    assert torch.equal(grid.fake_quantize(torch.zeros(2, 3, 8)), torch.zeros(2, 3, 8))
 
 
 def test_a_not_finite_token_is_visible_and_harms_no_other() -> None:
@@ -85,3 +87,4 @@ def test_the_spec_builds_the_same_format_again() -> None:
     spec = PER_TOKEN.to_spec()
     assert spec.pop("_target_") == "quantbench.formats.int.IntActivation"
     assert IntActivation(**spec) == PER_TOKEN
+    assert isinstance(PER_TOKEN, ActivationFormat)

@@ -4,12 +4,12 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from helpers_math import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from helpers_math import random
 from quantbench.errors import ConfigError
 from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.grid import Convention
@@ -47,8 +47,8 @@ def test_effective_bits_count_short_groups_and_what_is_really_stored() -> None:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("group_size", GROUPS)
 def test_effective_bits_agree_with_the_stored_tensors(group_size: Any, convention: Convention | None) -> None:
-    format = int_format(3, convention, group_size=group_size)
-    stored = quantize(random(6, 21, seed=0), format)
+    grid = int_format(3, convention, group_size=group_size)
+    stored = quantize(random(6, 21, seed=0), grid)
     zero_bits = 0 if stored.params.zero is None else 3 * stored.params.zero.numel()
     bits = 3 * stored.codes.numel() + 16 * stored.params.scale.numel() + zero_bits
     assert stored.bits_per_weight() == pytest.approx(bits / (6 * 21))
@@ -64,18 +64,18 @@ def test_asymmetric_exact_small_case() -> None:
 
 
 def test_full_range_reaches_further_down_than_up() -> None:
-    stored = quantize(torch.tensor([[1.0, -1.0, 0.0]]), int_format(convention="full_range", scale_dtype="float32"))
+    stored = quantize(torch.tensor([[1.0, -1.0, 0.0]]), int_format(convention="full_range"))
     assert stored.params.zero is None
     assert stored.codes.tolist() == [[15, 0, 8]]
-    assert stored.dequantize()[0].tolist() == pytest.approx([14 / 15, -16 / 15, 0.0])
+    assert stored.dequantize()[0].tolist() == pytest.approx([14 / 15, -16 / 15, 0.0], abs=5e-4)
 
 
 def test_narrow_range_keeps_both_ends_and_never_uses_the_lowest_code() -> None:
-    format = int_format(convention="narrow_range", scale_dtype="float32")
-    stored = quantize(torch.tensor([[1.0, -1.0, 0.0]]), format)
+    grid = int_format(convention="narrow_range", scale_dtype="float32")
+    stored = quantize(torch.tensor([[1.0, -1.0, 0.0]]), grid)
     assert stored.codes.tolist() == [[15, 1, 8]]
     assert stored.dequantize()[0].tolist() == pytest.approx([1.0, -1.0, 0.0])
-    assert format.encode(torch.tensor([[-9.0]]), stored.params).item() == 1
+    assert grid.encode(torch.tensor([[-9.0]]), stored.params).item() == 1
 
 
 def test_a_group_on_one_side_of_zero_keeps_zero_in_its_range() -> None:
@@ -88,7 +88,7 @@ def test_a_group_on_one_side_of_zero_keeps_zero_in_its_range() -> None:
 def test_all_zero_rows_get_the_range_minus_one_to_one(convention: Convention | None) -> None:
     stored = quantize(torch.zeros(2, 4), int_format(convention=convention, scale_dtype="float32"))
     levels = 7 if convention == "narrow_range" else 7.5
-    assert stored.params.scale.tolist() == pytest.approx(torch.full((2, 1), 1 / levels).tolist())
+    assert torch.equal(stored.params.scale, torch.full((2, 1), 1 / levels))
     assert torch.equal(stored.dequantize(), torch.zeros(2, 4))
 
 
@@ -104,15 +104,21 @@ def test_all_zero_rows_get_the_range_minus_one_to_one(convention: Convention | N
 def test_representable_values_are_fixed_points(
     bits: int, convention: Convention | None, group_size: Any, magnitude: float, dtype: Any, seed: int
 ) -> None:
-    format = int_format(bits, convention, group_size=group_size, scale_dtype=dtype)
+    grid = int_format(bits, convention, group_size=group_size, scale_dtype=dtype)
     weight = magnitude * random(3, 13, seed=seed)
-    stored = quantize(weight, format)
-    columns = torch.arange(13) // format.columns_per_group(13)
+    stored = quantize(weight, grid)
+    columns = torch.arange(13) // grid.columns_per_group(13)
     values = stored.dequantize()
-    assert torch.equal(format.encode(values, stored.params.columns(columns)), stored.codes)
-    step = stored.params.columns(columns).scale
-    reach = 1.0 if convention == "full_range" else 0.5  # the upper end of full_range lies half a step inside
-    assert bool(((values - weight).abs() <= step * (reach + 2.0**-5 * 2.0 ** (bits - 4))).all())
+    assert torch.equal(grid.encode(values, stored.params.columns(columns)), stored.codes)
+
+
+@settings(deadline=None, max_examples=30)
+@given(bits=st.integers(2, 8), convention=st.sampled_from(CONVENTIONS), seed=st.integers(0, 99))
+def test_no_value_moves_by_more_than_half_a_step(bits: int, convention: Convention | None, seed: int) -> None:
+    weight = random(3, 13, seed=seed)
+    stored = quantize(weight, int_format(bits, convention, scale_dtype="float32"))
+    reach = 1.0 if convention == "full_range" else 0.5  # its largest level lies half a step inside the range
+    assert bool(((stored.dequantize() - weight).abs() <= 1.0001 * reach * stored.params.scale).all())
 
 
 @settings(deadline=None, max_examples=30)
@@ -125,20 +131,20 @@ def test_narrow_range_is_idempotent_even_when_fitted_again(bits: int, group_size
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_what_is_stored_reproduces_bit_for_bit(convention: Convention | None, dtype: Any) -> None:
-    format = int_format(convention=convention, group_size=8, scale_dtype=dtype)
-    stored = quantize(random(5, 20, seed=1), format)
+    grid = int_format(convention=convention, group_size=8, scale_dtype=dtype)
+    stored = quantize(random(5, 20, seed=1), grid)
     scale = stored.params.scale.to(getattr(torch, dtype))
     zero = None if stored.params.zero is None else stored.params.zero.to(torch.uint8).float()
-    again = QuantizedWeight(stored.codes.clone(), GridParams(scale.float(), zero), format)
+    again = QuantizedWeight(stored.codes.clone(), GridParams(scale.float(), zero), grid)
     assert torch.equal(again.dequantize(), stored.dequantize())
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_every_group_is_fitted_by_itself_the_short_last_one_too(convention: Convention | None) -> None:
-    format = int_format(convention=convention, group_size=8, range="mse")
+    grid = int_format(convention=convention, group_size=8, range="mse")
     weight = random(4, 20, seed=2)
-    parts = [rounded(format, weight[:, start : start + 8]) for start in (0, 8, 16)]
-    assert torch.equal(rounded(format, weight), torch.cat(parts, dim=1))
+    parts = [rounded(grid, weight[:, start : start + 8]) for start in (0, 8, 16)]
+    assert torch.equal(rounded(grid, weight), torch.cat(parts, dim=1))
 
 
 def test_per_tensor_has_one_scale_and_group_of_the_width_is_per_channel() -> None:
@@ -206,8 +212,8 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_the_spec_builds_the_same_format_again() -> None:
-    format = int_format(3, "narrow_range", group_size=32, range="mse", scale_dtype="bfloat16")
-    spec = format.to_spec()
+    grid = int_format(3, "narrow_range", group_size=32, range="mse", scale_dtype="bfloat16")
+    spec = grid.to_spec()
     assert spec.pop("_target_") == "quantbench.formats.int.IntFormat"
-    assert IntFormat(**spec) == format
-    assert isinstance(format, Format)
+    assert IntFormat(**spec) == grid
+    assert isinstance(grid, Format)

@@ -30,7 +30,7 @@ class QuantbenchLauncher(Launcher):
         """Keep what `launch` needs (Hydra's contract)."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: ARG002
         """Run a batch of cells; ends the process with a non-zero status if one failed."""
         from quantbench.launch.multirun import launch_batch
 

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ DESCRIPTION = "about"
 """The key of descriptive fields: never passed on unless a component asks for it, never part of an identity."""
 
 
-def build(spec: Any, expected: type[T], key: str) -> T:
+def build(spec: Any, expected: Callable[..., T], key: str) -> T:
     """The component a mapping with `_target_` describes, with the components nested in it.
 
     key is where the mapping stands in the configuration, for messages. Raises ConfigError for an unknown, missing or
@@ -27,9 +28,11 @@ def build(spec: Any, expected: type[T], key: str) -> T:
     if not isinstance(spec, dict) or "_target_" not in spec:
         raise ConfigError(f"{key}: expected a mapping with `_target_` (an import path), found {spec!r}")
     made = _value(spec, key)
+    assert isinstance(expected, type)
     if not isinstance(made, expected):
         raise ConfigError(f"{key}: {spec['_target_']} is not a {expected.__name__}")
-    return made
+    built: T = made
+    return built
 
 
 def _value(spec: Any, key: str) -> Any:

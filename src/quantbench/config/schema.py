@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from quantbench.calib.calibration import Calibration
 from quantbench.component import component
 from quantbench.config.identity import digest, run_identity
-from quantbench.calib.calibration import Calibration
 from quantbench.evals.windows import TextTask
 from quantbench.models.loading import ModelSource
 from quantbench.pipeline.recipe import Recipe

@@ -16,7 +16,8 @@ from torch import Tensor
 @dataclass(frozen=True)
 class GridParams:
     """Scales and zero points of g groups of columns: scale [out, g] (float32 holding values of the stored dtype),
-    zero [out, g] (float32 holding integers), or None where the format has no zero point."""
+    zero [out, g] (float32 holding integers), or None where the format has no zero point.
+    """
 
     scale: Tensor
     zero: Tensor | None = None
@@ -28,8 +29,8 @@ class GridParams:
 
     def columns(self, group_index: Tensor) -> GridParams:
         """One column of parameters per weight column, given the group each column belongs to [in]."""
-        zero = None if self.zero is None else self.zero[:, group_index]
-        return GridParams(self.scale[:, group_index], zero)
+        zero = None if self.zero is None else self.zero.index_select(1, group_index)
+        return GridParams(self.scale.index_select(1, group_index), zero)
 
 
 @runtime_checkable
@@ -71,11 +72,11 @@ class ActivationFormat(Protocol):
         ...
 
     def static_params(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scale and zero point (None if symmetric) fitted to the calibrated ranges per channel [in]; static formats only."""
+        """Scale and zero point (None if symmetric) fitted to calibrated ranges per channel [in]; static formats only."""
         ...
 
     def fake_quantize(self, x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> Tensor:
-        """x [..., features] put on the grid, in x's dtype; scale and zero are given for static formats."""
+        """The values x [..., features] put on the grid, in x's dtype; scale and zero are given for static formats."""
         ...
 
     def to_spec(self) -> dict[str, Any]:

@@ -6,8 +6,8 @@ A grid of b bits stands for the values (level - zero) * scale. Zero is always on
     symmetric full_range    scale = 2 absmax / (2^b - 1)        zero = 2^(b-1)               levels 0 .. 2^b - 1
     symmetric narrow_range  scale = absmax / (2^(b-1) - 1)      zero = 2^(b-1)               levels 1 .. 2^b - 1
 
-full_range is the GPTQ authors' convention: it reaches further down than up (at 4 bits +1 becomes .933, -1 becomes
--1.067). narrow_range, the SmoothQuant authors' convention, keeps both ends and gives up one level.
+full_range is the GPTQ authors' convention: it reaches one level further down than up (at 4 bits with absmax 1 from
+-1.067 to .933). narrow_range, the SmoothQuant authors' convention, keeps both ends and gives up one level.
 """
 
 from __future__ import annotations

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from quantbench.errors import ModelError
+
 
 class ModelHandle:
     """Keeps the full-precision parameters of a model beside it.
@@ -39,8 +47,51 @@ class ModelHandle:
             setattr(module, name, parameter)
         return self.model
 
+    @contextmanager
+    def on_device(self, device: torch.device) -> Iterator[PreTrainedModel]:
+        """The model as it stands, on `device`; afterwards every tensor is where it was, without a copy back."""
+        parameters = [(parameter, parameter.data) for parameter in self.model.parameters()]
+        buffers = [
+            (module, name, buffer) for module in self.model.modules() for name, buffer in module._buffers.items()
+        ]
+        nn.Module.to(self.model, device)
+        try:
+            yield self.model
+        finally:
+            for parameter, data in parameters:
+                parameter.data = data
+            for module, name, buffer in buffers:
+                module._buffers[name] = buffer
+
+    @contextmanager
+    def full_precision_head(self) -> Iterator[None]:
+        """Within the context the model's head is the original one, without runtime operations; the rest stays."""
+        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        if head is None:
+            raise ModelError(f"model class {type(self.model).__name__} has no language-model head")
+        parent, name = next(
+            (module, name)
+            for module in self.model.modules()
+            for name, child in module.named_children()
+            if child is head
+        )
+        original = copy.copy(head)
+        original._forward_pre_hooks, original._forward_hooks = OrderedDict(), OrderedDict()
+        original._parameters = dict(head._parameters)
+        device = next(head.parameters()).device
+        for module, key, _, data in self._originals:
+            if module is head:
+                original._parameters[key] = nn.Parameter(data.to(device), requires_grad=False)
+        setattr(parent, name, original)
+        try:
+            yield
+        finally:
+            setattr(parent, name, head)
+
 
 def decoder(model: PreTrainedModel) -> nn.Module:
-    """The part of a causal language model below its head."""
-    base = model.base_model
-    return base if base is not model else model.get_decoder()
+    """The part of a causal language model below its head. Raises ModelError if there is none."""
+    found = model.get_decoder()  # type: ignore[no-untyped-call]
+    if not isinstance(found, nn.Module) or found is model:
+        raise ModelError(f"model class {type(model).__name__} has no decoder below a language-model head")
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -43,7 +42,7 @@ class WeightSlot:
         return bias if isinstance(bias, nn.Parameter) else None
 
     def get(self) -> Tensor:
-        """The weight as float32 [out, in]; a copy unless it is stored as such."""
+        """The weight as float32 [out, in]. It may share memory with the model: do not write into it."""
         weight = self._parameter.detach()
         return (weight.t() if self.transposed else weight).float().contiguous()
 
@@ -113,7 +112,7 @@ def block_slots(prefix: str, block: nn.Module) -> Iterator[WeightSlot]:
 
 def head_slot(model: PreTrainedModel) -> WeightSlot:
     """The language-model head."""
-    return _named_slot(model, model.get_output_embeddings(), "language-model head")
+    return _named_slot(model, model.get_output_embeddings(), "language-model head")  # type: ignore[no-untyped-call]
 
 
 def embedding_slot(model: PreTrainedModel) -> WeightSlot:
@@ -123,7 +122,7 @@ def embedding_slot(model: PreTrainedModel) -> WeightSlot:
 
 def _named_slot(model: PreTrainedModel, wanted: nn.Module | None, role: str) -> WeightSlot:
     for name, module in model.named_modules():
-        if module is wanted:
+        if wanted is not None and module is wanted:
             return WeightSlot(name, module)
     raise ModelError(f"model class {type(model).__name__} has no {role}")
 
@@ -184,5 +183,3 @@ def _address(tensor: Tensor) -> tuple[int, int]:
 def _looks_like_norm(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return isinstance(weight, nn.Parameter) and weight.dim() == 1 and not list(module.children())
-
-

@@ -68,8 +68,8 @@ class Artifact:
                 extras=parts.after(f"{name}#extra."),
             )
         for entry in spec["ops"]:
-            format = build(entry["format"], ActivationFormat, "stored format")
-            artifact.ops.append(ActivationOp(entry["module"], format, parts.after(f"{entry['module']}#input.")))
+            activation = build(entry["format"], ActivationFormat, "stored format")
+            artifact.ops.append(ActivationOp(entry["module"], activation, parts.after(f"{entry['module']}#input.")))
         return artifact
 
     @staticmethod
@@ -83,7 +83,9 @@ class Artifact:
         try:
             spec = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: missing or damaged ({error}); delete the run's folder to compute it again") from error
+            raise StoreError(
+                f"{path}: missing or damaged ({error}); delete the run's folder to compute it again"
+            ) from error
         assert isinstance(spec, dict)
         return spec
 

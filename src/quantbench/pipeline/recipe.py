@@ -93,8 +93,10 @@ class Recipe:
 
     @property
     def first_needs(self) -> frozenset[str]:
-        """Statistics to collect before a block is changed: for transforms, clip, static activations and, unless
-        true-sequential, rounding."""
+        """Statistics to collect before a block is changed: for transforms, clip and static activations.
+
+        Unless the recipe is true-sequential, those for rounding, too.
+        """
         needs: frozenset[str] = frozenset() if self.true_sequential else self.rounding_needs
         for part in (*self.transforms.values(), self.clip, self.activation):
             if part is not None:

@@ -38,6 +38,7 @@ from quantbench.pipeline.runtime import ActivationOp, install
 from quantbench.pipeline.stats import LinearStats
 from quantbench.results.records import LayerRecord
 from quantbench.rounding.base import Rounded
+from quantbench.rounding.hessian import output_error
 from quantbench.rounding.nearest import Nearest
 
 Progress = Callable[[int, int], None]
@@ -96,7 +97,7 @@ class _Walk:
         with GroupFinder(name, block) as finder:
             first_output = run_block(block, hidden[0], calls[0])
         groups = finder.groups()
-        full = [run_block(block, h, c) for h, c in zip(hidden, calls, strict=True)] if recipe.propagate == "full" else None
+        full = self._outputs(block, hidden, calls) if recipe.propagate == "full" else None
         stats: list[LinearStats | None] = [None] * len(groups)
         if recipe.first_needs:
             stats = list(collect(block, groups, hidden, calls, recipe.first_needs))
@@ -114,9 +115,13 @@ class _Walk:
         handles = install(block, [ActivationOp(op.module.removeprefix(f"{name}."), op.format, op.params) for op in ops])
         self.result.artifact.ops.extend(ops)
         # The next block is calibrated on what it will read when the quantized model runs.
-        hidden[:] = full or [run_block(block, h, c) for h, c in zip(hidden, calls, strict=True)]
+        hidden[:] = full or self._outputs(block, hidden, calls)
         for removable in handles:
             removable.remove()
+
+    @staticmethod
+    def _outputs(block: nn.Module, hidden: list[Tensor], calls: list[BlockCall]) -> list[Tensor]:
+        return [run_block(block, states, call) for states, call in zip(hidden, calls, strict=True)]
 
     @property
     def _transform_names(self) -> str:
@@ -153,16 +158,16 @@ class _Walk:
         return None
 
     def _activation_ops(self, group: InputGroup, stats: LinearStats | None) -> list[ActivationOp]:
-        format = self.recipe.activation
-        if format is None:
+        activation = self.recipe.activation
+        if activation is None:
             return []
         params: dict[str, Tensor] = {}
-        if format.needs:
+        if activation.needs:
             assert stats is not None
-            scale, zero = format.static_params(stats.require("minimum"), stats.require("maximum"))
+            scale, zero = activation.static_params(stats.require("minimum"), stats.require("maximum"))
             params = {"scale": scale} if zero is None else {"scale": scale, "zero": zero}
         quantized = [slot for slot in group.slots if not self.recipe.policy.keeps(slot.name)]
-        return [ActivationOp(slot.name, format, params) for slot in quantized]
+        return [ActivationOp(slot.name, activation, params) for slot in quantized]
 
     def _round_data_free(self, slots: list[WeightSlot]) -> None:
         for slot in slots:
@@ -180,10 +185,13 @@ class _Walk:
         if not torch.isfinite(original).all():
             raise ModelError(f"{slot.name}: the weight holds NaN or infinite values")
         weight = original
-        if recipe.clip is not None and recipe.policy.clips(slot.name):
-            assert clip_stats is not None
-            weight = recipe.clip.clip(weight, clip_stats, recipe.weight)
-        rounded = recipe.rounding.round(weight, stats, recipe.weight)
+        try:
+            if recipe.clip is not None and recipe.policy.clips(slot.name):
+                assert clip_stats is not None
+                weight = recipe.clip.clip(weight, clip_stats, recipe.weight)
+            rounded = recipe.rounding.round(weight, stats, recipe.weight)
+        except ValueError as error:
+            raise ModelError(f"{slot.name}: {error}") from error
         self._keep(slot, original, rounded, stats, time.perf_counter() - started)
 
     def _keep(
@@ -192,8 +200,7 @@ class _Walk:
         value = rounded.weight.dequantize()
         loss = None
         if stats is not None and stats.hessian is not None:
-            difference = value - original
-            loss = float(((difference @ stats.hessian) * difference).sum() / len(difference))
+            loss = output_error(value - original, stats.hessian) / len(value)
         notes = []
         width, group = slot.shape[1], rounded.weight.format.columns_per_group(slot.shape[1])
         if width % group:
@@ -201,7 +208,16 @@ class _Walk:
         slot.set(value)
         self.result.artifact.weights[slot.name] = rounded.weight
         bits = rounded.weight.bits_per_weight()
-        self.result.layers.append(LayerRecord(slot.name, loss, bits, seconds, dict(rounded.fallbacks), notes))
+        self.result.layers.append(
+            LayerRecord(
+                name=slot.name,
+                loss=loss,
+                bits_per_weight=bits,
+                seconds=seconds,
+                fallbacks=dict(rounded.fallbacks),
+                notes=notes,
+            )
+        )
 
     def _note_changes(self, name: str, block: nn.Module) -> None:
         """Parameters a transform replaced other than quantized weights: norm gains, biases, weights that were kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -59,12 +60,15 @@ class _Sweep:
         self.items = functools.cache(store.load_items)
         self.subjects = subjects(store, manifest)
         self.done: dict[tuple[int, str, str | None], Score] = {}
+        self.own: dict[tuple[Any, str, str], list[Score]] = defaultdict(list)
         for index, subject in enumerate(self.subjects):
             for task, protocol in subject.tasks:
                 if subject.status == "done" and subject.run_id is not None and protocol is not None:
                     score = store.load_score(subject.run_id, task, protocol)
                     if score is not None:
                         self.done[index, task, protocol] = score
+                        if subject.in_distribution.get(task):
+                            self.own[subject.row_key(), task, protocol].append(score)
         self.by_task: dict[str, Score] = {}
         for score in sorted(self.done.values(), key=lambda s: len(s.metrics)):
             self.by_task[score.task] = score
@@ -128,13 +132,7 @@ class _Sweep:
 
     def _versus_own(self, subject: Subject, score: Score, metric: Metric) -> dict[str, Any]:
         """Against the same recipe calibrated on the test distribution, where the sweep has exactly one such run."""
-        same = [
-            self.done[index, score.task, score.protocol]
-            for index, other in enumerate(self.subjects)
-            if other.in_distribution.get(score.task)
-            and other.row_key() == subject.row_key()
-            and (index, score.task, score.protocol) in self.done
-        ]
+        same = self.own.get((subject.row_key(), score.task, score.protocol), [])
         return self._difference(score, same[0], metric, "own_difference") if len(same) == 1 else {}
 
     def _difference(self, score: Score, other: Score, metric: Metric, name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 def write_failure(path: Path, error: Exception) -> StoreError:
     """What to tell the user when `path` cannot be written: why, how much space is left, and that work is not lost."""
     code = getattr(error, "errno", None)
+    if code is None and (found := re.search(r"\(os error (\d+)\)", str(error))):  # as safetensors words it
+        code = int(found[1])
     hint = "remove that cause"
     if code in NO_SPACE:
         hint = "free some space (or raise the quota or file-size limit)"

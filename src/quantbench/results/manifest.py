@@ -51,11 +51,11 @@ class Manifest(Stored):
 
     what: ClassVar[str] = "sweep manifest"
 
+    schema_version: int = SCHEMA_VERSION
     name: str
     overrides: list[str]
     cells: list[CellEntry]
     caption: dict[str, Any] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         keys = [cell.key for cell in self.cells]

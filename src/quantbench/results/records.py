@@ -131,6 +131,7 @@ class RunRecord(Stored):
 
     what: ClassVar[str] = "run record"
 
+    schema_version: int = SCHEMA_VERSION
     run_id: str
     status: Literal["quantized", "failed"]
     choices: dict[str, str]
@@ -146,7 +147,6 @@ class RunRecord(Stored):
     notes: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
     parent: str | None = None
-    schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -184,6 +184,7 @@ class Score(Stored):
 
     what: ClassVar[str] = "score"
 
+    schema_version: int = SCHEMA_VERSION
     run_id: str
     task: str
     protocol: str
@@ -197,7 +198,6 @@ class Score(Stored):
     environment: dict[str, Any]
     overlap: dict[str, Any] | None = None
     reference: str | None = None
-    schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         if self.overlap is not None and not isinstance(self.overlap.get("share"), int | float):

@@ -1,0 +1,56 @@
+"""What `calib=` selects: a source, a sampler, and how much to draw."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from transformers import PreTrainedTokenizerBase
+
+from quantbench.calib.base import CalibSet
+from quantbench.calib.samplers import Sampler
+from quantbench.component import component
+from quantbench.errors import DataError
+from quantbench.texts.base import TextSource
+
+
+@component
+class Calibration:
+    """N sequences of `length` tokens of a text.
+
+    draw         which of the disjoint sets of n sequences that a seed gives
+    allow_short  take fewer sequences where the text has no more, and record the shortfall
+    """
+
+    source: TextSource
+    sampler: Sampler
+    n: Annotated[int, Field(ge=1)]
+    length: Annotated[int, Field(ge=8)]
+    seed: Annotated[int, Field(ge=0)]
+    draw: Annotated[int, Field(ge=0)] = 0
+    split: Literal["train", "test"] = "train"
+    allow_short: bool = False
+
+    def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
+        """Draw the set. Raises DataError if the text is too short, unless `allow_short`, or has no sequence at all."""
+        documents = self.source.load(self.split)
+        sample = self.sampler.sample(documents, tokenizer, self.n, self.length, self.seed, self.draw)
+        shortfall = self.n - len(sample.tokens)
+        if not len(sample.tokens) or (shortfall and not self.allow_short):
+            raise DataError(
+                f"calib={self.source.name}: {self.n} sequences of {self.length} tokens were asked for as draw "
+                f"{self.draw}, and {len(sample.tokens)} can be had: the {self.split} text has {sample.available}. "
+                "Lower calib.n, calib.length or calib.draw, choose scale=quick, or take what there is with "
+                "calib.allow_short=true."
+            )
+        return CalibSet(
+            tokens=sample.tokens,
+            name=self.source.name,
+            split=self.split,
+            revision=documents.revision,
+            text_fingerprint=documents.fingerprint,
+            documents=sample.documents,
+            seed=self.seed,
+            draw=self.draw,
+            shortfall=shortfall,
+        )

@@ -1,0 +1,90 @@
+"""Model snapshots from the Hugging Face hub: the local cache first, then the hub, with errors a user can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from quantbench.errors import ModelError
+from quantbench.models.folder import INDEX, SINGLE, missing_part
+
+PROBE_SECONDS = 10
+"""How long the hub may take to answer a first small request. Its own download functions retry for half a minute."""
+
+SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+WEIGHT_FILES = ["model*.safetensors"]
+
+
+def snapshot(name: str, id: str, revision: str | None, weights: bool, code: bool) -> Path:
+    """The folder of a snapshot, named by its commit; downloaded if the cache lacks something of it.
+
+    weights: with the weights, not only configuration and tokenizer. code: with the Python files it ships.
+    Raises ModelError if there is no such model or revision, if it is gated, has no safetensors, or cannot be reached.
+    """
+    cached = cached_snapshot(name, id, revision)
+    if cached is not None and missing_part(cached, weights) is None:
+        return cached
+    # Weights must come from the commit whose tokenizer and configuration are in use already.
+    return download(name, id, cached.name if cached is not None else revision, weights, code)
+
+
+def cached_snapshot(name: str, id: str, revision: str | None) -> Path | None:
+    """The snapshot folder in the local cache, perhaps incomplete; None if there is none."""
+    try:
+        return Path(snapshot_download(id, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise ModelError(f"model {name}: id={id!r} is not a hub id, which reads OWNER/MODEL: {error}") from error
+
+
+def download(name: str, id: str, revision: str | None, weights: bool = True, code: bool = False) -> Path:
+    """Fetch a snapshot from the hub; what the cache has already is not fetched again. Raises as `snapshot` does."""
+    patterns = SMALL_FILES + (WEIGHT_FILES if weights else []) + (["*.py"] if code else [])
+    # The hub client raises errors of its HTTP library, which is another one in other versions: hence `Exception`.
+    try:
+        info = HfApi().model_info(id, revision=revision, timeout=PROBE_SECONDS)
+    except Exception as error:
+        _explain(name, id, revision, error)
+    present = {sibling.rfilename for sibling in info.siblings or []}
+    if not present & {SINGLE, INDEX}:
+        raise ModelError(
+            f"model {name}: {id} has no {SINGLE} at revision {revision or 'main'}, and other formats are not read, "
+            "because loading them can run code. Its hub page may have a converted revision (model.revision=refs/pr/N); "
+            "or convert it and use model=local model.path=FOLDER."
+        )
+    try:
+        return Path(snapshot_download(id, revision=info.sha, allow_patterns=patterns))
+    except Exception as error:
+        _explain(name, id, revision, error)
+
+
+def _explain(name: str, id: str, revision: str | None, error: Exception) -> NoReturn:
+    instead = "model=smollm2_135m_gguf needs no hub."
+    if isinstance(error, GatedRepoError):
+        problem = (
+            f"is gated: accept its licence at its hub page, then log in (`hf auth login`) or set HF_TOKEN. {instead}"
+        )
+    elif isinstance(error, RevisionNotFoundError):
+        problem = f"has no revision {revision!r}: give an existing branch, tag or commit as model.revision"
+    elif isinstance(error, RepositoryNotFoundError):
+        problem = f"is unknown to the hub, or private: check model.id; log in if it is private. {instead}"
+    else:
+        offline = isinstance(error, OfflineModeIsEnabled)
+        state = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({type(error).__name__}: {error})"
+        problem = (
+            f"is not complete in the local cache, and {state}. On a machine with network run "
+            f"`quantbench prepare model={name}` with HF_HOME set to a folder you can carry, then set HF_HOME to it "
+            f"here. {instead}"
+        )
+    raise ModelError(f"model {name}: {id} {problem}") from error

@@ -1,0 +1,23 @@
+"""What every command ends with: results.csv, costs.csv and the tables of a sweep, written and printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from quantbench.results.collate import collate, write
+from quantbench.results.costs import costs, write_costs
+from quantbench.results.manifest import Manifest
+from quantbench.results.render import console, write_tables
+from quantbench.results.store import Store
+
+
+def report(store: Store, manifests: Sequence[Manifest]) -> None:
+    """Collate each sweep into its folder and print its tables. Raises StoreError for damaged results."""
+    for manifest in manifests:
+        frame = collate(store, [manifest])
+        write(store, manifest.name, frame)
+        write_costs(store, manifest.name, costs(store, [manifest]))
+        for table in write_tables(store, manifest.name, frame):
+            sys.stdout.write("\n" + console(table))
+        sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: results.csv, costs.csv, tables/\n")
