@@ -67,6 +67,8 @@ def only_one(path: Path) -> Iterator[None]:
     except Timeout:
         log.info("waiting for another process that makes %s", path)
         lock.acquire()
+    except OSError as error:
+        raise write_failure(path, error) from error
     try:
         yield
     finally:
@@ -135,7 +137,7 @@ def _unpack(package: PackageFile, members: Sequence[str], folder: Path) -> None:
         )
         unpacked = temporary / "unpacked"
         unpacked.mkdir()
-        recorded = {name: _extract(wheel, name, unpacked) for name in _select(package, wheel, members)}
+        recorded = _extract(wheel, _select(package, wheel, members), unpacked)
         source = {"package": package.name, "version": package.version, "sha256": package.sha256}
         write_json(unpacked / RECORD, {**source, "members": recorded})
         unpacked.replace(folder)
@@ -167,12 +169,16 @@ def _select(package: PackageFile, wheel: Path, members: Sequence[str]) -> list[s
     return sorted(chosen)
 
 
-def _extract(wheel: Path, name: str, folder: Path) -> dict[str, Any]:
-    """Write one member below `folder`; its size and sha256."""
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(wheel) as archive, archive.open(name) as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"bytes": target.stat().st_size, "sha256": _sha256(target)}
+def _extract(wheel: Path, names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
+    """Write members below `folder`; size and sha256 of each."""
+    recorded = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for name in names:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(name) as source, target.open("wb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+                file.flush()
+                os.fsync(file.fileno())
+            recorded[name] = {"bytes": target.stat().st_size, "sha256": _sha256(target)}
+    return recorded

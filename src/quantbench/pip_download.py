@@ -81,7 +81,8 @@ def _explain(name: str, version: str, sha256: str, output: list[str]) -> str:
     if "DO NOT MATCH THE HASHES" in text:
         problem = f"the index holds a file other than the pinned one (sha256 {sha256}): refused"
     elif versions and versions.group(1) != "none":
-        problem = f"there is no such release for this platform; releases: {versions.group(1)}"
+        newest = ", ".join(versions.group(1).split(", ")[-5:])
+        problem = f"there is no such release for this platform; the newest are {newest}"
     elif _NETWORK.search(text):
         problem = (
             "the package index cannot be reached (network): try again with network, or name a mirror in PIP_INDEX_URL. "

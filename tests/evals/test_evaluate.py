@@ -136,8 +136,15 @@ def test_a_reference_of_another_protocol_is_refused(tmp_path: Path) -> None:
     for windows in (some_windows(3), some_windows(2, 25)):
         with pytest.raises(StoreError, match="it belongs to another model or protocol"):
             score(tiny_handle(), windows, Reference.load(path))
-    with pytest.raises(StoreError, match="cannot read"):
-        Reference.load(tmp_path / "absent.safetensors")
+
+
+def test_a_missing_or_damaged_reference_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "reference.safetensors"
+    with pytest.raises(StoreError, match=r"is missing. Delete it and evaluate the full-precision model again"):
+        Reference.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match="is damaged"):
+        Reference.load(path)
 
 
 def test_the_model_stays_where_it_was() -> None:

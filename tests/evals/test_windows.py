@@ -102,7 +102,7 @@ def test_bytes_and_documents_where_characters_take_several_bytes() -> None:
     # The second window begins with the last byte of €, which the first window's last token counts already.
     assert windows.n_bytes == (5, 4)
     assert windows.document_ids == (0, 0)
-    assert cut("abc", "defg", "hijkl", joiner="|", window=4).document_ids == (0, 1, 1)
+    assert cut("abc", "defg", "hijkl", joiner="|", window=4).document_ids == (0, 1, 2)
     assert cut("abc", "defg", "hijkl", joiner="", window=4).document_ids == (0, 1, 2)
 
 

@@ -37,8 +37,8 @@ class Overlap:
         if not self.shared_documents and self.share_64gram <= ALLOWED_SHARE:
             return
         raise DataError(
-            f"calib={calib_name} and task {task_name} overlap: {self.shared_documents} whole documents are in both, and "
-            f"{self.share_64gram:.1%} of the test windows share a run of {LONG_RUN} tokens with the calibration set "
+            f"calib={calib_name} and task {task_name} overlap: {self.shared_documents} whole documents are in both, "
+            f"and {self.share_64gram:.1%} of the test windows share a run of {LONG_RUN} tokens with the calibration set "
             f"(allowed: none, and {ALLOWED_SHARE:.0%}). Calibrate on another split or text, or leave this task out."
         )
 

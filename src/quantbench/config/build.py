@@ -7,7 +7,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -31,8 +31,7 @@ def build(spec: Any, expected: Callable[..., T], key: str) -> T:
     assert isinstance(expected, type)
     if not isinstance(made, expected):
         raise ConfigError(f"{key}: {spec['_target_']} is not a {expected.__name__}")
-    built: T = made
-    return built
+    return cast("T", made)
 
 
 def _value(spec: Any, key: str) -> Any:

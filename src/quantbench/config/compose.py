@@ -76,7 +76,7 @@ def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, A
     return Cell(
         settings=settings,
         scale=build(plain["scale"], Scale, "scale"),
-        model=build(plain["model"], ModelSource, "model"),  # type: ignore[type-abstract]
+        model=build(plain["model"], ModelSource, "model"),
         recipe=recipe,
         calib=None if recipe.data_free else calib,
         tasks={name: build(node, TextTask, f"eval.tasks.{name}") for name, node in task_nodes.items()},

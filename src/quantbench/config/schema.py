@@ -21,7 +21,7 @@ OUTPUT_PATH = Annotated[Path, BeforeValidator(lambda value: Path(value) if isins
 
 @component
 class Scale:
-    """How much text a study uses. Its values enter identities and protocols where they are used; itself it is a caption."""
+    """How much text a study uses. Its values count where they are used; itself it is only a caption."""
 
     calib_sequences: Annotated[int, Field(ge=1)]
     calib_length: Annotated[int, Field(ge=8)]

@@ -15,6 +15,7 @@ from quantbench.errors import StoreError
 from quantbench.results import tensors
 
 KEY = "last_hidden_state"
+REMEDY = "Delete it and evaluate the full-precision model again"
 
 
 class Reference:
@@ -36,9 +37,11 @@ class Reference:
     @classmethod
     def load(cls, path: Path) -> Reference:
         """A reference written before. Raises StoreError if it is missing or damaged."""
-        hidden = tensors.load(path).get(KEY)
-        if hidden is None or hidden.dim() != 3:
-            raise StoreError(f"{path} is no full-precision reference. Delete it and run the full-precision model again")
+        try:
+            hidden = tensors.load(path)[KEY]
+        except (StoreError, KeyError) as error:
+            problem = "damaged" if path.exists() else "missing"
+            raise StoreError(f"the full-precision reference {path} is {problem}. {REMEDY}") from error
         return cls(path, hidden)
 
     def window(self, index: int, own: Tensor) -> Tensor:
@@ -52,8 +55,7 @@ class Reference:
         if index >= len(self._stored) or self._stored[index].shape != own.shape or self._stored.dtype != own.dtype:
             raise StoreError(
                 f"{self._path} holds {self._stored.dtype} {tuple(self._stored.shape)}, but window {index} needs "
-                f"{own.dtype} {tuple(own.shape)}: it belongs to another model or protocol. Delete it and run the "
-                "full-precision model again"
+                f"{own.dtype} {tuple(own.shape)}: it belongs to another model or protocol. {REMEDY}"
             )
         return self._stored[index].to(own.device)
 

@@ -34,7 +34,7 @@ class Windows:
     tokens            int64 [W, L]
     offsets           where each begins in the tokenized text, in tokens
     n_bytes           UTF-8 bytes of the text its scored tokens stand for
-    document_ids      number of the document each begins in
+    document_ids      number of the document its first scored token begins in
     documents         all documents of the text
     text_fingerprint  sha256 of the text; revision: its source's, as found
     protocol_values   everything that fixes a score, plain values

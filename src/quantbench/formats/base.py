@@ -72,7 +72,7 @@ class ActivationFormat(Protocol):
         ...
 
     def static_params(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scale and zero point (None if symmetric) fitted to calibrated ranges per channel [in]; static formats only."""
+        """Scale and zero point (None if symmetric) for calibrated ranges per channel [in]; static formats only."""
         ...
 
     def fake_quantize(self, x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> Tensor:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from quantbench.errors import ModelError
 from quantbench.models.folder import file_sha256, quiet_transformers
-from quantbench.results.files import make_folder, write_failure
+from quantbench.packages import only_one
+from quantbench.results.files import write_failure
 
 log = logging.getLogger("quantbench")
 
@@ -26,10 +26,10 @@ def dequantized(gguf: Path, cache: Path) -> Path:
 
     Raises ModelError if the file cannot be read, StoreError if the cache cannot be written.
     """
-    folder = make_folder(cache / "models") / f"{gguf.stem}-{file_sha256(gguf)[:16]}"
+    folder = cache / "models" / f"{gguf.stem}-{file_sha256(gguf)[:16]}"
     if folder.is_dir():
         return folder
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with only_one(folder):
         if not folder.is_dir():
             log.info("dequantizing %s, once: about half a minute for 135 million weights", gguf.name)
             _convert(gguf, folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -18,11 +18,10 @@ from quantbench.models.gguf import dequantized
 from quantbench.models.handle import ModelHandle
 from quantbench.models.tokenizer import tokenizer_fingerprint
 from quantbench.packages import PackageFile, cache_dir, fetch
+from quantbench.paths import LocalPath
 from quantbench.results.files import readable_bytes
 
 __all__ = ["HubModel", "LocalModel", "ModelSource", "PackagedGguf", "tokenizer_fingerprint"]
-
-ModelPath = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 
 
 @runtime_checkable
@@ -105,7 +104,7 @@ class LocalModel:
     """A causal language model in a folder of yours: config.json, safetensors and a tokenizer."""
 
     name: str
-    path: ModelPath
+    path: LocalPath
     dtype: Dtype
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:

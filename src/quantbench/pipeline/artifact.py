@@ -1,7 +1,7 @@
 """A quantized model as it is stored: quantized weights, changed parameters, runtime operations.
 
-`tensors` and `spec` are plain (safetensors and JSON); `from_tensors` rebuilds exactly the same artifact. A model is only
-ever used after `install`, so that a reloaded run computes what the fresh one computed.
+`tensors` and `spec` are plain (safetensors and JSON); `from_tensors` rebuilds exactly the same artifact. A model is
+only ever used after `install`, so that a reloaded run computes what the fresh one computed.
 """
 
 from __future__ import annotations

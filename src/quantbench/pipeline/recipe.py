@@ -19,7 +19,7 @@ class Policy:
     """Which weights are quantized. By default every linear layer of the decoder blocks, and nothing else.
 
     keep  regular expressions, searched in layer names (`layers.0.mlp`, `o_proj$`): matching layers stay as they are
-    no_clip  regular expressions of layers whose weights are not clipped (queries and keys: their product is what counts)
+    no_clip  regular expressions of layers whose weights are not clipped (queries and keys: their product counts)
     lm_head, embeddings  quantize these too (the embeddings by nearest rounding: they have no input to calibrate on)
     """
 
@@ -63,7 +63,7 @@ class Recipe:
     clip        range search before rounding; null: none
     rounding    how weights are put on their grid
     true_sequential  collect statistics anew after each group of a block, with the groups before it already quantized
-    propagate   what feeds the next block while calibrating: outputs of the `quantized` block, or of the `full`-precision one
+    propagate   whose outputs feed the next block while calibrating: the `quantized` block's, or the `full`-precision one's
     """
 
     weight: Format | None

@@ -1,0 +1,232 @@
+"""The block walker on small random models of six architectures, with every shipped recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from quantbench.config.build import build
+from quantbench.config.compose import config_dir
+from quantbench.errors import ConfigError, ModelError
+from quantbench.models.structure import GroupFinder, find_blocks
+from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.capture import capture, run_block
+from quantbench.pipeline.collect import StatsAccumulator
+from quantbench.pipeline.fold import check_unchanged
+from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.walker import Quantized, quantize_model
+from tiny import (
+    VOCABULARY,
+    tiny_gemma2,
+    tiny_gpt2,
+    tiny_gpt_neox,
+    tiny_handle,
+    tiny_llama,
+    tiny_llama_tied,
+    tiny_opt,
+    tiny_qwen3,
+)
+
+MODELS = [tiny_llama, tiny_llama_tied, tiny_opt, tiny_gpt_neox, tiny_gpt2, tiny_gemma2, tiny_qwen3]
+RECIPES = sorted(p.stem for p in (config_dir() / "quantizer").glob("*.yaml") if p.stem != "none")
+CPU = torch.device("cpu")
+
+
+def recipe(name: str, **weight: Any) -> Recipe:
+    spec = yaml.safe_load((config_dir() / "quantizer" / f"{name}.yaml").read_text())
+    if spec["weight"]["group_size"] != "channel":
+        spec["weight"]["group_size"] = 16
+    spec["weight"] |= weight
+    return build(spec, Recipe, "quantizer")
+
+
+def tokens(n: int = 4, length: int = 24) -> Tensor:
+    return torch.randint(0, VOCABULARY, (n, length), generator=torch.Generator().manual_seed(1))
+
+
+def quantize(handle: Any, chosen: Recipe) -> Quantized:
+    data = None if chosen.data_free else tokens()
+    return quantize_model(handle, chosen, data, CPU, lambda _done, _total: None)
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel) -> Tensor:
+    result: Tensor = model(input_ids=tokens(2)).logits
+    return result
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_replaying_blocks_with_their_own_arguments_is_the_model(make: Any) -> None:
+    model = make()
+    _, blocks = find_blocks(model)
+    captured = capture(model, blocks, tokens(2))
+    seen: list[Tensor] = []
+    blocks[-1].register_forward_hook(lambda _m, _a, out: seen.append(out[0] if isinstance(out, tuple) else out))
+    with torch.no_grad():
+        for index in range(2):
+            states = captured.hidden[index]
+            for block, calls in zip(blocks, captured.calls, strict=True):
+                states = run_block(block, states, calls[index])
+            seen.clear()
+            model(input_ids=tokens(2)[index][None])
+            assert torch.equal(states, seen[0])
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_reloads_bit_for_bit_and_leaves_the_model_unharmed(name: str, make: Any) -> None:
+    handle = tiny_handle(make())
+    before = logits(handle.model)
+    quantized = quantize(handle, recipe(name))
+    quantized.artifact.install(handle)
+    fresh = logits(handle.model)
+    tensors, spec = quantized.artifact.to_tensors()
+    reloaded = Artifact.from_tensors(tensors, spec)
+    reloaded.install(handle)
+    assert torch.equal(logits(handle.model), fresh)
+    assert not torch.equal(fresh, before)
+    assert reloaded.fingerprint() == quantized.artifact.fingerprint()
+    handle.restore()
+    assert torch.equal(logits(handle.model), before)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_same_seed_gives_the_same_artifact(name: str) -> None:
+    first = quantize(tiny_handle(tiny_llama()), recipe(name)).artifact.fingerprint()
+    assert quantize(tiny_handle(tiny_llama()), recipe(name)).artifact.fingerprint() == first
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_a_transform_alone_leaves_the_function_unchanged(make: Any) -> None:
+    handle = tiny_handle(make())
+    before = logits(handle.model)
+    spec = yaml.safe_load((config_dir() / "quantizer" / "smoothquant.yaml").read_text())
+    spec |= {"activation": None, "weight": None, "rounding": None}
+    quantized = quantize(handle, build(spec, Recipe, "quantizer"))
+    assert quantized.artifact.changed
+    assert not quantized.artifact.weights
+    quantized.artifact.install(handle)
+    torch.testing.assert_close(logits(handle.model), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rtn", "gptq", "awq"])
+def test_error_falls_with_bits(name: str) -> None:
+    errors = []
+    for bits in (8, 4, 3):
+        handle = tiny_handle(tiny_llama())
+        before = logits(handle.model)
+        quantize(handle, recipe(name, bits=bits)).artifact.install(handle)
+        errors.append(float((logits(handle.model) - before).norm()))
+    assert errors == sorted(errors)
+
+
+def test_groups_read_one_tensor_and_know_the_norm_that_wrote_it() -> None:
+    model = tiny_llama()
+    prefix, blocks = find_blocks(model)
+    captured = capture(model, blocks, tokens(1))
+    with GroupFinder(f"{prefix}.0", blocks[0]) as finder, torch.no_grad():
+        run_block(blocks[0], captured.hidden[0], captured.calls[0][0])
+    named = [[slot.name.rpartition(".")[2] for slot in group.slots] for group in finder.groups()]
+    assert named == [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+    norms = [group.norm for group in finder.groups()]
+    assert norms == [blocks[0].input_layernorm, None, blocks[0].post_attention_layernorm, None]
+
+
+def test_awq_folds_down_proj_into_up_proj_and_not_into_gate_proj() -> None:
+    handle = tiny_handle(tiny_llama())
+    spec = yaml.safe_load((config_dir() / "quantizer" / "awq.yaml").read_text())
+    spec["weight"]["group_size"] = 16
+    spec["clip"] = None
+    spec["policy"]["keep"] = ["up_proj", "gate_proj"]
+    artifact = quantize(handle, build(spec, Recipe, "quantizer")).artifact
+    assert "model.layers.0.mlp.up_proj.weight" in artifact.changed
+    assert "model.layers.0.mlp.gate_proj.weight" not in artifact.changed
+
+
+def test_hessian_is_twice_the_mean_outer_product() -> None:
+    x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    accumulator = StatsAccumulator(4, frozenset({"hessian", "absmax", "mean_abs"}))
+    for part in x:
+        accumulator.add(part)
+    stats = accumulator.stats()
+    flat = x.reshape(-1, 4)
+    torch.testing.assert_close(stats.hessian, 2 / 15 * flat.T @ flat)
+    torch.testing.assert_close(stats.absmax, flat.abs().amax(0))
+    torch.testing.assert_close(stats.mean_abs, flat.abs().mean(0))
+    assert stats.n_tokens == 15
+    assert stats.minimum is None
+
+
+def test_lm_head_and_embeddings_are_left_alone_unless_asked() -> None:
+    for head, embeddings in ((False, False), (True, False), (False, True), (True, True)):
+        handle = tiny_handle(tiny_llama_tied())
+        spec = yaml.safe_load((config_dir() / "quantizer" / "gptq.yaml").read_text())
+        spec["weight"]["group_size"] = 16
+        spec["policy"] |= {"lm_head": head, "embeddings": embeddings}
+        artifact = quantize(handle, build(spec, Recipe, "quantizer")).artifact
+        assert ("lm_head" in artifact.weights, "model.embed_tokens" in artifact.weights) == (head, embeddings)
+        artifact.install(handle)
+        tied = handle.model.get_output_embeddings().weight is handle.model.get_input_embeddings().weight
+        assert tied == (not head and not embeddings)
+
+
+def test_a_group_size_that_does_not_divide_is_noted() -> None:
+    quantized = quantize(tiny_handle(tiny_llama()), recipe("rtn", group_size=20))
+    assert "last group has 12 of 20 columns" in quantized.layers[0].notes
+
+
+def test_weights_that_are_not_finite_name_the_layer() -> None:
+    handle = tiny_handle(tiny_llama())
+    handle.model.model.layers[1].mlp.up_proj.weight.data[3, 4] = float("nan")
+    with pytest.raises(ModelError, match=r"model\.layers\.1\.mlp\.up_proj: the weight holds NaN"):
+        quantize(handle, recipe("rtn"))
+
+
+def test_activations_that_are_not_finite_name_the_layer() -> None:
+    handle = tiny_handle(tiny_llama())
+    handle.model.model.layers[1].input_layernorm.weight.data[0] = float("inf")
+    with pytest.raises(ModelError, match=r"model\.layers\.1\.self_attn\.q_proj: NaN or infinite activations"):
+        quantize(handle, recipe("gptq"))
+
+
+def test_a_keep_pattern_that_matches_nothing_is_refused() -> None:
+    spec = yaml.safe_load((config_dir() / "quantizer" / "rtn.yaml").read_text())
+    spec["policy"]["keep"] = ["dwon_proj"]
+    with pytest.raises(ConfigError, match=r"quantizer\.policy\.keep: 'dwon_proj' matches no layer"):
+        quantize(tiny_handle(tiny_llama()), build(spec, Recipe, "quantizer"))
+
+
+def test_a_model_without_recognizable_blocks_is_refused() -> None:
+    model = tiny_llama()
+    model._no_split_modules = ["SomethingElse"]
+    with pytest.raises(ModelError, match="no list of decoder blocks found"):
+        quantize(tiny_handle(model), recipe("rtn"))
+
+
+def test_three_dimensional_expert_weights_are_refused() -> None:
+    model = tiny_llama()
+    model.model.layers[0].mlp.experts = torch.nn.Parameter(torch.zeros(2, 3, 4))
+    with pytest.raises(ModelError, match=r"model\.layers\.0\.mlp\.experts has shape \(2, 3, 4\)"):
+        quantize(tiny_handle(model), recipe("rtn"))
+
+
+def test_a_change_of_the_function_is_noticed() -> None:
+    with pytest.raises(ModelError, match="changed the full-precision output"):
+        check_unchanged(torch.ones(3), torch.tensor([1.0, 1.0, 1.1]), "x")
+
+
+def test_static_activations_use_the_calibrated_range() -> None:
+    spec = yaml.safe_load((config_dir() / "quantizer" / "smoothquant.yaml").read_text())
+    spec["activation"] |= {"granularity": "tensor", "dynamic": False}
+    handle = tiny_handle(tiny_llama())
+    before = logits(handle.model)
+    artifact = quantize(handle, build(spec, Recipe, "quantizer")).artifact
+    assert all(set(op.params) == {"scale"} for op in artifact.ops)
+    tensors, plain = artifact.to_tensors()
+    Artifact.from_tensors(tensors, plain).install(handle)
+    assert float((logits(handle.model) - before).norm() / before.norm()) < 0.2
