@@ -170,12 +170,14 @@ def _sum_fallbacks(quantized: Quantized) -> dict[str, int]:
 
 def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> bool:
     windows = inputs.windows[task]
-    if session.store.load_score(cell.run_id, task, windows.protocol) is not None:
+    path = session.store.reference_path(baseline.run_id, task, windows.protocol)
+    scored = session.store.load_score(cell.run_id, task, windows.protocol) is not None
+    # The full-precision model is evaluated again where its reference was deleted: others are measured against it.
+    if scored and (path.exists() or not cell.recipe.full_precision):
         return False
     device = session.device(cell)
     started = time.perf_counter()
     handle = _install(session, cell, inputs)
-    path = session.store.reference_path(baseline.run_id, task, windows.protocol)
     reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
     with progress(f"evaluating {task}", "window") as show:
         result = evaluate(handle, windows, task, reference, device, show)

@@ -68,7 +68,7 @@ def test_differences_are_paired_with_full_precision(build_sweep: Build, tmp_path
     full = only(frame, run_id="fp", task="news", metric="perplexity")
     assert row["value"] - full["value"] == pytest.approx(row["difference"])
     assert (row["in_distribution"], row["calib_tokens"], row["seed"], row["draw"]) == (False, 16384, 42, 0)
-    assert row["settings"] == "weight=Int weight.bits=3 weight.group_size=64"
+    assert row["settings"] == "weight=Int(bits=3, group_size=64)"
 
 
 def test_a_divergence_has_no_difference_from_full_precision(build_sweep: Build, tmp_path: Path) -> None:

@@ -27,13 +27,7 @@ def sweep(cells: list[CellEntry]) -> Manifest:
 def test_settings_are_short_and_leave_out_what_is_only_about_them() -> None:
     weight = {"_target_": "a.b.Int", "bits": 4, "skip": ["q", "k"], "group_size": None}
     config = {"_target_": "a.Recipe", "_partial_": True, "about": {"paper": "x"}, "weight": weight, "order": "act"}
-    assert settings(config) == [
-        "weight=Int",
-        "weight.bits=4",
-        "weight.skip=['q','k']",
-        "weight.group_size=None",
-        "order=act",
-    ]
+    assert settings(config) == "weight=Int(bits=4, skip=['q', 'k']), order=act"
 
 
 def test_only_overrides_that_differ_make_a_variant(make_cell: MakeCell, store: Store) -> None:

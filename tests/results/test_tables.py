@@ -69,7 +69,7 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
         reviews           FAILED[1]          FAILED[1]         FAILED[1]
         wiki              31.8 +2.74±0.23    50.9 +4.38±0.31   19.6 +1.36±0.16*  +1.064±0.090
 
-        Recipe: weight=Int weight.bits=3 weight.group_size=64.
+        Recipe: weight=Int(bits=3, group_size=64).
         Scale smoke; 16,384 calibration tokens; n = 8 windows (4,088 tokens) per column.
         Cells: value, then its difference from full precision ± standard error over windows, paired. Where
           no difference is shown, ± is the standard error of the value.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,18 @@ def identity(value: Any) -> Any:
 def hash_path(path: Path) -> str:
     """sha256 of a file, or of all files of a folder with their relative names."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        return _hash_file(path, status.st_size, status.st_mtime_ns)
     if not path.is_dir():
         raise ConfigError(f"{path}: no such file or folder")
     lines = [f"{f.relative_to(path)} {hash_path(f)}" for f in sorted(path.rglob("*")) if f.is_file()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@cache
+def _hash_file(path: Path, _size: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(value: Any, length: int = 16) -> str:

@@ -155,7 +155,7 @@ def _subject_columns(subject: Subject) -> dict[str, Any]:
     record = subject.record
     if record is not None:
         calibration = record.calibration or {}
-        row["settings"] = " ".join(settings(record.config.get("quantizer", {}))) or None
+        row["settings"] = settings(record.config.get("quantizer", {})) or None
         row["effective_bits"] = record.effective_bits
         row["calib_tokens"] = calibration.get("n_tokens")
         row["fallbacks"] = " ".join(f"{name}={count}" for name, count in sorted(record.fallbacks.items())) or None

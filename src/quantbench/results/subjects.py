@@ -193,13 +193,23 @@ def _variant(cell: CellEntry, varying: set[str], calib: bool = False) -> str:
     return ", ".join(f"{key.removeprefix(prefix)}={value}" for key, value in kept.items())
 
 
-def settings(config: Any, name: str = "") -> list[str]:
-    """A component's resolved configuration as short "name=value" parts; what is under `about` does not count."""
-    if not isinstance(config, dict):
-        return [f"{name}={config}".replace(" ", "")]
-    target = config.get("_target_")
-    parts = [] if target is None or not name else [f"{name}={str(target).rpartition('.')[2]}"]
-    for key, value in config.items():
-        if not key.startswith("_") and key != "about":
-            parts += settings(value, f"{name}.{key}" if name else key)
-    return parts
+def settings(config: dict[str, Any]) -> str:
+    """A recipe's resolved configuration in one line: "weight=IntFormat(bits=4, ...), rounding=Gptq(...)".
+
+    Left out are parts that are not used (null, empty) and `about`; every option of the parts that are used is there.
+    """
+    return ", ".join(
+        f"{key}={_setting(value)}"
+        for key, value in config.items()
+        if value not in (None, [], {}) and key != "about" and not key.startswith("_") and _setting(value)
+    )
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, dict):
+        return str(value)
+    target = value.get("_target_")
+    inner = settings(value)
+    return f"{str(target).rpartition('.')[2]}({inner})" if target else inner

@@ -51,7 +51,8 @@ def cut(documents: Sequence[str], name: str) -> dict[str, list[str]]:
     for numbers in in_order:
         if len(test) + len(numbers) <= len(distinct) // 5:
             test.update(numbers)
-    test = test or set(min(in_order, key=len))
+    smallest = min(in_order, key=len)
+    test = test or set(smallest)
     return {
         "train": [d for i, d in enumerate(distinct) if i not in test],
         "test": [d for i, d in enumerate(distinct) if i in test],
