@@ -144,16 +144,15 @@ def _check_fingerprints(record: RunRecord, found: dict[str, str]) -> None:
 
 def _bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
     """Bits per parameter over the whole model: quantized weights as stored, everything else in its dtype."""
-    bits = 0.0
-    count = 0
+    bits, count = 0.0, 0
+    seen: set[int] = set()
     for name, parameter in handle.originals.items():
         weight = artifact.weights.get(name.removesuffix(".weight"))
-        size = parameter.numel()
-        tied = any(parameter is other and name > key for key, other in handle.originals.items() if key != name)
-        if tied and weight is None:
+        if weight is None and id(parameter) in seen:  # tied to one that was counted
             continue
-        bits += size * (8 * parameter.element_size() if weight is None else weight.bits_per_weight())
-        count += size
+        seen.add(id(parameter))
+        bits += parameter.numel() * (8 * parameter.element_size() if weight is None else weight.bits_per_weight())
+        count += parameter.numel()
     return bits / count
 
 
@@ -260,8 +259,9 @@ def _log_file(path: Path) -> Iterator[None]:
     root.addHandler(handler)
     try:
         yield
-    except BaseException:
-        logging.getLogger("quantbench.cell").debug("stopped", exc_info=True)
+    except BaseException as error:
+        info = (type(error), error, error.__traceback__)
+        handler.emit(log.makeRecord(log.name, logging.ERROR, __file__, 0, "stopped: %s", (error,), info))
         raise
     finally:
         root.removeHandler(handler)

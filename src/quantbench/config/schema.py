@@ -72,7 +72,8 @@ class Cell:
         names = [self.choices.get(group, "?") for group in ("model", "quantizer")]
         names.append(self.choices.get("calib", "?") if self.calib is not None else "no calibration")
         extra = [o for o in self.overrides if o.partition("=")[0].lstrip("+~") not in self.choices]
-        return " ".join([*names, *extra])
+        short = [o.lstrip("+~").removeprefix("quantizer.").removeprefix("calib.") for o in extra]
+        return " ".join([*names, *short])
 
 
 def slug(text: str, length: int = 40) -> str:

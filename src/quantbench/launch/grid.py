@@ -65,12 +65,13 @@ def _run_all(session: Session, cells: Sequence[Cell], manifest: Manifest) -> Man
     for position, index in enumerate(by_model):
         cell = cells[index]
         begun = time.monotonic()
-        entry, did_something = _try_cell(session, cell, manifest.cells[index], f"[{position + 1}/{len(cells)}]")
+        place = f"[{position + 1}/{len(cells)}]"
+        entry, did_something = _try_cell(session, cell, manifest.cells[index], place)
         ran += did_something
         left = (time.monotonic() - started) / ran * (len(cells) - position - 1) if ran else 0.0
         after = f"; about {duration(left)} left" if did_something and position + 1 < len(cells) else ""
-        took = duration(time.monotonic() - begun) if did_something else "done before"
-        log.info("[%d/%d] %s: %s, %s%s", position + 1, len(cells), cell.label, entry.status, took, after)
+        outcome = f"{entry.status} in {duration(time.monotonic() - begun)}" if did_something else "done before"
+        log.info("%s %s: %s%s", place, cell.label, outcome, after)
         entries = list(manifest.cells)
         entries[index] = entry
         manifest = dataclasses.replace(manifest, cells=entries)
@@ -83,9 +84,10 @@ def _try_cell(session: Session, cell: Cell, entry: CellEntry, place: str) -> tup
     baseline = baseline_of(cell)
     current = baseline
     try:
-        for current in (baseline, cell):
-            log.debug("%s %s", place, current.label)
-            did = run_cell(session, current, baseline)
+        if run_cell(session, baseline, baseline):
+            log.info("full precision of %s: done", cell.choices["model"])
+        current = cell
+        did = run_cell(session, cell, baseline)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit in a component must not end the sweep either
