@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -35,7 +36,7 @@ class Session:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
-        self._windows: dict[str, Windows] = {}
+        self._windows: dict[str, Windows | QuantbenchError] = {}
         self._calibs: dict[str, CalibSet] = {}
         self._overlaps: dict[tuple[str, str], Overlap] = {}
         self._model: tuple[str, ModelHandle] | None = None
@@ -64,7 +65,7 @@ class Session:
     def inputs(self, cell: Cell) -> Inputs:
         """Test windows and calibration set of a cell, checked for overlap. Raises DataError for what cannot be used."""
         tokenizer = self.tokenizer(cell.model)
-        windows = {name: self._window(cell.model, task) for name, task in cell.tasks.items()}
+        windows = {name: self.window(cell.model, task) for name, task in cell.tasks.items()}
         if cell.calib is None:
             return Inputs(None, windows, {})
         key = digest([identity(cell.model), identity(cell.calib)])
@@ -80,12 +81,19 @@ class Session:
             overlaps[name] = self._overlaps[pair]
         return Inputs(calib, windows, overlaps)
 
-    def _window(self, model: ModelSource, task: TextTask) -> Windows:
+    def window(self, model: ModelSource, task: TextTask) -> Windows:
+        """The test windows of a task. Raises DataError if its text cannot be had or is too short."""
         tokenizer = self.tokenizer(model)
         key = digest([identity(model), identity(task)])
         if key not in self._windows:
-            self._windows[key] = task.windows(tokenizer, tokenizer_fingerprint(tokenizer))
-        return self._windows[key]
+            try:
+                self._windows[key] = task.windows(tokenizer, tokenizer_fingerprint(tokenizer))
+            except QuantbenchError as error:  # an unreachable text is asked for once, not once a cell
+                self._windows[key] = error
+        found = self._windows[key]
+        if isinstance(found, QuantbenchError):
+            raise found
+        return found
 
 
 def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
@@ -95,9 +103,11 @@ def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
     """
     problems: dict[str, None] = {}
     for cell in cells:
-        try:
-            session.inputs(cell)
-        except QuantbenchError as error:
-            problems[str(error)] = None
+        steps: list[Callable[[], object]] = [partial(session.window, cell.model, t) for t in cell.tasks.values()]
+        for step in (*steps, partial(session.inputs, cell)):
+            try:
+                step()
+            except QuantbenchError as error:
+                problems[str(error)] = None
     if problems:
         raise QuantbenchError("nothing was run.\n" + "\n".join(f"- {p}" for p in problems))

@@ -9,6 +9,7 @@ import torch
 
 from quantbench.errors import ModelError
 from quantbench.models import loading
+from quantbench.models.folder import max_length
 from quantbench.models.gguf import dequantized
 from quantbench.models.loading import ModelSource, PackagedGguf
 from quantbench.packages import PackageFile
@@ -65,7 +66,7 @@ def test_a_packaged_gguf_is_dequantized_once(tmp_path: Path, monkeypatch: pytest
     (folder,) = (path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir())
     assert folder.name == f"tiny-{source.fingerprint()[:16]}"
     assert handle.fingerprint == source.fingerprint()
-    assert source.max_length() == POSITIONS
+    assert max_length(source.config()) == POSITIONS
     original = tiny_llama().model.embed_tokens.weight
     step = original.abs().amax() / 127
     assert (handle.model.get_input_embeddings().weight - original).abs().max() <= step

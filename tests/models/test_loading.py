@@ -44,7 +44,7 @@ def test_source_of_a_local_model(tmp_path: Path) -> None:
     handle = source.load()
     assert handle.model.dtype == torch.bfloat16
     assert handle.fingerprint == source.fingerprint()
-    assert source.max_length() == POSITIONS
+    assert max_length(source.config()) == POSITIONS
     assert str(tmp_path) in source.prepare()
     tokenizer = source.load_tokenizer()
     assert tokenizer.decode(tokenizer("né").input_ids, skip_special_tokens=True) == "né"
@@ -221,7 +221,7 @@ def test_a_cached_model_needs_no_hub_and_its_commit_is_its_fingerprint(empty_hub
     (repository / "refs" / "main").write_text(commit)
     source = hub_model(id="owner/tiny")
     assert source.fingerprint() == f"owner/tiny@{commit}"
-    assert source.max_length() == POSITIONS
+    assert max_length(source.config()) == POSITIONS
     assert torch.equal(source.load().model.lm_head.weight, model.lm_head.weight)
     assert hub_model(id="owner/tiny", revision=commit).fingerprint() == f"owner/tiny@{commit}"
 

@@ -39,9 +39,9 @@ class Calibration:
         if not len(sample.tokens) or (shortfall and not self.allow_short):
             raise DataError(
                 f"calib={self.source.name}: {self.n} sequences of {self.length} tokens were asked for as draw "
-                f"{self.draw}, and {len(sample.tokens)} can be had: the {self.split} text has {sample.available}. "
-                "Lower calib.n, calib.length or calib.draw, choose scale=quick, or take what there is with "
-                "calib.allow_short=true."
+                f"{self.draw} ({self.n * self.length} tokens), and {len(sample.tokens)} can be had: the {self.split} "
+                f"text has {sample.available}. Lower calib.n, calib.length or calib.draw, choose scale=quick, or take "
+                "what there is with calib.allow_short=true."
             )
         return CalibSet(
             tokens=sample.tokens,

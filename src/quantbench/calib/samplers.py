@@ -1,21 +1,30 @@
 """Samplers: how sequences of tokens are drawn from documents. A seed fixes an order; draw k takes its k-th part.
 
-Tokens are those of the text alone: no BOS or other special token is added.
+Tokens are those of the text alone: no BOS or other special token is added, so that no sequence wastes a position on it
+and statistics are not dominated by the extreme activations a BOS has. Random numbers come from Python's `random`,
+whose sequence for a seed does not change with the versions of numpy or torch.
 """
 
 from __future__ import annotations
 
+import functools
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from quantbench.component import component
+from quantbench.errors import ModelError
 from quantbench.texts.base import Documents
+
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,80 +54,111 @@ class JoinedWindows:
     def sample(
         self, documents: Documents, tokenizer: PreTrainedTokenizerBase, n: int, length: int, seed: int, draw: int
     ) -> Sample:
-        """See Sampler."""
-        tokens = np.array(token_ids(tokenizer, documents.text), dtype=np.int64)
-        generator = np.random.default_rng(seed)
-        spare = len(tokens) % length if len(tokens) >= length else 0
-        phase = int(generator.integers(0, spare + 1))
-        slots = (len(tokens) - phase) // length
-        chosen = generator.permutation(slots)[draw * n : (draw + 1) * n]
-        rows = [tokens[phase + slot * length : phase + (slot + 1) * length] for slot in chosen]
-        available = f"{len(tokens)} tokens, {slots} windows of {length}"
-        return Sample(_stack(rows, length), tuple(documents.documents), available)
+        """See Sampler. The whole text is tokenized; further draws of the same process find it done."""
+        text = _tokenize(tokenizer, documents.text)
+        n_tokens = len(text.ids)
+        generator = random.Random(seed)
+        slots = n_tokens // length
+        # The phase may use up what the windows leave over, so that it never costs one.
+        phase = generator.randint(0, n_tokens - slots * length)
+        order = list(range(slots))
+        generator.shuffle(order)
+        starts = phase + length * np.array(order[draw * n : (draw + 1) * n], dtype=np.int64)
+        tokens = text.ids[starts[:, None] + np.arange(length)]
+        used = _documents_between(documents, text.characters[starts], text.characters[starts + length - 1])
+        return Sample(torch.from_numpy(tokens), used, f"{n_tokens} tokens, {slots} windows of {length}")
 
 
 @component
 class DocumentWindows:
-    """One random crop of each document that has at least `length` tokens, documents in random order."""
+    """One random crop of each document that has at least `length` tokens, documents in random order.
+
+    As GPTQ's authors sample C4 (Frantar et al. 2022, arXiv 2210.17323), but no document is taken twice.
+    """
 
     def sample(
         self, documents: Documents, tokenizer: PreTrainedTokenizerBase, n: int, length: int, seed: int, draw: int
     ) -> Sample:
         """See Sampler. Documents are tokenized one by one, and only until enough are found."""
-        rows: list[Sequence[int]] = []
+        generator = random.Random(seed)
+        rows: list[list[int]] = []
         used: list[str] = []
-        found = 0
-        for document, generator in _in_random_order(documents, seed):
-            ids = token_ids(tokenizer, document)
+        for document in _shuffled(documents, generator):
+            ids = _ids(tokenizer, document)
             if len(ids) < length:
                 continue
-            start = int(generator.integers(0, len(ids) - length + 1))
-            if found >= draw * n:
-                rows.append(ids[start : start + length])
-                used.append(document)
-            found += 1
-            if len(rows) == n:
+            start = generator.randint(0, len(ids) - length)
+            rows.append(ids[start : start + length])
+            used.append(document)
+            if len(rows) == (draw + 1) * n:
                 break
-        available = f"{found} of {len(documents.documents)} documents with at least {length} tokens"
-        return Sample(_stack(rows, length), tuple(used), available)
+        available = (
+            f"{len(rows)} of {len(documents.documents)} documents with at least {length} tokens "
+            "(sampler@calib.sampler=joined_windows needs no long documents)"
+        )
+        return Sample(_stack(rows[draw * n :], length), tuple(used[draw * n :]), available)
 
 
 @component
 class WholeDocuments:
-    """Whole documents in random order, joined and cut into sequences; the rest at the end is dropped."""
+    """Whole documents in random order, each with the joiner behind it, cut into sequences; the rest is dropped."""
 
     def sample(
         self, documents: Documents, tokenizer: PreTrainedTokenizerBase, n: int, length: int, seed: int, draw: int
     ) -> Sample:
-        """See Sampler."""
-        joint = token_ids(tokenizer, documents.joiner)
+        """See Sampler. Documents are tokenized one by one, and only until enough tokens are found."""
         stream: list[int] = []
         used: list[str] = []
         first, last = draw * n * length, (draw + 1) * n * length
-        for document, _ in _in_random_order(documents, seed):
-            begin = len(stream)
-            stream += [*(joint if stream else []), *token_ids(tokenizer, document)]
-            if len(stream) > first and begin < last:
+        for document in _shuffled(documents, random.Random(seed)):
+            stream += _ids(tokenizer, document + documents.joiner)
+            if len(stream) > first:
                 used.append(document)
             if len(stream) >= last:
                 break
         rows = [stream[i : i + length] for i in range(first, min(last, len(stream)) - length + 1, length)]
-        return Sample(_stack(rows, length), tuple(used), f"{len(stream)} tokens")
+        return Sample(_stack(rows, length), tuple(used), f"{len(stream)} tokens, {len(stream) // length} sequences")
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The token ids of a text, without special tokens and without a warning about its length."""
+@dataclass(frozen=True, eq=False)
+class _Tokenized:
+    """ids [T] of a text, and characters [T]: where in the text each token begins."""
+
+    ids: Integers
+    characters: Integers
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> _Tokenized:
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"tokenizer class {type(tokenizer).__name__} does not say which characters a token stands for, so the "
+            "documents that a window lies in cannot be found: it needs a tokenizer.json"
+        )
+    # verbose=False: a text longer than the model is no mistake here.
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    begins = [begin for begin, _ in encoded["offset_mapping"]]
+    return _Tokenized(np.array(encoded["input_ids"], dtype=np.int64), np.array(begins, dtype=np.int64))
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
-def _in_random_order(documents: Documents, seed: int) -> Iterator[tuple[str, np.random.Generator]]:
-    generator = np.random.default_rng(seed)
-    for index in generator.permutation(len(documents.documents)):
-        yield documents.documents[int(index)], generator
+def _shuffled(documents: Documents, generator: random.Random) -> Iterator[str]:
+    order = list(range(len(documents.documents)))
+    generator.shuffle(order)
+    return (documents.documents[i] for i in order)
 
 
-def _stack(rows: Sequence[Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]], length: int) -> Tensor:
-    if not rows:
-        return torch.empty(0, length, dtype=torch.int64)
-    return torch.from_numpy(np.array(rows, dtype=np.int64))
+def _documents_between(documents: Documents, first: Integers, last: Integers) -> tuple[str, ...]:
+    """The documents that lie, in part or whole, between the characters first[i] and last[i] of the joined text."""
+    ends = np.array(list(accumulate(len(d) + len(documents.joiner) for d in documents.documents)), dtype=np.int64)
+    begin, end = (np.minimum(np.searchsorted(ends, at, side="right"), len(ends) - 1) for at in (first, last))
+    touched = {i for a, b in zip(begin, end, strict=True) for i in range(a, b + 1)}
+    return tuple(documents.documents[i] for i in sorted(touched))
+
+
+def _stack(rows: Sequence[Sequence[int]], length: int) -> Tensor:
+    return torch.tensor(rows, dtype=torch.int64).reshape(-1, length)

@@ -16,6 +16,9 @@ from quantbench.evals.windows import TextTask
 from quantbench.models.loading import ModelSource
 from quantbench.pipeline.recipe import Recipe
 
+OPERATIONAL = ("device", "threads", "save", "dry_run", "output_dir", "cluster", "hydra.")
+"""Overrides that do not tell studies apart: a sweep keeps its name whatever they are."""
+
 OUTPUT_PATH = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 
 
@@ -71,9 +74,14 @@ class Cell:
         """A short human-readable name."""
         names = [self.choices.get(group, "?") for group in ("model", "quantizer")]
         names.append(self.choices.get("calib", "?") if self.calib is not None else "no calibration")
-        extra = [o for o in self.overrides if o.partition("=")[0].lstrip("+~") not in self.choices]
+        extra = [o for o in self.overrides if o.partition("=")[0].lstrip("+~") not in self.choices and counts(o)]
         short = [o.lstrip("+~").removeprefix("quantizer.").removeprefix("calib.") for o in extra]
         return " ".join([*names, *short])
+
+
+def counts(override: str) -> bool:
+    """Whether an override can tell two studies apart; device, threads and the like cannot."""
+    return not override.lstrip("+~").startswith(OPERATIONAL)
 
 
 def slug(text: str, length: int = 40) -> str:

@@ -14,7 +14,7 @@ import yaml
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir
 from quantbench.config.identity import digest
-from quantbench.config.schema import Cell, slug
+from quantbench.config.schema import Cell, counts, slug
 from quantbench.errors import QuantbenchError
 from quantbench.launch.entry import EXIT_FAILED
 from quantbench.launch.plan import print_plan
@@ -27,9 +27,6 @@ from quantbench.run import in_distribution, record_failure, run_cell
 from quantbench.session import Session, check_inputs
 
 log = logging.getLogger("quantbench")
-
-OPERATIONAL = ("device", "threads", "save", "dry_run", "output_dir", "cluster", "hydra.")
-"""Overrides that do not tell studies apart: a sweep keeps its name whatever they are."""
 
 
 def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mapping[str, str] | None = None) -> None:
@@ -133,7 +130,7 @@ def sweep_name(command: Sequence[str], params: Mapping[str, str]) -> str:
 
     The same command finds its sweep again; operational overrides do not count.
     """
-    counted = sorted(o for o in command if not o.lstrip("+~").startswith(OPERATIONAL))
+    counted = sorted(o for o in command if counts(o))
     files = [o.partition("=")[2] for o in counted if o.lstrip("+").startswith("sweep=")]
     others = [o for o in counted if not o.lstrip("+").startswith("sweep=")]
     if len(files) == 1 and not others:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import torch
 from tabulate import tabulate
+from transformers import AutoModelForCausalLM
 
+from quantbench.config.identity import digest, identity
 from quantbench.config.schema import Cell
+from quantbench.environment import pick_device
+from quantbench.models.structure import find_blocks
 from quantbench.progress import duration
 from quantbench.results.manifest import CellEntry
 from quantbench.results.store import Store
@@ -36,7 +42,7 @@ def print_plan(store: Store, cells: Sequence[Cell], entries: Sequence[CellEntry]
     sys.stdout.write(tabulate(rows, headers=["state", "cell", "run", "tasks to score"]) + "\n\n")
     sys.stdout.write(f"{len(cells)} cells, {len({e.run_id for e in entries})} runs, {len(left)} not done.\n")
     if left:
-        sys.stdout.write(_expectation(store, [work for _, work in left.values()], list(cells)) + "\n")
+        sys.stdout.write(_expectation(store, list(left.values())) + "\n")
 
 
 def _work(store: Store, run_id: str, entry: CellEntry) -> _Work:
@@ -46,28 +52,73 @@ def _work(store: Store, run_id: str, entry: CellEntry) -> _Work:
     return _Work(record is None or record.status == "failed", missing)
 
 
-def _expectation(store: Store, work: list[_Work], cells: list[Cell]) -> str:
-    """Median seconds of earlier quantizations and evaluations of the same model in this store, times what is left."""
-    model = cells[0].choices["model"]
-    quantize: list[float] = []
-    score: list[float] = []
-    sizes: list[int] = []
+def _expectation(store: Store, left: list[tuple[Cell, _Work]]) -> str:
+    """Expected seconds and disk space: by what earlier runs of the same model took here, else by counting operations."""
+    cells = [cell for cell, _ in left]
+    runs = [(cell, work) for cell, work in left if work.quantize and not cell.recipe.full_precision]
+    n_scores = sum(len(work.scores) for _, work in left)
+    by_kind = _measured(store, cells[0].choices["model"])
+    if by_kind["evaluate"]:
+        quantize = median(by_kind["quantize"]) if by_kind["quantize"] else 0.0
+        seconds = len(runs) * quantize + n_scores * median(by_kind["evaluate"])
+        how = "judging by what earlier runs of this model took here"
+    else:
+        seconds, how = _counted(left), "counting operations against this machine's speed now: rough"
+    disk = sum(_stored_bytes(cell) for cell, _ in runs) if cells[0].settings.save == "weights" else 0.0
+    return (
+        f"Expected: about {duration(seconds)} and {disk / 1e9:.2g} GB for {len(runs)} quantizations and {n_scores} "
+        f"scores besides the full-precision ones, {how}."
+    )
+
+
+def _measured(store: Store, model: str) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {"quantize": [], "evaluate": []}
     for run_id in store.run_ids():
         record = store.load_run(run_id)
-        if record is None or record.choices.get("model") != model or record.status == "failed":
-            continue
-        for cost in store.load_costs(run_id):
-            (quantize if cost["what"] == "quantize" else score).append(float(cost["seconds"]))
-        path = store.weights_path(run_id)
-        if path.exists():
-            sizes.append(path.stat().st_size)
-    if not score:
-        return f"Nothing of {model} has run in {store.root} yet, so no time or disk space can be given."
-    n_quantize, n_scores = sum(w.quantize for w in work), sum(len(w.scores) for w in work)
-    seconds = n_quantize * (median(quantize) if quantize else 0.0) + n_scores * median(score)
-    disk = n_quantize * (median(sizes) if sizes else 0)
-    keeps = "" if cells[0].settings.save == "weights" else " (save=none: nothing is kept)"
-    return (
-        f"Expected: about {duration(seconds)} and {disk / 1e9:.1f} GB{keeps}, judging by earlier runs of {model} here: "
-        f"{n_quantize} quantizations, {n_scores} scores."
-    )
+        if record is not None and record.status == "quantized" and record.choices.get("model") == model:
+            for cost in store.load_costs(run_id):
+                if record.layers or cost["what"] != "quantize":
+                    seconds[cost["what"].partition(" ")[0]].append(float(cost["seconds"]))
+    return seconds
+
+
+def _counted(left: list[tuple[Cell, _Work]]) -> float:
+    """2 operations a parameter and token: about four passes to calibrate, as much again to round, one to evaluate."""
+    rate = _operations_per_second(pick_device(left[0][0].settings.device), left[0][0].settings.threads)
+    operations = 0.0
+    for cell, work in left:
+        tokens = 8 * cell.calib.n * cell.calib.length if work.quantize and cell.calib is not None else 0
+        for task in work.scores:
+            tokens += cell.tasks[task].window * (cell.tasks[task].n_windows or 100)
+        operations += 2.0 * _parameters(cell)[0] * tokens
+    return operations / (0.5 * rate)
+
+
+def _operations_per_second(device: torch.device, threads: int, size: int = 1024) -> float:
+    torch.set_num_threads(threads)
+    matrix = torch.ones(size, size, device=device)
+    (matrix @ matrix).sum().item()
+    started = time.perf_counter()
+    (matrix @ matrix @ matrix @ matrix).sum().item()
+    return 3 * 2 * size**3 / (time.perf_counter() - started)
+
+
+def _stored_bytes(cell: Cell) -> float:
+    """Bytes of the quantized weights: those of the blocks, in the recipe's format."""
+    total, width = _parameters(cell)
+    bits = 16.0 if cell.recipe.weight is None else cell.recipe.weight.bits_per_weight((width, width))
+    return total * bits / 8
+
+
+def _parameters(cell: Cell) -> tuple[int, int]:
+    """Parameters of the decoder blocks, and the hidden size; no weights are loaded."""
+    key = digest(identity(cell.model))
+    if key not in _counts:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(cell.model.config())
+        _, blocks = find_blocks(model)
+        _counts[key] = sum(p.numel() for p in blocks.parameters()), int(model.config.hidden_size)
+    return _counts[key]
+
+
+_counts: dict[str, tuple[int, int]] = {}

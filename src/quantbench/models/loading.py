@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -46,8 +46,8 @@ class ModelSource(Protocol):
         """Which weights are there: the hub commit, or a sha256. Reads no weights into a model."""
         ...
 
-    def max_length(self) -> int | None:
-        """Most positions the model takes, None for no limit; reads no weights."""
+    def config(self) -> Any:
+        """The model's configuration; loads no weights."""
         ...
 
     def load(self, device: str = "cpu") -> ModelHandle:
@@ -81,9 +81,9 @@ class HubModel:
         """The commit found."""
         return f"{self.id}@{self._snapshot(weights=False).name}"
 
-    def max_length(self) -> int | None:
+    def config(self) -> Any:
         """From config.json."""
-        return folder.max_length(folder.read_config(self._snapshot(weights=False), self.name, self.trust_remote_code))
+        return folder.read_config(self._snapshot(weights=False), self.name, self.trust_remote_code)
 
     def load(self, device: str = "cpu") -> ModelHandle:
         """The model, downloaded first if need be."""
@@ -115,9 +115,9 @@ class LocalModel:
         """sha256 over the folder's model files."""
         return folder.folder_fingerprint(self._checked())
 
-    def max_length(self) -> int | None:
+    def config(self) -> Any:
         """From config.json."""
-        return folder.max_length(folder.read_config(self._checked(), self.name))
+        return folder.read_config(self._checked(), self.name)
 
     def load(self, device: str = "cpu") -> ModelHandle:
         """The model in the folder."""
@@ -156,9 +156,9 @@ class PackagedGguf:
         """sha256 of the GGUF file."""
         return folder.file_sha256(self._file())
 
-    def max_length(self) -> int | None:
+    def config(self) -> Any:
         """From the GGUF file's configuration."""
-        return folder.max_length(folder.read_config(self._folder(), self.name))
+        return folder.read_config(self._folder(), self.name)
 
     def load(self, device: str = "cpu") -> ModelHandle:
         """The dequantized model."""

@@ -63,7 +63,7 @@ class Recipe:
     clip        range search before rounding; null: none
     rounding    how weights are put on their grid
     true_sequential  collect statistics anew after each group of a block, with the groups before it already quantized
-    propagate   whose outputs feed the next block while calibrating: the `quantized` block's, or the `full`-precision one's
+    propagate   whose outputs feed the next block while calibrating: the `quantized` or the `full`-precision block's
     """
 
     weight: Format | None

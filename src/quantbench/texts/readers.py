@@ -24,8 +24,11 @@ class TextReader(Protocol):
         """Changes whenever the same files may give other documents; what was extracted is cached under it."""
         ...
 
-    def read(self, files: Sequence[Path]) -> Iterator[str]:
-        """The documents in the files, in a fixed order. Raises DataError if a file is not what the reader expects."""
+    def read(self, folder: Path, names: Sequence[str]) -> Iterator[str]:
+        """The documents in the named files of a folder, in a fixed order.
+
+        Raises DataError if a file is not what the reader expects.
+        """
         ...
 
 
@@ -38,10 +41,10 @@ class Lines:
         """See TextReader."""
         return "1"
 
-    def read(self, files: Sequence[Path]) -> Iterator[str]:
+    def read(self, folder: Path, names: Sequence[str]) -> Iterator[str]:
         """The lines of all files."""
-        for path in files:
-            yield from _decoded(path).split("\n")
+        for name in names:
+            yield from _decoded(folder / name).split("\n")
 
 
 @component
@@ -53,13 +56,13 @@ class WikiDump:
         """Names the markup parser's release, too."""
         return f"1, mwparserfromhell {installed_version('mwparserfromhell')}"
 
-    def read(self, files: Sequence[Path]) -> Iterator[str]:
+    def read(self, folder: Path, names: Sequence[str]) -> Iterator[str]:
         """The prose of each article (quantbench.texts.wikitext_markup)."""
         from quantbench.texts.wikitext_markup import plain_text
 
-        for path in files:
+        for name in names:
             try:
-                with bz2.open(path) as stream:
+                with bz2.open(folder / name) as stream:
                     for _, element in ElementTree.iterparse(stream):
                         namespace, _, tag = element.tag.rpartition("}")
                         if tag != "page":
@@ -69,7 +72,7 @@ class WikiDump:
                             yield plain_text(page.markup)
                         element.clear()
             except (OSError, EOFError, ElementTree.ParseError) as error:
-                raise DataError(f"{path} is not a bz2 MediaWiki dump: {error}") from error
+                raise DataError(f"{folder / name} is not a bz2 MediaWiki dump: {error}") from error
 
 
 class _Page:
@@ -95,11 +98,11 @@ class PythonFiles:
         """See TextReader."""
         return "1"
 
-    def read(self, files: Sequence[Path]) -> Iterator[str]:
+    def read(self, folder: Path, names: Sequence[str]) -> Iterator[str]:
         """The files in the order given."""
-        for path in files:
-            if path.suffix == ".py" and not any(fnmatch.fnmatchcase(path.as_posix(), p) for p in self.exclude):
-                yield without_licence(_decoded(path))
+        for name in names:
+            if name.endswith(".py") and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude):
+                yield without_licence(_decoded(folder / name))
 
 
 _HEADER = re.compile(r"(?:\s*\#[^\n]*\n)+|\s*(?:\"\"\".*?\"\"\"|'''.*?''')[ \t]*\n?", re.DOTALL)
