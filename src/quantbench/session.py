@@ -104,7 +104,8 @@ def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
     problems: dict[str, None] = {}
     for cell in cells:
         steps: list[Callable[[], object]] = [partial(session.window, cell.model, t) for t in cell.tasks.values()]
-        for step in (*steps, partial(session.inputs, cell)):
+        steps.append(partial(session.inputs, cell))
+        for step in steps:
             try:
                 step()
             except QuantbenchError as error:

@@ -53,7 +53,7 @@ def _work(store: Store, run_id: str, entry: CellEntry) -> _Work:
 
 
 def _expectation(store: Store, left: list[tuple[Cell, _Work]]) -> str:
-    """Expected seconds and disk space: by what earlier runs of the same model took here, else by counting operations."""
+    """Expected time and disk space: by what earlier runs of the same model took here, else by counting operations."""
     cells = [cell for cell, _ in left]
     runs = [(cell, work) for cell, work in left if work.quantize and not cell.recipe.full_precision]
     n_scores = sum(len(work.scores) for _, work in left)
@@ -115,7 +115,7 @@ def _parameters(cell: Cell) -> tuple[int, int]:
     key = digest(identity(cell.model))
     if key not in _counts:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(cell.model.config())
+            model = AutoModelForCausalLM.from_config(cell.model.config())  # type: ignore[no-untyped-call]
         _, blocks = find_blocks(model)
         _counts[key] = sum(p.numel() for p in blocks.parameters()), int(model.config.hidden_size)
     return _counts[key]
