@@ -19,7 +19,6 @@ from quantbench.errors import StoreError
 from quantbench.evals.evaluate import evaluate
 from quantbench.evals.reference import Reference
 from quantbench.models.handle import ModelHandle
-from quantbench.models.loading import tokenizer_fingerprint
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.walker import Quantized, quantize_model
 from quantbench.progress import duration, progress
@@ -124,7 +123,7 @@ def _install(session: Session, cell: Cell, inputs: Inputs) -> ModelHandle:
 def _input_fingerprints(session: Session, cell: Cell, inputs: Inputs) -> dict[str, str]:
     found = {
         "model": cell.model.fingerprint(),
-        "tokenizer": tokenizer_fingerprint(session.tokenizer(cell.model)),
+        "tokenizer": session.tokenizer(cell.model)[1],
     }
     if inputs.calib is not None:
         found |= {"calib_tokens": inputs.calib.fingerprint, "calib_text": inputs.calib.text_fingerprint}

@@ -35,7 +35,7 @@ class Session:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        self._tokenizers: dict[str, tuple[PreTrainedTokenizerBase, str]] = {}
         self._windows: dict[str, Windows | QuantbenchError] = {}
         self._calibs: dict[str, CalibSet] = {}
         self._overlaps: dict[tuple[str, str], Overlap] = {}
@@ -47,11 +47,12 @@ class Session:
         """The cell's device."""
         return pick_device(cell.settings.device)
 
-    def tokenizer(self, model: ModelSource) -> PreTrainedTokenizerBase:
-        """The model's tokenizer; loads no weights."""
+    def tokenizer(self, model: ModelSource) -> tuple[PreTrainedTokenizerBase, str]:
+        """The model's tokenizer and its fingerprint; loads no weights."""
         key = digest(identity(model))
         if key not in self._tokenizers:
-            self._tokenizers[key] = model.load_tokenizer()
+            tokenizer = model.load_tokenizer()
+            self._tokenizers[key] = tokenizer, tokenizer_fingerprint(tokenizer)
         return self._tokenizers[key]
 
     def handle(self, model: ModelSource) -> ModelHandle:
@@ -64,7 +65,7 @@ class Session:
 
     def inputs(self, cell: Cell) -> Inputs:
         """Test windows and calibration set of a cell, checked for overlap. Raises DataError for what cannot be used."""
-        tokenizer = self.tokenizer(cell.model)
+        tokenizer, _ = self.tokenizer(cell.model)
         windows = {name: self.window(cell.model, task) for name, task in cell.tasks.items()}
         if cell.calib is None:
             return Inputs(None, windows, {})
@@ -83,11 +84,11 @@ class Session:
 
     def window(self, model: ModelSource, task: TextTask) -> Windows:
         """The test windows of a task. Raises DataError if its text cannot be had or is too short."""
-        tokenizer = self.tokenizer(model)
+        tokenizer, fingerprint = self.tokenizer(model)
         key = digest([identity(model), identity(task)])
         if key not in self._windows:
             try:
-                self._windows[key] = task.windows(tokenizer, tokenizer_fingerprint(tokenizer))
+                self._windows[key] = task.windows(tokenizer, fingerprint)
             except QuantbenchError as error:  # an unreachable text is asked for once, not once a cell
                 self._windows[key] = error
         found = self._windows[key]
