@@ -28,7 +28,7 @@ DROPPED_SECTIONS = frozenset(
 # Templates that stand inside a sentence, and which of their arguments is the text a reader sees.
 INLINE_TEMPLATES = {"lang": 2, "transl": 2, "nowrap": 1, "nihongo": 1, "quote": 1, "bquote": 1, "small": 1}
 
-_HEADING = "\0"  # marks a rendered heading, followed by its level: wiki markup cannot contain it
+_HEADING = "\0"  # marks a rendered heading, followed by its level
 _LANGUAGE = re.compile(r"[a-z]{1,12}(-[a-z]+)*")
 _LOST_TAG = re.compile(r"<ref\b[^>]*>.*?(</ref>|$)|</?(blockquote|br|center|div|poem|ref|small|span|su[bp])\b[^>]*>")
 _LOST_MARKUP = re.compile(r"\{\||\|\}|\{\{|\}\}|\[\[|\]\]|\|\||^[|!]")
@@ -44,7 +44,7 @@ _GAPS = (
 
 def plain_text(markup: str) -> str:
     """The prose of one article: headings and paragraphs, one a line, with blank lines where the markup had them."""
-    rendered = _render(mwparserfromhell.parse(markup))
+    rendered = _render(mwparserfromhell.parse(markup.replace(_HEADING, "")))
     lines = (_tidy(line) for line in _without_dropped_sections(rendered.splitlines()))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(line for line in lines if line is not None)).strip()
 
