@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -27,6 +28,8 @@ def main() -> None:
             "anything else is key=value, for example quantizer=gptq. See quantbench --help.\n"
         )
         sys.exit(2)
+    # Hydra would print its own errors and advise to add a misspelt key with a plus: have them raised instead.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     with reporting_errors():
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_single)()
 

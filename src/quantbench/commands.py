@@ -73,7 +73,8 @@ def prepare(arguments: list[str]) -> int:
             key = digest(identity(source))
             if key not in done:
                 done.add(key)
-                _say(f"{kind} {source.name}: {source.prepare()}")
+                said = source.prepare()
+                _say(said if said.startswith(kind) else f"{kind} {said}")
     _say("\nEverything is here. On machines without a network set:")
     _say("  export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1")
     for name in ("HF_HOME", "QUANTBENCH_CACHE"):

@@ -11,7 +11,6 @@ import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -65,7 +64,7 @@ class JoinedWindows:
         generator.shuffle(order)
         starts = phase + length * np.array(order[draw * n : (draw + 1) * n], dtype=np.int64)
         tokens = text.ids[starts[:, None] + np.arange(length)]
-        used = _documents_between(documents, text.characters[starts], text.characters[starts + length - 1])
+        used = _documents_between(documents, text.begins[starts], text.ends[starts + length - 1])
         return Sample(torch.from_numpy(tokens), used, f"{n_tokens} tokens, {slots} windows of {length}")
 
 
@@ -108,24 +107,27 @@ class WholeDocuments:
     ) -> Sample:
         """See Sampler. Documents are tokenized one by one, and only until enough tokens are found."""
         stream: list[int] = []
-        used: list[str] = []
+        placed: list[tuple[str, int, int]] = []
         first, last = draw * n * length, (draw + 1) * n * length
         for document in _shuffled(documents, random.Random(seed)):
+            begin = len(stream)
             stream += _ids(tokenizer, document + documents.joiner)
-            if len(stream) > first:
-                used.append(document)
+            placed.append((document, begin, len(stream)))
             if len(stream) >= last:
                 break
         rows = [stream[i : i + length] for i in range(first, min(last, len(stream)) - length + 1, length)]
-        return Sample(_stack(rows, length), tuple(used), f"{len(stream)} tokens, {len(stream) // length} sequences")
+        taken = first + len(rows) * length
+        used = tuple(document for document, begin, end in placed if begin < taken and end > first)
+        return Sample(_stack(rows, length), used, f"{len(stream)} tokens, {len(stream) // length} sequences")
 
 
 @dataclass(frozen=True, eq=False)
 class _Tokenized:
-    """ids [T] of a text, and characters [T]: where in the text each token begins."""
+    """ids [T] of a text, and the characters [begins, ends) that each token stands for."""
 
     ids: Integers
-    characters: Integers
+    begins: Integers
+    ends: Integers
 
 
 @functools.lru_cache(maxsize=2)
@@ -137,8 +139,8 @@ def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> _Tokenized:
         )
     # verbose=False: a text longer than the model is no mistake here.
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    begins = [begin for begin, _ in encoded["offset_mapping"]]
-    return _Tokenized(np.array(encoded["input_ids"], dtype=np.int64), np.array(begins, dtype=np.int64))
+    offsets = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    return _Tokenized(np.array(encoded["input_ids"], dtype=np.int64), offsets[:, 0], offsets[:, 1])
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -152,11 +154,13 @@ def _shuffled(documents: Documents, generator: random.Random) -> Iterator[str]:
     return (documents.documents[i] for i in order)
 
 
-def _documents_between(documents: Documents, first: Integers, last: Integers) -> tuple[str, ...]:
-    """The documents that lie, in part or whole, between the characters first[i] and last[i] of the joined text."""
-    ends = np.array(list(accumulate(len(d) + len(documents.joiner) for d in documents.documents)), dtype=np.int64)
-    begin, end = (np.minimum(np.searchsorted(ends, at, side="right"), len(ends) - 1) for at in (first, last))
-    touched = {i for a, b in zip(begin, end, strict=True) for i in range(a, b + 1)}
+def _documents_between(documents: Documents, first: Integers, stop: Integers) -> tuple[str, ...]:
+    """The documents that have a character in one of the stretches [first[i], stop[i]) of the joined text."""
+    lengths = np.array([len(document) for document in documents.documents], dtype=np.int64)
+    begins = np.cumsum(lengths + len(documents.joiner)) - lengths - len(documents.joiner)
+    lowest = np.searchsorted(begins + lengths, first, side="right")
+    highest = np.searchsorted(begins, stop, side="left")
+    touched = {i for low, high in zip(lowest, highest, strict=True) for i in range(low, high)}
     return tuple(documents.documents[i] for i in sorted(touched))
 
 

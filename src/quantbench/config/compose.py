@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from quantbench.config.build import build, unknown_key
 from quantbench.errors import ConfigError
@@ -47,7 +48,19 @@ def check_additions(overrides: Sequence[str], config: DictConfig, groups: Sequen
             continue
         valid = [str(k) for k in parent if str(k) not in {leaf, "_target_", "hydra"}]
         if leaf in OmegaConf.to_container(parent, resolve=False):  # type: ignore[operator]
-            raise ConfigError(unknown_key(key, valid + (list(groups) if not parent_key else [])))
+            top = [g for g in groups if not re.search("[/@]", g)] if not parent_key else []
+            raise ConfigError(unknown_key(key, sorted({*valid, *top})))
+
+
+def explain_composition(error: BaseException) -> str:
+    """What Hydra could not compose, with what would be right; not its advice to add a misspelt key with a plus."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
+            valid = [str(k) for k in cause.parent_node if str(k) not in {"_target_", "hydra"}]
+            return unknown_key(str(cause.full_key), valid)
+        cause = cause.__cause__
+    return str(error).partition("Config search path")[0].strip()
 
 
 def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, Any]) -> Cell:

@@ -1,0 +1,92 @@
+"""Building components from plain configuration: every mistake is named, with what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantbench.config.build import build, option_names
+from quantbench.config.identity import digest, hash_path, identity, run_identity
+from quantbench.errors import ConfigError
+from quantbench.formats.base import Format
+from quantbench.formats.int import IntFormat
+from quantbench.rounding.base import Rounding
+
+SPEC: dict[str, Any] = {
+    "_target_": "quantbench.formats.int.IntFormat",
+    "bits": 4,
+    "group_size": 64,
+    "symmetric": False,
+}
+
+
+def test_a_component_is_built_with_its_defaults() -> None:
+    built = build(SPEC, Format, "quantizer.weight")
+    assert isinstance(built, IntFormat)
+    assert (built.bits, built.range, built.scale_dtype) == (4, "minmax", "float16")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bit": 3}, r"quantizer\.weight\.bit: no such option\. Did you mean 'bits'\? Valid here: bits, group_size"),
+        ({"bits": 9}, r"quantizer\.weight\.bits=9: input should be less than or equal to 8"),
+        ({"bits": "4"}, r"quantizer\.weight\.bits='4': input should be a valid integer"),
+        ({"bits": True}, r"quantizer\.weight\.bits=True: input should be a valid integer"),
+        ({"range": "mnimax"}, r"quantizer\.weight\.range='mnimax': input should be 'minmax' or 'mse'"),
+        ({"symmetric": True}, r"quantizer\.weight: .*scale_convention"),
+        ({"_target_": "quantbench.formats.int.NoFormat"}, r"quantizer\.weight\._target_: .* cannot be imported"),
+        ({"_target_": "nowhere"}, r"quantizer\.weight\._target_: 'nowhere' cannot be imported"),
+    ],
+)
+def test_a_mistake_names_key_value_and_what_would_be_right(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(SPEC | change, Format, "quantizer.weight")
+
+
+def test_a_missing_option_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"quantizer\.weight\.bits: this option is required"):
+        build({k: v for k, v in SPEC.items() if k != "bits"}, Format, "quantizer.weight")
+
+
+def test_a_component_of_another_kind_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"quantizer\.rounding: quantbench\.formats\.int\.IntFormat is not a Rounding"
+    ):
+        build(SPEC, Rounding, "quantizer.rounding")
+
+
+def test_a_component_that_would_swallow_misspelt_options_is_refused() -> None:
+    def careless(**options: int) -> None:
+        del options
+
+    with pytest.raises(ConfigError, match=r"takes \*\*kwargs"):
+        option_names(careless, "quantizer")
+
+
+def test_description_does_not_count_and_everything_else_does() -> None:
+    plain = build(SPEC, IntFormat, "x")
+    described = build(SPEC | {"about": {"paper": "any"}}, IntFormat, "x")
+    assert digest(identity(plain)) == digest(identity(described))
+    assert digest(identity(plain)) == digest(identity(build(SPEC | {"range": "minmax"}, IntFormat, "x")))
+    assert digest(identity(plain)) != digest(identity(build(SPEC | {"bits": 3}, IntFormat, "x")))
+
+
+def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    first.write_text("same")
+    second.write_text("same")
+    assert identity(first) == identity(second)
+    second.write_text("other")
+    assert identity(first) != identity(second)
+    with pytest.raises(ConfigError, match="no such file"):
+        hash_path(tmp_path / "c.txt")
+
+
+def test_seeds_count_only_where_calibration_data_are_used() -> None:
+    recipe = build(SPEC, IntFormat, "x")
+    assert run_identity(1, recipe, None, 0, 0) == run_identity(1, recipe, None, 5, 2)
+    assert run_identity(1, recipe, 3, 0, 0) != run_identity(1, recipe, 3, 5, 0)
+    assert run_identity(1, recipe, 3, 0, 0) != run_identity(1, recipe, 3, 0, 1)
