@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from quantbench import packages, pip_download
 from quantbench.errors import DataError, StoreError
 from quantbench.packages import PackageFile, cache_dir, fetch, member_files
-from wheels import Index, fake_index
+from wheels import Index, fake_index, without_pip
 
 FILES: dict[str | zipfile.ZipInfo, bytes] = {
     "fakepack/data/one.txt": b"one",
@@ -36,14 +36,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
 
 @pytest.fixture
 def index_without_pip(index: Index, monkeypatch: pytest.MonkeyPatch) -> Index:
-    """For what happens after the download: half a second less a test."""
-
-    def copy(name: str, version: str, *_: object) -> Path:
-        wheel = next(index.folder.glob(f"{name}-{version}-*"))
-        return Path(shutil.copy(wheel, next((index.cache / "packages").glob(".*/download"))))
-
-    monkeypatch.setattr(packages, "download_wheel", copy)
-    return index
+    return without_pip(index, monkeypatch)
 
 
 def test_only_named_members_are_unpacked_and_only_one_download_is_needed(

@@ -52,9 +52,7 @@ def test_a_missing_option_is_named() -> None:
 
 
 def test_a_component_of_another_kind_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"quantizer\.rounding: .*IntFormat is not a Rounding"
-    ):
+    with pytest.raises(ConfigError, match=r"quantizer\.rounding: .*IntFormat is not a Rounding"):
         build(SPEC, Rounding, "quantizer.rounding")
 
 

@@ -17,7 +17,7 @@ from quantbench.texts.base import TextSource
 from quantbench.texts.packaged import PackagedText
 from quantbench.texts.readers import Lines
 from quantbench.texts.split import cut
-from wheels import Index, fake_index
+from wheels import Index, fake_index, without_pip
 
 LINES = ["", *(f"document number {i}" for i in range(10)), "tiny", "document number 3"]
 DOCUMENTS = LINES[1:11]
@@ -25,7 +25,7 @@ DOCUMENTS = LINES[1:11]
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
-    return fake_index(tmp_path, monkeypatch)
+    return without_pip(fake_index(tmp_path, monkeypatch), monkeypatch)
 
 
 def packaged(index: Index, **options: Any) -> PackagedText:

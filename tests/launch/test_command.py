@@ -1,0 +1,245 @@
+"""The command end to end with a tiny model: done once, resumed, extended from outside, failing cell by cell."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from command import Done, Workplace
+from quantbench.launch.grid import sweep_name
+from quantbench.results.store import Store
+
+
+def ok(done: Done) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def finished(outputs: Path) -> dict[str, tuple[int, bytes]]:
+    """Everything that marks a part as done: when it was written, and what it holds."""
+    files = [*outputs.glob("runs/*/record.json"), *outputs.glob("runs/*/scores/*")]
+    return {str(f.relative_to(outputs)): (f.stat().st_mtime_ns, f.read_bytes()) for f in files if f.suffix != ".tmp"}
+
+
+def results(outputs: Path) -> pd.DataFrame:
+    (path,) = outputs.glob("sweeps/*/results.csv")
+    return pd.read_csv(path)
+
+
+def test_a_grid_is_run_once_and_repeating_it_does_nothing(place: Workplace) -> None:
+    printed = ok(place.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16"))
+    assert "kl (nats/token; lower is better): local, gptq" in printed
+    before = finished(place.outputs)
+    again = ok(place.run("-m", "quantizer.weight.group_size=16", "quantizer=rtn,gptq", "save=none"))
+    assert finished(place.outputs) == before
+    assert printed == again
+    frame = results(place.outputs)
+    assert set(frame.quantizer) == {"none", "rtn", "gptq"}
+    assert set(frame.status) == {"done"}
+    assert len(list(place.outputs.glob("runs/*"))) == 3
+    assert (frame[(frame.quantizer == "none") & (frame.metric == "kl")].value == 0).all()
+
+
+def test_a_later_evaluation_in_a_new_process_equals_one_process(place: Workplace, tmp_path: Path) -> None:
+    other = place.folder / "other.txt"
+    other.write_text("\n\n".join(f"sentence number {i} of another text, " * 8 for i in range(30)))
+    second = ["eval=local", f"eval.tasks.local.source.path={other}"]
+    recipe = ["quantizer=gptq", "quantizer.weight.group_size=16"]
+    ok(place.run(*recipe))
+    record = next(p for p in place.outputs.glob("runs/*/record.json") if json.loads(p.read_text())["layers"])
+    before = (record.stat().st_mtime_ns, record.read_bytes())
+    ok(place.run(*recipe, *second))
+    assert (record.stat().st_mtime_ns, record.read_bytes()) == before
+    fresh = tmp_path / "fresh"
+    ok(place.run(*recipe, *second, outputs=fresh))
+    run_id = record.parent.name
+    for path in fresh.glob(f"runs/{run_id}/scores/*.parquet"):
+        same = place.outputs / path.relative_to(fresh)
+        pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(same), check_exact=True)
+    one, two = (Store(root).load_run(run_id) for root in (place.outputs, fresh))
+    assert one is not None
+    assert two is not None
+    assert one.fingerprints == two.fingerprints
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["quantizer=gtpq"], "Available options in 'quantizer'"),
+        (["quantizer.weight.bit=3"], "quantizer.weight.bit: no such option. Did you mean 'bits'?"),
+        (["+quantizer.weight.bit=3"], "quantizer.weight.bit: no such option. Did you mean 'bits'?"),
+        (["+typo=1"], "typo: no such option."),
+        (["typo=1"], "typo: no such option."),
+        (["+sweep=nope"], "Available options in 'sweep'"),
+        (["quantizer.weight.bits=abc"], "quantizer.weight.bits='abc': input should be a valid integer"),
+        (["-m", "quantizer=rtn", "quantizer.weight.bits=4,9"], "quantizer.weight.bits=9: input should be less than"),
+        (["calib.n=100000"], "100000 sequences of 32 tokens were asked for"),
+        (["quantizer=rtn", "quantizer.policy.keep=[dwon]"], "'dwon' matches no layer"),
+        (["calib.source.path=/no/such/file.txt"], "/no/such/file.txt"),
+        (["scale.window=4096"], "4096"),
+    ],
+)
+def test_bad_input_is_one_clear_message_before_anything_runs(
+    place: Workplace, arguments: list[str], message: str
+) -> None:
+    done = place.run(*arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
+    if "keep" not in arguments[-1] and "window" not in arguments[-1]:
+        assert not list(place.outputs.glob("runs/*"))
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_required_option_is_named(place: Workplace) -> None:
+    done = place.run("model=local", base=False)
+    assert done.returncode == 2
+    assert "model.path: this option is required" in done.stderr
+
+
+def test_dry_run_runs_nothing(place: Workplace) -> None:
+    printed = ok(place.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16", "dry_run=true"))
+    assert "2 cells, 2 runs, 2 not done." in printed
+    assert "Expected: about" in printed
+    assert not place.outputs.joinpath("runs").exists()
+
+
+CUSTOM = '''
+from typing import ClassVar
+import os
+from quantbench.component import Part, component
+from quantbench.formats.base import Format
+from quantbench.formats.quantize import quantize
+from quantbench.rounding.base import Rounded
+
+@component
+class Mine(Part):
+    """Nearest rounding that can be told to fail."""
+
+    fail: str = ""
+
+    def round(self, weight, stats, format):
+        if self.fail == "exit":
+            raise SystemExit(3)
+        if self.fail == "error" and not os.environ.get("MENDED"):
+            raise RuntimeError("boom")
+        return Rounded(quantize(weight, format))
+'''
+
+RECIPE = """
+_target_: quantbench.pipeline.recipe.Recipe
+weight: {_target_: quantbench.formats.int.IntFormat, bits: 4, group_size: 16, symmetric: false}
+rounding: {_target_: mine.Mine, fail: ""}
+policy: {_target_: quantbench.pipeline.recipe.Policy}
+"""
+
+
+def outside(place: Workplace) -> list[str]:
+    """Options from outside the project: a quantizer, a calibration set and an evaluation."""
+    (place.folder / "mine.py").write_text(CUSTOM)
+    conf = place.folder / "conf"
+    for group in ("quantizer", "calib", "eval"):
+        (conf / group).mkdir(parents=True)
+    (conf / "quantizer" / "mine.yaml").write_text(RECIPE)
+    (conf / "calib" / "ours.yaml").write_text(
+        "defaults:\n  - /draw@_here_: standard\n  - /sampler@sampler: whole_documents\n  - /text@source: local\n"
+        f"  - _self_\nsource: {{name: ours, path: {place.text}}}\n"
+    )
+    (conf / "eval" / "ours.yaml").write_text(
+        f"defaults:\n  - /task@tasks.ours: local\n  - _self_\ntasks: {{ours: {{source: {{path: {place.text}}}}}}}\n"
+    )
+    return [f"--config-dir={conf}"]
+
+
+def test_options_from_outside_the_project(place: Workplace) -> None:
+    flags = outside(place)
+    model = [a for a in place.base if not a.startswith("calib")]
+    chosen = ["quantizer=mine", "calib=ours", "eval=ours", "calib.n=4", "calib.length=32"]
+    ok(place.run(*flags, *model, *chosen, base=False, PYTHONPATH=str(place.folder)))
+    frame = results(place.outputs)
+    assert set(frame.quantizer) == {"none", "mine"}
+    assert set(frame.task) == {"ours"}
+
+
+def test_a_failing_cell_costs_that_cell_only_and_is_tried_again(place: Workplace) -> None:
+    grid = ["-m", *outside(place), "quantizer=mine", "quantizer.rounding.fail=exit,error,''"]
+    done = place.run(*grid, PYTHONPATH=str(place.folder))
+    assert done.returncode == 1
+    assert "2 of 3 cells failed" in done.stderr
+    assert "FAILED" in done.stdout
+    frame = results(place.outputs)
+    mine = frame[frame.quantizer == "mine"]
+    assert sorted(mine.groupby("variant", dropna=False).status.first()) == ["done", "failed", "failed"]
+    records = [json.loads(p.read_text()) for p in place.outputs.glob("runs/*/record.json")]
+    errors = {r["error"]["type"]: r["error"] for r in records if r["status"] == "failed"}
+    assert set(errors) == {"SystemExit", "RuntimeError"}
+    assert "boom" in errors["RuntimeError"]["traceback"]
+    before = {k: v for k, v in finished(place.outputs).items() if b'"failed"' not in v[1]}
+    again = place.run(*grid, PYTHONPATH=str(place.folder), MENDED="1")
+    assert again.returncode == 1
+    assert "1 of 3 cells failed" in again.stderr
+    after = finished(place.outputs)
+    assert {k: after[k] for k in before} == before
+
+
+def test_a_run_whose_inputs_changed_is_refused(place: Workplace) -> None:
+    ok(place.run("quantizer=rtn", "quantizer.weight.group_size=16"))
+    path = next(p for p in place.outputs.glob("runs/*/record.json") if json.loads(p.read_text())["layers"])
+    record = json.loads(path.read_text())
+    record["fingerprints"]["tokenizer"] = "0" * 64
+    path.write_text(json.dumps(record))
+    done = place.run("quantizer=rtn", "quantizer.weight.group_size=16")
+    assert done.returncode == 1
+    assert "was made with another tokenizer" in done.stderr
+    record["schema_version"] = 99
+    path.write_text(json.dumps(record))
+    done = place.run("quantizer=rtn", "quantizer.weight.group_size=16")
+    assert done.returncode != 0
+    assert "upgrade quantbench" in done.stderr
+
+
+def test_killed_at_random_moments_and_repeated_it_ends_like_an_undisturbed_sweep(
+    place: Workplace, tmp_path: Path
+) -> None:
+    grid = ["-m", "quantizer=rtn,gptq,awq", "quantizer.weight.group_size=16", "quantizer.weight.bits=4,3"]
+    undisturbed = tmp_path / "undisturbed"
+    started = time.monotonic()
+    ok(place.run(*grid, outputs=undisturbed))
+    duration = time.monotonic() - started
+    moments = random.Random(7)
+    seen: dict[str, tuple[int, bytes]] = {}
+    for _ in range(20):
+        process = subprocess.Popen(
+            place.command(*grid),
+            env=place.environment(),
+            cwd=place.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(moments.uniform(0.3, 1.0) * duration)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        now = finished(place.outputs)
+        assert {k: now[k] for k in seen if k.endswith(".json")} == {
+            k: v for k, v in seen.items() if k.endswith(".json")
+        }
+        seen = now
+    ok(place.run(*grid))
+    (disturbed,) = place.outputs.glob("sweeps/*/results.csv")
+    (reference,) = undisturbed.glob("sweeps/*/results.csv")
+    assert disturbed.read_bytes() == reference.read_bytes()
+
+
+def test_sweep_names_are_stable() -> None:
+    assert sweep_name(["+sweep=demo"], {}) == "demo"
+    assert sweep_name(["+sweep=demo", "threads=4", "dry_run=true"], {}) == "demo"
+    one = sweep_name(["quantizer=gptq,awq", "calib=c4"], {})
+    assert one == sweep_name(["calib=c4", "quantizer=gptq,awq", "device=cpu"], {})
+    assert one != sweep_name(["calib=c4", "quantizer=gptq,awq", "calib.n=4"], {})
+    assert len(sweep_name([f"quantizer.policy.keep=[{'x' * 500}]"], {})) < 64

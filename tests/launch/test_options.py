@@ -1,0 +1,104 @@
+"""Every option of conf/ and sweeps/: it composes, builds, lists all its options, and says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from quantbench.config.build import DESCRIPTION, import_target, option_names
+from quantbench.config.compose import cell_from, config_dir, expand
+from quantbench.config.schema import Cell
+
+CONF = config_dir()
+FILES = sorted(CONF.glob("*/*.yaml"))
+ROOT_GROUPS = ("model", "calib", "quantizer", "eval", "scale", "cluster")
+PLACEHOLDERS = {"model": "some_folder", "calib": "some.txt", "eval": "some.txt"}
+"""Values of the options that have no default (`???`), by the part of the configuration they stand in."""
+
+
+@pytest.fixture(scope="module")
+def loader() -> Iterator[ConfigLoader]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def compose(loader: ConfigLoader, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
+    config = loader.load_configuration("config", list(overrides), run_mode=mode)
+    for key in sorted(OmegaConf.missing_keys(config)):
+        if not key.startswith("hydra."):
+            OmegaConf.update(config, key, PLACEHOLDERS[key.partition(".")[0]])
+    return config
+
+
+def cell_of(loader: ConfigLoader, overrides: Sequence[str]) -> Cell:
+    config = compose(loader, overrides)
+    choices: Any = OmegaConf.to_container(config.hydra.runtime.choices)
+    return cell_from(config, overrides, choices)
+
+
+def nodes(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping with a `_target_` in a plain configuration, and where it stands."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            yield key, value
+        for name, inner in value.items():
+            yield from nodes(inner, f"{key}.{name}" if key else str(name))
+
+
+def name(file: Path) -> str:
+    return f"{file.parent.name}={file.stem}"
+
+
+def choosing(file: Path) -> list[str]:
+    """Overrides that choose an option of any group, those that are used below the root included."""
+    group, option = file.parent.name, file.stem
+    places = {"sampler": "sampler@calib.sampler", "text": "text@calib.source", "draw": "draw@calib"}
+    if group == "task":
+        return [f"+task@eval.tasks.added={option}"]
+    return [f"{places.get(group, group)}={option}"]
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name != "sweep"], ids=name)
+def test_an_option_composes_builds_and_lists_every_parameter(loader: ConfigLoader, file: Path) -> None:
+    cell = cell_of(loader, choosing(file))
+    # A parameter that a yaml leaves out could be misspelt with a plus, or overridden only with one.
+    for key, node in nodes({k: cell.config[k] for k in ("model", "calib", "quantizer", "eval", "scale")}):
+        given = set(node) - {"_target_", DESCRIPTION, *(["natural"] if key == "calib" else [])}
+        assert given == set(option_names(import_target(node["_target_"], key), key)) - {DESCRIPTION}, key
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_an_option_says_what_it_is(file: Path) -> None:
+    comments = [line for line in file.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+    assert comments, f"{file} has no comment"
+    assert len(comments[0].lstrip("# ")) > 10
+    if file.parent.name in ROOT_GROUPS:
+        assert name(file) in comments[0]
+    if file.parent.name == "sweep":
+        assert f"+sweep={file.stem}" in comments[0]
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "sweep").glob("*.yaml")), ids=name)
+def test_every_cell_of_a_sweep_composes_and_no_two_are_the_same(loader: ConfigLoader, file: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    assert content["hydra"]["mode"] == "MULTIRUN"
+    config = compose(loader, [f"+sweep={file.stem}"], RunMode.MULTIRUN)
+    params = {str(k): str(v) for k, v in config.hydra.sweeper.params.items()}
+    cells = [cell_of(loader, [f"+sweep={file.stem}", *one]) for one in expand([], params)]
+    assert len(cells) > 1
+    assert len({cell.overrides for cell in cells}) == len(cells)
+    assert all(cell.tasks for cell in cells)
+
+
+def test_options_not_composed_here_are_noticed() -> None:
+    known = {*ROOT_GROUPS, "draw", "sampler", "text", "task", "sweep"}
+    assert {file.parent.name for file in FILES} == known
