@@ -1,8 +1,11 @@
+"""The fixture of tests that run the command."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
-
-from workplace import Workplace
+from command import Workplace
 
 
 @pytest.fixture
