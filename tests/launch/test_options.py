@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from quantbench.config.build import DESCRIPTION, import_target, option_names
-from quantbench.config.compose import cell_from, config_dir, expand
+from quantbench.config.compose import CALIB_NODES, cell_from, config_dir, expand
 from quantbench.config.schema import Cell
 
 CONF = config_dir()
@@ -58,22 +58,25 @@ def name(file: Path) -> str:
     return f"{file.parent.name}={file.stem}"
 
 
-def choosing(file: Path) -> list[str]:
-    """Overrides that choose an option of any group, those that are used below the root included."""
+def place_of(file: Path) -> tuple[str, list[str]]:
+    """Where an option stands in the configuration, and overrides that choose it there."""
     group, option = file.parent.name, file.stem
-    places = {"sampler": "sampler@calib.sampler", "text": "text@calib.source", "draw": "draw@calib"}
     if group == "task":
-        return [f"+task@eval.tasks.added={option}"]
-    return [f"{places.get(group, group)}={option}"]
+        return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
+    places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"}
+    place = places.get(group, group)
+    return place, [f"{group}={option}" if place == group else f"{group}@{place}={option}"]
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f.parent.name != "sweep"], ids=name)
 def test_an_option_composes_builds_and_lists_every_parameter(loader: ConfigLoader, file: Path) -> None:
-    cell = cell_of(loader, choosing(file))
-    # A parameter that a yaml leaves out could be misspelt with a plus, or overridden only with one.
-    for key, node in nodes({k: cell.config[k] for k in ("model", "calib", "quantizer", "eval", "scale")}):
-        given = set(node) - {"_target_", DESCRIPTION, *(["natural"] if key == "calib" else [])}
-        assert given == set(option_names(import_target(node["_target_"], key), key)) - {DESCRIPTION}, key
+    place, overrides = place_of(file)
+    cell = cell_of(loader, overrides)
+    # A parameter that a yaml leaves out could be set with a plus only, so that Hydra would not see its misspelling.
+    for key, node in nodes(cell.config):
+        if key == place or key.startswith(f"{place}."):
+            given = set(node) - {"_target_", DESCRIPTION, *(CALIB_NODES if key == "calib" else ())}
+            assert given == set(option_names(import_target(node["_target_"], key), key)) - {DESCRIPTION}, key
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
