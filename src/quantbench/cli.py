@@ -28,6 +28,8 @@ def main() -> None:
             "anything else is key=value, for example quantizer=gptq. See quantbench --help.\n"
         )
         sys.exit(2)
+    # Hydra refuses overrides before and behind a flag (its argparse cannot mix them).
+    sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in {"-m", "--multirun"})
     # Hydra would print its own errors and advise to add a misspelt key with a plus: have them raised instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with reporting_errors():

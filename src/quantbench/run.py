@@ -203,7 +203,11 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
 
 def in_distribution(cell: Cell, task: str) -> bool | None:
     """Whether the cell was calibrated on the distribution it is tested on; None for a recipe that uses no data."""
-    return None if cell.calib is None else cell.calib.source.name == cell.tasks[task].source.name
+    if cell.calib is None:
+        return None
+    ours, theirs = cell.calib.source, cell.tasks[task].source
+    # Two files of the user's share the name `local` unless they are given others.
+    return ours.name == theirs.name and getattr(ours, "path", None) == getattr(theirs, "path", None)
 
 
 # Records

@@ -50,8 +50,8 @@ def _component(spec: dict[str, Any], key: str) -> Any:
     given = {k: v for k, v in spec.items() if k != "_target_" and (k != DESCRIPTION or k in names)}
     unknown = sorted(set(given) - set(names))
     if unknown:
-        raise ConfigError(unknown_key(f"{key}.{unknown[0]}", names))
-    options = {k: _value(v, f"{key}.{k}") for k, v in given.items()}
+        raise ConfigError(unknown_key(_joined(key, unknown[0]), names))
+    options = {k: _value(v, _joined(key, k)) for k, v in given.items()}
     try:
         return target(**options)
     except ValidationError as error:
@@ -86,8 +86,13 @@ def unknown_key(key: str, valid: list[str]) -> str:
     return f"{key}: no such option.{hint} Valid here: {', '.join(sorted(valid))}"
 
 
+def _joined(*parts: str) -> str:
+    """A dotted key; the root of the configuration is the empty part."""
+    return ".".join(part for part in parts if part)
+
+
 def _explain(key: str, error: Any) -> str:
-    where = ".".join([key, *(str(part) for part in error["loc"])])
+    where = _joined(key, *map(str, error["loc"]))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
         return f"{where}: this option is required"

@@ -76,7 +76,7 @@ def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, A
 
     plain = resolved(config)
     root = {k: v for k, v in plain.items() if k not in NODES}
-    settings = build({"_target_": "quantbench.config.schema.Settings", **root}, Settings, "config")
+    settings = build({"_target_": "quantbench.config.schema.Settings", **root}, Settings, "")
     recipe = build(plain["quantizer"], Recipe, "quantizer")
     calib_node = {k: v for k, v in plain["calib"].items() if k not in CALIB_NODES}
     calib = build(calib_node, Calibration, "calib")

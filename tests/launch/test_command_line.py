@@ -1,0 +1,138 @@
+"""Wrong command lines, flags, Ctrl-C, and a full disk."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command import Workplace
+
+GRID = ("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16")
+
+
+def finished(outputs: Path) -> dict[str, tuple[int, bytes]]:
+    """Time of change and content of every record and score."""
+    files = [*outputs.glob("runs/*/record.json"), *outputs.glob("runs/*/scores/*.json")]
+    return {str(f.relative_to(outputs)): (f.stat().st_mtime_ns, f.read_bytes()) for f in files}
+
+
+def test_after_ctrl_c_the_same_command_continues(place: Workplace) -> None:
+    many = (*GRID, "quantizer.weight.bits=2,3,4,5,6,7,8")
+    process = subprocess.Popen(
+        place.command(*many),
+        env=place.environment(),
+        cwd=place.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 120
+    while len(finished(place.outputs)) < 4 and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "the same command continues where it stopped" in errors
+    assert "Traceback" not in errors
+    before = finished(place.outputs)
+    again = place.run(*many)
+    assert again.returncode == 0, again.stderr
+    after = finished(place.outputs)
+    assert len(after) == 2 * 15 > len(before)
+    assert {key: after[key] for key in before} == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_full_disk_it_says_so_and_continues_when_there_is_space(place: Workplace, small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(b"\0" * (5 * 2**20 - 64 * 2**10))  # room for folders and a few small files only
+    outputs = small_disk / "outputs"
+    full = place.run(*GRID, outputs=outputs)
+    assert full.returncode != 0
+    assert "No space left on device" in full.stderr
+    assert "free some space" in full.stderr
+    assert "Traceback" not in full.stderr
+    filler.unlink()
+    again = place.run(*GRID, outputs=outputs)
+    assert again.returncode == 0, again.stderr
+    assert not list(outputs.rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["frobnicate"], ["no command 'frobnicate'", "list, prepare, show, collate"]),
+        (["list", "modle"], ["list modle: no such group", "model, calib"]),
+        (["show", "0123"], ["show 0123: no such run"]),
+        (["collate", "nope"], ["collate nope: no such sweep"]),
+        (["prepare", "typo=1"], ["typo: no such option"]),
+        (["prepare", "+sweep=nope"], ["'sweep/nope'", "demo"]),
+        (["model=local"], ["model.path: this option is required"]),
+        (["eval.typo=1"], ["eval.typo: no such option", "tasks"]),
+        (["+eval.typo=1"], ["eval.typo: no such option", "tasks"]),
+        (["device=gpu"], ["quantbench: device='gpu'"]),
+        (["threads=0"], ["quantbench: threads=0: input should be greater than or equal to 1"]),
+        (["quantizer.policy.keep=['(']"], ["'(' is not a regular expression"]),
+        (["quantizer.rounding._target_=no.such.Thing"], ["quantizer.rounding._target_: 'no.such.Thing'"]),
+        (["model.dtype=float8"], ["model.dtype='float8'", "float32"]),
+    ],
+)
+def test_a_wrong_command_line_is_one_message(place: Workplace, arguments: list[str], parts: list[str]) -> None:
+    done = place.run(*arguments, base=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("quantbench: ")
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+    assert not place.outputs.joinpath("runs").exists()
+
+
+def test_help_names_commands_and_options_without_loading_torch(place: Workplace) -> None:
+    done = place.run("--help", base=False, PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    for word in ("list", "prepare", "show", "collate", "+sweep=demo", "gptq", "wiki_sample"):
+        assert word in done.stdout
+    assert "torch" not in done.stderr.split()
+
+
+def test_the_composed_values_can_be_shown(place: Workplace) -> None:
+    done = place.run("--cfg=job", "--resolve", base=False)
+    assert done.returncode == 0, done.stderr
+    assert "_target_: quantbench.rounding.gptq.Gptq" in done.stdout
+
+
+def test_the_multirun_flag_may_stand_anywhere(place: Workplace) -> None:
+    line = [*place.command(*place.base, "dry_run=true", base=False), "-m", "quantizer=rtn,gptq"]
+    mixed = subprocess.run(line, env=place.environment(), cwd=place.folder, capture_output=True, text=True, check=False)
+    assert mixed.returncode == 0, mixed.stderr
+    assert "2 cells, 2 runs" in mixed.stdout
+
+
+def test_another_file_of_the_same_name_is_not_in_distribution(place: Workplace) -> None:
+    other = place.folder / "other.txt"
+    other.write_text("\n\n".join(f"{i} is the number of this sentence, {i * i} its square. " * 6 for i in range(40)))
+    recipe = ["quantizer=gptq", "quantizer.weight.group_size=16", "eval=local"]
+    same = place.run(*recipe, f"eval.tasks.local.source.path={place.text}")
+    assert "= calibrated on the test distribution" in same.stdout, same.stderr
+    done = place.run(*recipe, f"eval.tasks.local.source.path={other}")
+    assert done.returncode == 0, done.stderr
+    assert "= calibrated on the test distribution" not in done.stdout
