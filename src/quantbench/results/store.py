@@ -61,7 +61,7 @@ class Store:
         return self.run_dir(run_id) / "log.txt"
 
     def reference_path(self, run_id: str, task: str, protocol: str) -> Path:
-        """The full-precision logits of run `run_id` on a task, in a folder that exists."""
+        """The full-precision hidden states of run `run_id` on a task, in a folder that exists."""
         folder = files.make_folder(self.root / "references")
         return folder / f"{_safe(run_id, 'run id')}-{_score_name(task, protocol)}.safetensors"
 
