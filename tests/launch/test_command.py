@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import Done, Workplace
 
+from command import Done, Workplace
 from quantbench.launch.grid import sweep_name
 from quantbench.results.store import Store
 
