@@ -231,3 +231,15 @@ def test_static_activations_use_the_calibrated_range() -> None:
     tensors, plain = artifact.to_tensors()
     Artifact.from_tensors(tensors, plain).install(handle)
     assert float((logits(handle.model) - before).norm() / before.norm()) < 0.2
+
+
+def test_a_transform_that_would_never_be_applied_is_refused() -> None:
+    class Idle:
+        needs: frozenset[str] = frozenset()
+        producers = frozenset({"norm"})
+
+        def scale(self, weights: Any, stats: Any, format: Any) -> None: ...
+
+    given = recipe("rtn")
+    with pytest.raises(ValueError, match=r"transforms\.idle declares no statistics"):
+        Recipe(weight=given.weight, rounding=given.rounding, policy=given.policy, transforms={"idle": Idle()})

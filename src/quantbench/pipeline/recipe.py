@@ -82,6 +82,9 @@ class Recipe:
             raise ValueError("weight and rounding belong together: set both, or set both to null")
         if self.clip is not None and self.weight is None:
             raise ValueError("clip needs a weight format: set weight, or clip: null")
+        for name, transform in self.transforms.items():
+            if not transform.needs:
+                raise ValueError(f"transforms.{name} declares no statistics in `needs`, so it would never be applied")
         if self.true_sequential and not self.rounding_needs:
             raise ValueError("true_sequential has no effect on a rounding that uses no statistics: set it to false")
         return self
