@@ -241,5 +241,6 @@ def test_a_transform_that_would_never_be_applied_is_refused() -> None:
         def scale(self, weights: Any, stats: Any, format: Any) -> None: ...
 
     given = recipe("rtn")
+    idle: Any = Idle()
     with pytest.raises(ValueError, match=r"transforms\.idle declares no statistics"):
-        Recipe(weight=given.weight, rounding=given.rounding, policy=given.policy, transforms={"idle": Idle()})
+        Recipe(weight=given.weight, rounding=given.rounding, policy=given.policy, transforms={"idle": idle})
