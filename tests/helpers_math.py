@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from quantbench.formats.base import GridParams, group_count
+from quantbench.formats.base import GridParams, PackedGrid, group_count
 from quantbench.pipeline.stats import LinearStats
 
 
@@ -40,10 +38,13 @@ def hessian_stats(hessian: Tensor) -> LinearStats:
     return LinearStats(n_tokens=1, hessian=hessian)
 
 
-class PowersOfTwo:
+class PowersOfTwo(PackedGrid):
     """A format with uneven levels {0, +-1/4, +-1/2, +-1} x absmax, as a user might add: only the protocol is known."""
 
     levels = torch.tensor([-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0])
+
+    bits = 3
+    scale_dtype = "float32"
 
     def __init__(self, group_size: int) -> None:
         self.group_size = group_size
@@ -64,6 +65,3 @@ class PowersOfTwo:
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         return 3 + 32 * group_count(shape[1], self.group_size) / shape[1]
-
-    def to_spec(self) -> dict[str, Any]:
-        return {"_target_": "helpers_math.PowersOfTwo", "group_size": self.group_size}

@@ -14,7 +14,11 @@ import yaml
 from quantbench.config.compose import check_additions, config_dir, expand
 from quantbench.errors import ConfigError, StoreError
 
-SHOWN_GROUPS = ("model", "calib", "quantizer", "eval", "scale", "cluster", "sampler", "text", "task", "sweep")
+SHOWN_GROUPS = (
+    *("model", "calib", "quantizer", "eval", "scale", "cluster"),
+    *("format", "activation", "transform", "clip", "rounding", "policy"),
+    *("sampler", "text", "task", "sweep"),
+)
 
 
 def _say(text: str = "") -> None:

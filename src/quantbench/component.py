@@ -31,7 +31,12 @@ class Part:
     """Base of the parts of a recipe: each declares which calibration statistics it reads.
 
     `needs` holds names of `quantbench.pipeline.stats.LinearStats` fields. A recipe whose parts need nothing is
-    data-free: it is the same run whatever calibration set is chosen.
+    data-free: it is the same run whatever calibration set is chosen. A part that reads the calibration sequences
+    themselves (a rounding that learns) needs "block".
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+
+    def refusal(self, recipe: Any) -> str | None:  # noqa: ARG002 - for parts that combine with everything
+        """Why this part cannot be combined with the others of a `quantbench.pipeline.recipe.Recipe`; None if it can."""
+        return None

@@ -8,6 +8,7 @@ from quantbench.errors import ConfigError
 from quantbench.formats.base import ActivationFormat
 from quantbench.formats.grid import Convention
 from quantbench.formats.int import IntActivation
+from quantbench.formats.stored import split
 
 PER_TOKEN = IntActivation(bits=8, symmetric=True, scale_convention="narrow_range", granularity="token", dynamic=True)
 STATIC = IntActivation(bits=4, symmetric=False, granularity="tensor", dynamic=False)
@@ -84,7 +85,7 @@ def test_contradictions_are_refused() -> None:
 
 
 def test_the_spec_builds_the_same_format_again() -> None:
-    spec = PER_TOKEN.to_spec()
+    spec = split(PER_TOKEN, "", {})
     assert spec.pop("_target_") == "quantbench.formats.int.IntActivation"
     assert IntActivation(**spec) == PER_TOKEN
     assert isinstance(PER_TOKEN, ActivationFormat)

@@ -15,6 +15,7 @@ from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.grid import Convention
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
+from quantbench.formats.stored import split
 
 CONVENTIONS: list[Convention | None] = [None, "full_range", "narrow_range"]
 GROUPS: list[int | Literal["channel", "tensor"]] = [1, 5, 8, 64, "channel", "tensor"]
@@ -213,7 +214,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
 
 def test_the_spec_builds_the_same_format_again() -> None:
     grid = int_format(3, "narrow_range", group_size=32, range="mse", scale_dtype="bfloat16")
-    spec = grid.to_spec()
+    spec = split(grid, "", {})
     assert spec.pop("_target_") == "quantbench.formats.int.IntFormat"
     assert IntFormat(**spec) == grid
     assert isinstance(grid, Format)

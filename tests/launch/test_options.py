@@ -21,6 +21,15 @@ from quantbench.config.schema import Cell
 CONF = config_dir()
 FILES = sorted(CONF.glob("*/*.yaml"))
 ROOT_GROUPS = ("model", "calib", "quantizer", "eval", "scale", "cluster")
+RECIPE_PARTS = {
+    "recipe": "quantizer",
+    "format": "quantizer.weight",
+    "activation": "quantizer.activation",
+    "transform": "quantizer.transforms.added",
+    "clip": "quantizer.clip",
+    "rounding": "quantizer.rounding",
+    "policy": "quantizer.policy",
+}
 PLACEHOLDERS = {"model": "some_folder", "calib": "some.txt", "eval": "some.txt"}
 """Values of the options that have no default (`???`), by the part of the configuration they stand in."""
 
@@ -63,8 +72,12 @@ def place_of(file: Path) -> tuple[str, list[str]]:
     group, option = file.parent.name, file.stem
     if group == "task":
         return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
-    places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"}
+    places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | RECIPE_PARTS
     place = places.get(group, group)
+    if group in {"transform", "clip", "activation"}:  # GPTQ, the default, has none of these
+        return place, [f"+{group}@{place}={option}"]
+    if group == "rounding":  # GPTQ is true-sequential, which not every rounding can be
+        return place, ["quantizer=rtn", f"{group}@{place}={option}"]
     return place, [f"{group}={option}" if place == group else f"{group}@{place}={option}"]
 
 
@@ -103,5 +116,5 @@ def test_every_cell_of_a_sweep_composes_and_no_two_are_the_same(loader: ConfigLo
 
 
 def test_options_not_composed_here_are_noticed() -> None:
-    known = {*ROOT_GROUPS, "draw", "sampler", "text", "task", "sweep"}
+    known = {*ROOT_GROUPS, *RECIPE_PARTS, "draw", "sampler", "text", "task", "sweep"}
     assert {file.parent.name for file in FILES} == known

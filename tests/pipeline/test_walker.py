@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from quantbench.config.build import build
-from quantbench.config.compose import config_dir
 from quantbench.errors import ConfigError, ModelError
 from quantbench.models.structure import GroupFinder, find_blocks
 from quantbench.pipeline.artifact import Artifact
@@ -19,7 +17,9 @@ from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.collect import StatsAccumulator
 from quantbench.pipeline.fold import check_unchanged
 from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.pipeline.walker import Quantized, quantize_model
+from recipes import NAMES, recipe_spec
 from tiny import (
     VOCABULARY,
     tiny_gemma2,
@@ -33,16 +33,20 @@ from tiny import (
 )
 
 MODELS = [tiny_llama, tiny_llama_tied, tiny_opt, tiny_gpt_neox, tiny_gpt2, tiny_gemma2, tiny_qwen3]
-RECIPES = sorted(p.stem for p in (config_dir() / "quantizer").glob("*.yaml") if p.stem != "none")
+RECIPES = [name for name in NAMES if name != "none"]
 CPU = torch.device("cpu")
 
 
 def recipe(name: str, **weight: Any) -> Recipe:
-    spec = yaml.safe_load((config_dir() / "quantizer" / f"{name}.yaml").read_text())
+    return build(spec_of(name, **weight), Recipe, "quantizer")
+
+
+def spec_of(name: str, **weight: Any) -> dict[str, Any]:
+    spec = recipe_spec(name)
     if spec["weight"]["group_size"] != "channel":
         spec["weight"]["group_size"] = 16
     spec["weight"] |= weight
-    return build(spec, Recipe, "quantizer")
+    return spec
 
 
 def tokens(n: int = 4, length: int = 24) -> Tensor:
@@ -105,7 +109,7 @@ def test_the_same_seed_gives_the_same_artifact(name: str) -> None:
 def test_a_transform_alone_leaves_the_function_unchanged(make: Any) -> None:
     handle = tiny_handle(make())
     before = logits(handle.model)
-    spec = yaml.safe_load((config_dir() / "quantizer" / "smoothquant.yaml").read_text())
+    spec = recipe_spec("smoothquant")
     spec |= {"activation": None, "weight": None, "rounding": None}
     quantized = quantize(handle, build(spec, Recipe, "quantizer"))
     assert quantized.artifact.changed
@@ -139,7 +143,7 @@ def test_groups_read_one_tensor_and_know_the_norm_that_wrote_it() -> None:
 
 def test_awq_folds_down_proj_into_up_proj_and_not_into_gate_proj() -> None:
     handle = tiny_handle(tiny_llama())
-    spec = yaml.safe_load((config_dir() / "quantizer" / "awq.yaml").read_text())
+    spec = recipe_spec("awq")
     spec["weight"]["group_size"] = 16
     spec["clip"] = None
     spec["policy"]["keep"] = ["up_proj", "gate_proj"]
@@ -165,7 +169,7 @@ def test_hessian_is_twice_the_mean_outer_product() -> None:
 def test_lm_head_and_embeddings_are_left_alone_unless_asked() -> None:
     for head, embeddings in ((False, False), (True, False), (False, True), (True, True)):
         handle = tiny_handle(tiny_llama_tied())
-        spec = yaml.safe_load((config_dir() / "quantizer" / "gptq.yaml").read_text())
+        spec = recipe_spec("gptq")
         spec["weight"]["group_size"] = 16
         spec["policy"] |= {"lm_head": head, "embeddings": embeddings}
         artifact = quantize(handle, build(spec, Recipe, "quantizer")).artifact
@@ -196,7 +200,7 @@ def test_activations_that_are_not_finite_name_the_layer() -> None:
 
 
 def test_a_keep_pattern_that_matches_nothing_is_refused() -> None:
-    spec = yaml.safe_load((config_dir() / "quantizer" / "rtn.yaml").read_text())
+    spec = recipe_spec("rtn")
     spec["policy"]["keep"] = ["dwon_proj"]
     with pytest.raises(ConfigError, match=r"quantizer\.policy\.keep: 'dwon_proj' matches no layer"):
         quantize(tiny_handle(tiny_llama()), build(spec, Recipe, "quantizer"))
@@ -222,12 +226,12 @@ def test_a_change_of_the_function_is_noticed() -> None:
 
 
 def test_static_activations_use_the_calibrated_range() -> None:
-    spec = yaml.safe_load((config_dir() / "quantizer" / "smoothquant.yaml").read_text())
+    spec = recipe_spec("smoothquant")
     spec["activation"] |= {"granularity": "tensor", "dynamic": False}
     handle = tiny_handle(tiny_llama())
     before = logits(handle.model)
     artifact = quantize(handle, build(spec, Recipe, "quantizer")).artifact
-    assert all(set(op.params) == {"scale"} for op in artifact.ops)
+    assert all(isinstance(op, QuantizeInput) and set(op.params) == {"scale"} for op in artifact.ops)
     tensors, plain = artifact.to_tensors()
     Artifact.from_tensors(tensors, plain).install(handle)
     assert float((logits(handle.model) - before).norm() / before.norm()) < 0.2

@@ -6,43 +6,74 @@ Weights are [out, in]; the scales of one output row are shared by runs of `group
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from quantbench.formats.corrections import Correction
+from quantbench.formats.packing import pack_bits, unpack_bits
+
 
 @dataclass(frozen=True)
 class GridParams:
-    """Scales and zero points of g groups of columns: scale [out, g] (float32 holding values of the stored dtype),
-    zero [out, g] (float32 holding integers), or None where the format has no zero point.
+    """What fixes the grids of g groups of columns; every tensor float32 [out, g], or [1, g] where rows share it.
+
+    scale   holds values as they are stored (already rounded to the stored dtype)
+    zero    zero points, None where the format has none
+    steps   highest level 2^b - 1 of each group, None where all groups have the format's own number of bits
     """
 
     scale: Tensor
     zero: Tensor | None = None
+    steps: Tensor | None = None
 
     def group(self, index: int) -> GridParams:
         """The parameters of one group, [out, 1] each: broadcastable to any slice of that group's columns."""
-        zero = None if self.zero is None else self.zero[:, index : index + 1]
-        return GridParams(self.scale[:, index : index + 1], zero)
+        return self._each(lambda t: t[:, index : index + 1])
 
     def columns(self, group_index: Tensor) -> GridParams:
         """One column of parameters per weight column, given the group each column belongs to [in]."""
-        zero = None if self.zero is None else self.zero.index_select(1, group_index)
-        return GridParams(self.scale.index_select(1, group_index), zero)
+        return self._each(lambda t: t.index_select(1, group_index))
+
+    def split(self) -> list[GridParams]:
+        """One contiguous [out, 1] for each group: a column's operations then read memory in order."""
+        return [self.group(k)._each(Tensor.contiguous) for k in range(self.scale.shape[1])]
+
+    @staticmethod
+    def join(groups: Sequence[GridParams]) -> GridParams:
+        """The groups' parameters side by side."""
+        given = {f.name: [getattr(p, f.name) for p in groups] for f in fields(GridParams)}
+        return GridParams(**{name: torch.cat(ts, dim=1) for name, ts in given.items() if ts[0] is not None})
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> GridParams:
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return GridParams(**{name: change(t) for name, t in given.items() if t is not None})
 
 
 @runtime_checkable
 class Format(Protocol):
     """A number format for weights. Implementations are components."""
 
+    @property
+    def independent_groups(self) -> bool:
+        """Whether the parameters of a group depend on that group's columns alone.
+
+        Where not (a second-level scale over the whole weight), groups cannot be fitted one after another.
+        """
+        ...
+
     def columns_per_group(self, in_features: int) -> int:
         """How many input columns share a scale in a weight that is `in_features` wide (the last group may be short)."""
         ...
 
     def params(self, weight: Tensor) -> GridParams:
-        """Fit scales and zero points to weight [out, in]; one column of parameters per group."""
+        """Fit scales and zero points to weight [out, in]; one column of parameters per group.
+
+        Raises ValueError if the weight holds NaN or infinity, or if a scale cannot be stored.
+        """
         ...
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
@@ -53,13 +84,54 @@ class Format(Protocol):
         """The values (float32) of codes; params broadcast to codes."""
         ...
 
+    def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
+        """Everything that is stored of a weight, in as few bytes as it takes."""
+        ...
+
+    def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
+        """The codes of `shape` and the parameters that `pack` was given, exactly."""
+        ...
+
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Bits a weight of this shape takes, divided by its number of elements; everything stored is counted."""
         ...
 
-    def to_spec(self) -> dict[str, Any]:
-        """Plain values from which the same format is built again: {"_target_": import path, field: value, ...}."""
-        ...
+
+class PackedGrid:
+    """How most formats store a weight: codes and zero points of `code_bits` bits, scales in `scale_dtype`.
+
+    A format that inherits from it has the attribute `scale_dtype` and either `bits` or a `code_bits` of its own.
+    """
+
+    scale_dtype: str
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a code."""
+        return int(self.bits)  # type: ignore[attr-defined]
+
+    @property
+    def independent_groups(self) -> bool:
+        """See Format."""
+        return True
+
+    def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
+        """See Format."""
+        stored = {
+            "codes": pack_bits(codes, self.code_bits),
+            "scale": params.scale.to(getattr(torch, self.scale_dtype)).cpu(),
+        }
+        if params.zero is not None:
+            stored["zero"] = pack_bits(params.zero.to(torch.uint8), self.code_bits)
+        return stored
+
+    def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
+        """See Format."""
+        scale = stored["scale"].float()
+        zero = None
+        if "zero" in stored:
+            zero = unpack_bits(stored["zero"], self.code_bits, scale.shape).float()
+        return unpack_bits(stored["codes"], self.code_bits, shape), GridParams(scale, zero)
 
 
 @runtime_checkable
@@ -79,10 +151,6 @@ class ActivationFormat(Protocol):
         """The values x [..., features] put on the grid, in x's dtype; scale and zero are given for static formats."""
         ...
 
-    def to_spec(self) -> dict[str, Any]:
-        """Plain values from which the same format is built again."""
-        ...
-
 
 def group_count(in_features: int, columns_per_group: int) -> int:
     """Number of groups, the short last one included."""
@@ -96,29 +164,43 @@ def default_group_index(in_features: int, columns_per_group: int) -> Tensor:
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A weight on its grid, as it is stored: codes uint8 [out, in], params [out, g] each, and the group of each
-    column [in] where that is not simply column // group_size (act-order with dynamic groups).
+    """A weight on its grid: codes uint8 [out, in], params [out, g] each, and the group of each column [in] where that
+    is not simply column // group_size (act-order with dynamic groups).
 
-    extras: further named tensors a rounding method needs to rebuild the weight (outliers, low-rank factors).
+    corrections: what a rounding method keeps beside the grid (outliers, low-rank factors, another basis), in the order
+    in which they are applied to the values of the codes.
     """
 
     codes: Tensor
     params: GridParams
     format: Format
     group_index: Tensor | None = None
-    extras: dict[str, Tensor] = field(default_factory=dict)
+    corrections: tuple[Correction, ...] = ()
 
-    def dequantize(self) -> Tensor:
-        """The weight this stands for, float32 [out, in]."""
+    def on_grid(self) -> Tensor:
+        """The values of the codes alone, float32 [out, in]."""
         width = self.codes.shape[1]
         index = self.group_index
         if index is None:
             index = default_group_index(width, self.format.columns_per_group(width)).to(self.codes.device)
         return self.format.decode(self.codes, self.params.columns(index.long()))
 
+    def dequantize(self) -> Tensor:
+        """The weight this stands for, float32 [out, in]."""
+        weight = self.on_grid()
+        for correction in self.corrections:
+            weight = correction.apply(weight)
+        return weight
+
+    def numel(self) -> int:
+        """Elements of the weight this stands for; columns that were kept count, too."""
+        rows, columns = self.codes.shape
+        return rows * (columns + sum(correction.columns_added for correction in self.corrections))
+
     def bits_per_weight(self) -> float:
-        """Effective bits, everything stored counted: codes, scales, zero points, group index (int32), extras."""
+        """Effective bits, everything stored counted: codes, scales, zero points, group index (int32), corrections."""
         out_features, in_features = self.codes.shape
         extra = 0 if self.group_index is None else 32 * in_features
-        extra += sum(8 * t.element_size() * t.numel() for t in self.extras.values())
-        return self.format.bits_per_weight((out_features, in_features)) + extra / self.codes.numel()
+        extra += sum(correction.bits() for correction in self.corrections)
+        on_grid = self.format.bits_per_weight((out_features, in_features))
+        return on_grid * (self.codes.numel() / self.numel()) + extra / self.numel()

@@ -5,8 +5,7 @@ The grids and their symmetric and asymmetric conventions are those of `quantbenc
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +14,7 @@ from torch.nn.functional import pad
 
 from quantbench.component import component
 from quantbench.errors import ConfigError
-from quantbench.formats.base import GridParams, group_count
+from quantbench.formats.base import GridParams, PackedGrid, group_count
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
 
 # The range search of the GPTQ authors' code: shrink both bounds by 1 - i/100 for i < 80, compare in the 2.4-norm.
@@ -23,7 +22,7 @@ _MSE_STEPS, _MSE_GRID, _MSE_NORM = 80, 100, 2.4
 
 
 @component
-class IntFormat:
+class IntFormat(PackedGrid):
     """Weights as integers of `bits` bits, one scale (and, asymmetric, one b-bit zero point) per group of columns.
 
     group_size: input columns per scale (the last group of a row may be short), "channel" for one scale per output row,
@@ -83,10 +82,6 @@ class IntFormat:
             scales = 1
         per_scale = torch.finfo(getattr(torch, self.scale_dtype)).bits + (0 if self.symmetric else self.bits)
         return self.bits + per_scale * scales / (out_features * in_features)
-
-    def to_spec(self) -> dict[str, Any]:
-        """{"_target_": import path, field: value, ...}."""
-        return _spec(self)
 
     def _grouped(self, weight: Tensor) -> Tensor:
         """The weight as [rows, groups, columns].
@@ -170,12 +165,3 @@ class IntActivation:
         else:
             params = GridParams(scale, zero)
         return self._grid.values(self._grid.levels(values, params), params).to(x.dtype)
-
-    def to_spec(self) -> dict[str, Any]:
-        """{"_target_": import path, field: value, ...}."""
-        return _spec(self)
-
-
-def _spec(built: IntFormat | IntActivation) -> dict[str, Any]:
-    kind = type(built)
-    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **dataclasses.asdict(built)}

@@ -7,18 +7,13 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 
-import yaml
-
-from quantbench.config.build import build
-from quantbench.config.compose import config_dir
 from quantbench.config.identity import digest
 from quantbench.config.schema import Cell, counts, slug
 from quantbench.errors import QuantbenchError
 from quantbench.launch.entry import EXIT_FAILED
 from quantbench.launch.plan import print_plan
-from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.recipe import full_precision
 from quantbench.progress import duration
 from quantbench.results.manifest import CellEntry, Manifest
 from quantbench.results.report import report
@@ -101,13 +96,7 @@ def _try_cell(session: Session, cell: Cell, entry: CellEntry, place: str) -> tup
 def baseline_of(cell: Cell) -> Cell:
     """The full-precision run on the cell's tasks."""
     choices = {**cell.choices, "quantizer": "none"}
-    return dataclasses.replace(cell, recipe=_full_precision(), calib=None, choices=choices, overrides=())
-
-
-@cache
-def _full_precision() -> Recipe:
-    node = yaml.safe_load((config_dir() / "quantizer" / "none.yaml").read_text())
-    return build(node, Recipe, "quantizer")
+    return dataclasses.replace(cell, recipe=full_precision(), calib=None, choices=choices, overrides=())
 
 
 def _entry(session: Session, cell: Cell) -> CellEntry:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.errors import ModelError
+
+
+class Removable(Protocol):
+    """What takes an installed operation away again."""
+
+    def remove(self) -> None:
+        """Undo the installation."""
+        ...
 
 
 class ModelHandle:
@@ -31,9 +40,9 @@ class ModelHandle:
             for name, parameter in module.named_parameters(recurse=False)
         ]
         self.originals = dict(model.named_parameters(remove_duplicate=False))
-        self._runtime_hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._runtime_hooks: list[Removable] = []
 
-    def keep_hooks(self, hooks: list[torch.utils.hooks.RemovableHandle]) -> None:
+    def keep_hooks(self, hooks: Sequence[Removable]) -> None:
         """Remember hooks of runtime operations, to be removed when the model is restored."""
         self._runtime_hooks.extend(hooks)
 

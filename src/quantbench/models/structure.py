@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -28,6 +29,11 @@ class WeightSlot:
         """(out, in)."""
         rows, columns = self._parameter.shape
         return (columns, rows) if self.transposed else (rows, columns)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the weight is stored."""
+        return self._parameter.dtype
 
     @property
     def _parameter(self) -> nn.Parameter:

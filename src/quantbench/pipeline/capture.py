@@ -68,7 +68,7 @@ def capture(model: PreTrainedModel, blocks: nn.ModuleList, tokens: Tensor) -> Ca
 def run_block(block: nn.Module, hidden: Tensor, call: BlockCall) -> Tensor:
     """The block's output hidden states [1, L, d]."""
     device = next(block.parameters()).device
-    args, kwargs = _to(call.args, device), _to(call.kwargs, device)
+    args, kwargs = placed(call.args, device), placed(call.kwargs, device)
     output = block(hidden.to(device), *args, **kwargs)
     states = output[0] if isinstance(output, tuple) else output
     assert isinstance(states, Tensor)
@@ -99,13 +99,14 @@ def _split_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor
     return rest.pop("hidden_states"), (), rest
 
 
-def _to(value: Any, device: torch.device) -> Any:
+def placed(value: Any, device: torch.device) -> Any:
+    """Arguments with all tensors in them on a device."""
     if isinstance(value, Tensor):
         return value.to(device)
     if isinstance(value, tuple | list):
-        return type(value)(_to(v, device) for v in value)
+        return type(value)(placed(v, device) for v in value)
     if isinstance(value, dict):
-        return {k: _to(v, device) for k, v in value.items()}
+        return {k: placed(v, device) for k, v in value.items()}
     return value
 
 

@@ -1,40 +1,72 @@
-"""Operations a quantized model performs when it runs: today, quantizing the inputs of layers.
+"""Operations a quantized model performs when it runs: quantizing the inputs of layers, rotating them, and so on.
 
-They are stored with the run; `install` is the one function that puts them in place, the same right after quantization
-and after a reload.
+They are components, stored with the run; `install` is the one function that puts them in place, the same right after
+quantization and after a reload. Operations on one module act in the order of the list.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
+from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from quantbench.component import component
+from quantbench.errors import StoreError
 from quantbench.formats.base import ActivationFormat
+from quantbench.models.handle import Removable
 
 
-@dataclass(frozen=True)
-class ActivationOp:
-    """Quantize the input of the module called `module`; params hold scale and zero of a static format."""
+@runtime_checkable
+class RuntimeOp(Protocol):
+    """An operation on the module called `module`. Implementations are components whose fields may be tensors."""
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module in the model."""
+        ...
+
+    def install(self, module: nn.Module) -> Removable:
+        """Perform the operation whenever the module runs."""
+        ...
+
+
+@component
+class QuantizeInput:
+    """Quantize what a layer reads.
+
+    params  scale and zero of a static format
+    keep    int32 [k]: input channels that stay as they are
+    """
 
     module: str
     format: ActivationFormat
-    params: dict[str, Tensor] = field(default_factory=dict)
+    params: dict[str, Tensor] = Field(default_factory=dict)
+    keep: Tensor | None = None
 
-    def install(self, module: nn.Module) -> RemovableHandle:
-        """Quantize what `module` reads from now on."""
+    def install(self, module: nn.Module) -> Removable:
+        """See RuntimeOp."""
         device = next(module.parameters()).device
         scale, zero = (p.to(device) if (p := self.params.get(k)) is not None else None for k in ("scale", "zero"))
+        kept = None if self.keep is None else self.keep.to(device).long()
 
         def quantize_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (self.format.fake_quantize(args[0], scale, zero), *args[1:])
+            x = args[0]
+            # Kept channels must not widen the range of the others.
+            rest = x if kept is None else x.index_fill(-1, kept, 0)
+            quantized = self.format.fake_quantize(rest, scale, zero)
+            if kept is not None:
+                quantized = quantized.index_copy(-1, kept, x.index_select(-1, kept))
+            return (quantized, *args[1:])
 
         return module.register_forward_pre_hook(quantize_input)
 
 
-def install(root: nn.Module, ops: list[ActivationOp]) -> list[RemovableHandle]:
-    """Install all operations on the modules of `root` they name; returns the handles that remove them."""
-    modules = dict(root.named_modules())
+def install(modules: Mapping[str, nn.Module], ops: Iterable[RuntimeOp]) -> list[Removable]:
+    """Install operations on the modules they name; returns what removes them."""
+    ops = list(ops)
+    unknown = sorted({op.module for op in ops} - set(modules))
+    if unknown:
+        raise StoreError(f"this run has an operation on {unknown[0]}, which the model does not have")
     return [op.install(modules[op.module]) for op in ops]

@@ -44,6 +44,21 @@ class LinearStats:
             maximum=divide(self.maximum),
         )
 
+    def select(self, columns: Tensor) -> LinearStats:
+        """Statistics of some of the inputs, int64 [k]."""
+
+        def chosen(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[columns]
+
+        return dataclasses.replace(
+            self,
+            hessian=None if self.hessian is None else self.hessian[columns][:, columns],
+            absmax=chosen(self.absmax),
+            mean_abs=chosen(self.mean_abs),
+            minimum=chosen(self.minimum),
+            maximum=chosen(self.maximum),
+        )
+
     def require(self, name: str) -> Tensor:
         """The statistic `name`; raises ValueError if it was not collected (a part that forgot to declare a need)."""
         value = getattr(self, name)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.pipeline.stats import LinearStats
+
+if TYPE_CHECKING:
+    from quantbench.pipeline.context import BlockContext
 
 
 @dataclass(frozen=True)
@@ -27,4 +30,15 @@ class Rounding(Protocol):
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         """Put weight float32 [out, in] on the grid of `format`; the input is not modified."""
+        ...
+
+
+@runtime_checkable
+class BlockRounding(Protocol):
+    """A rounding method that minimises the output error of a whole block. Implementations are components."""
+
+    needs: ClassVar[frozenset[str]]
+
+    def round_block(self, context: BlockContext) -> dict[str, Rounded]:
+        """Put every weight of `context.formats` on its format's grid, by its full name. Gradients are enabled."""
         ...

@@ -75,12 +75,12 @@ class Gptq(Part):
         g = min(format.columns_per_group(width), width)
         dynamic = not self.static_groups and g < width
         group_of = torch.arange(width, device=W.device) // g if dynamic else order // g
-        grid = _Groups(format, g, group_of.tolist(), [] if dynamic else _split(format.params(W)))
+        grid = _Groups(format, g, group_of.tolist(), [] if dynamic else format.params(W).split())
         codes = _round_columns(W[:, order].t().contiguous(), factor.upper, grid, self.block_size)
         columns = order.argsort()
         rounded = QuantizedWeight(
             codes=codes[columns].t().contiguous(),
-            params=_join(grid.params),
+            params=GridParams.join(grid.params),
             format=format,
             group_index=group_of[columns].int() if dynamic and self.act_order else None,
         )
@@ -99,17 +99,6 @@ class _Groups:
     columns: int
     of: list[int]
     params: list[GridParams]
-
-
-def _split(params: GridParams) -> list[GridParams]:
-    """One contiguous [out, 1] for each group: a column's operations then read memory in order."""
-    groups = [params.group(k) for k in range(params.scale.shape[1])]
-    return [GridParams(p.scale.contiguous(), None if p.zero is None else p.zero.contiguous()) for p in groups]
-
-
-def _join(groups: list[GridParams]) -> GridParams:
-    zeros = [p.zero for p in groups if p.zero is not None]
-    return GridParams(torch.cat([p.scale for p in groups], dim=1), torch.cat(zeros, dim=1) if zeros else None)
 
 
 def _round_columns(W: Tensor, U: Tensor, grid: _Groups, block_size: int) -> Tensor:

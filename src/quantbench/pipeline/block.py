@@ -1,0 +1,270 @@
+"""One block of the walk.
+
+1. statistics of the inputs of each group of weights that read one tensor       (skipped if no part needs any)
+2. transforms: scale each group's weights, fold the inverse into what wrote its input; check that the block's
+full-precision output did not change; rescale the statistics
+3. clip and round each weight; with `true_sequential`, statistics are collected anew before each group.
+A rounding that learns gets the whole block instead.
+4. the outputs of the quantized (or full-precision) block are the inputs of the next one
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quantbench.errors import ModelError
+from quantbench.formats.base import Format
+from quantbench.formats.corrections import KeptColumns
+from quantbench.models.structure import GroupFinder, InputGroup, WeightSlot
+from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.capture import BlockCall, run_block
+from quantbench.pipeline.collect import collect
+from quantbench.pipeline.context import BlockContext
+from quantbench.pipeline.fold import LinearProducer, NormProducer, check_unchanged, linear_producer, norm_producer
+from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.runtime import QuantizeInput, RuntimeOp, install
+from quantbench.pipeline.stats import LinearStats
+from quantbench.results.records import LayerRecord
+from quantbench.rounding.base import BlockRounding, Rounded, Rounding
+from quantbench.rounding.hessian import output_error
+
+
+class Rounder:
+    """Puts weights on their grids by the recipe, and keeps account of it.
+
+    plan: the weight format of each layer the recipe treats, null if only its input is quantized; other layers stay as
+    they are.
+    """
+
+    def __init__(self, recipe: Recipe, plan: dict[str, Format | None], artifact: Artifact) -> None:
+        self.recipe, self.plan, self.artifact = recipe, plan, artifact
+        self.layers: list[LayerRecord] = []
+
+    def round(self, slot: WeightSlot, stats: LinearStats | None, clip_stats: LinearStats | None) -> None:
+        """Clip and round one weight: by statistics of its input as it is now, and as it was before any change."""
+        rounding, grid, started = self.recipe.rounding, self.plan[slot.name], time.perf_counter()
+        assert grid is not None
+        assert isinstance(rounding, Rounding)
+        original = weight = finite_weight(slot)
+        try:
+            if self.recipe.clip is not None and self.recipe.policy.clips(slot.name):
+                assert clip_stats is not None
+                weight = self.recipe.clip.clip(weight, clip_stats, grid)
+            kept = None if clip_stats is None else self.outlier_columns(clip_stats)
+            if kept is None:
+                rounded = rounding.round(weight, stats, grid)
+            else:
+                others = _complement(kept, weight.shape[1])
+                part = rounding.round(weight[:, others], None if stats is None else stats.select(others), grid)
+                rounded = _with_columns(part, kept, original)
+        except ValueError as error:
+            raise ModelError(f"{slot.name}: {error}") from error
+        self.keep(slot, original, rounded, stats, time.perf_counter() - started)
+
+    def outlier_columns(self, stats: LinearStats) -> Tensor | None:
+        """The input columns the policy keeps, int64 rising; None if it keeps none."""
+        count = self.recipe.policy.outlier_columns
+        if not count:
+            return None
+        absmax = stats.require("absmax")
+        if count >= len(absmax):
+            raise ValueError(f"policy.outlier_columns={count} would keep the whole weight, {len(absmax)} columns wide")
+        return absmax.topk(count).indices.sort().values
+
+    def keep(
+        self, slot: WeightSlot, original: Tensor, rounded: Rounded, stats: LinearStats | None, seconds: float
+    ) -> None:
+        """Put a rounded weight in its place, and record it."""
+        value = rounded.weight.dequantize()
+        loss = None
+        if stats is not None and stats.hessian is not None:
+            loss = output_error(value - original, stats.hessian) / len(value)
+        notes = []
+        width = rounded.weight.codes.shape[1]
+        group = rounded.weight.format.columns_per_group(width)
+        if width % group:
+            notes.append(f"last group has {width % group} of {group} columns")
+        slot.set(value)
+        self.artifact.weights[slot.name] = rounded.weight
+        self.layers.append(
+            LayerRecord(
+                name=slot.name,
+                loss=loss,
+                bits_per_weight=rounded.weight.bits_per_weight(),
+                seconds=seconds,
+                fallbacks=dict(rounded.fallbacks),
+                notes=notes,
+            )
+        )
+
+
+class BlockStep:
+    """One block: its inputs [1, L, d] a sequence, and its calls. `ops` are the operations it performs when it runs."""
+
+    def __init__(
+        self,
+        name: str,
+        block: nn.Module,
+        hidden: Sequence[Tensor],
+        calls: Sequence[BlockCall],
+        recipe: Recipe,
+        rounder: Rounder,
+    ) -> None:
+        self.name, self.block, self.hidden, self.calls = name, block, hidden, calls
+        self.recipe, self.rounder = recipe, rounder
+        self.ops: list[RuntimeOp] = []
+        self.modules = {f"{name}.{key}" if key else name: module for key, module in block.named_modules()}
+
+    def run(self) -> list[Tensor]:
+        """Quantize the block; its outputs, which the next block reads."""
+        recipe = self.recipe
+        with GroupFinder(self.name, self.block) as finder:
+            first_output = self._first()
+        groups = finder.groups()
+        learned = isinstance(recipe.rounding, BlockRounding)
+        full = self._outputs() if recipe.propagate == "full" or learned else []
+        stats: list[LinearStats | None] = [None] * len(groups)
+        if recipe.first_needs:
+            stats = list(collect(self.block, groups, self.hidden, self.calls, recipe.first_needs))
+        if recipe.transforms:
+            self._transform(groups, stats)
+            names = ", ".join(recipe.transforms)
+            check_unchanged(first_output, self._first(), f"{self.name}: transforms {names}")
+        for group, found in zip(groups, stats, strict=True):
+            self.ops += self._activation_ops(group, found)
+        if isinstance(recipe.rounding, BlockRounding):
+            self._learn(recipe.rounding, groups, stats, full)
+        elif recipe.rounding is not None:
+            self._round(groups, stats)
+        if recipe.propagate == "full":
+            return full
+        # The next block is calibrated on what it will read when the quantized model runs.
+        installed = install(self.modules, self.ops)
+        outputs = self._outputs()
+        for removable in installed:
+            removable.remove()
+        return outputs
+
+    def _first(self) -> Tensor:
+        return run_block(self.block, self.hidden[0], self.calls[0])
+
+    def _outputs(self) -> list[Tensor]:
+        return [run_block(self.block, states, call) for states, call in zip(self.hidden, self.calls, strict=True)]
+
+    def _quantized(self, group: InputGroup) -> list[WeightSlot]:
+        return [slot for slot in group.slots if slot.name in self.rounder.plan]
+
+    # Transforms
+
+    def _transform(self, groups: list[InputGroup], stats: list[LinearStats | None]) -> None:
+        for key, transform in self.recipe.transforms.items():
+            applied = 0
+            for index, group in enumerate(groups):
+                current, quantized = stats[index], self._quantized(group)
+                producer = self._producer(groups, index, transform.producers)
+                if producer is None or current is None or not quantized:
+                    continue
+                weights = [slot.get() for slot in group.slots]
+                scale = transform.scale(weights, current, self.rounder.plan[quantized[0].name])
+                producer.divide(scale)
+                for slot, weight in zip(group.slots, weights, strict=True):
+                    slot.set(weight * scale)
+                stats[index] = current.rescaled(scale)
+                applied += 1
+            if not applied and any(self._quantized(group) for group in groups):
+                raise ModelError(f"{self.name}: transform {key!r} found nothing it can be folded into on this model")
+
+    def _producer(
+        self, groups: list[InputGroup], index: int, kinds: frozenset[str]
+    ) -> NormProducer | LinearProducer | None:
+        group = groups[index]
+        if "norm" in kinds and (found := norm_producer(group)) is not None:
+            return found
+        if "linear" in kinds and group.norm is None:
+            return linear_producer(group, [s for g in groups[:index] for s in g.slots], self._first)
+        return None
+
+    # Activations
+
+    def _activation_ops(self, group: InputGroup, stats: LinearStats | None) -> list[RuntimeOp]:
+        activation = self.recipe.activation
+        quantized = self._quantized(group)
+        if activation is None or not quantized:
+            return []
+        params: dict[str, Tensor] = {}
+        kept = None if stats is None else self.rounder.outlier_columns(stats)
+        if activation.needs:
+            assert stats is not None
+            low, high = stats.require("minimum"), stats.require("maximum")
+            if kept is not None:
+                low, high = low.index_fill(0, kept, 0), high.index_fill(0, kept, 0)
+            scale, zero = activation.static_params(low, high)
+            params = {"scale": scale} if zero is None else {"scale": scale, "zero": zero}
+        index = None if kept is None else kept.int()
+        return [QuantizeInput(module=slot.name, format=activation, params=params, keep=index) for slot in quantized]
+
+    # Rounding
+
+    def _round(self, groups: list[InputGroup], stats: list[LinearStats | None]) -> None:
+        recipe = self.recipe
+        for group, first in zip(groups, stats, strict=True):
+            quantized = self._quantized(group)
+            current = first
+            if recipe.true_sequential and quantized:
+                current = collect(self.block, [group], self.hidden, self.calls, recipe.rounding_needs)[0]
+            for slot in quantized:
+                self.rounder.round(slot, current, first)
+
+    def _learn(
+        self, rounding: BlockRounding, groups: list[InputGroup], stats: list[LinearStats | None], full: list[Tensor]
+    ) -> None:
+        """The whole block at once: the rounding gets everything it needs to minimise the block's output error."""
+        started = time.perf_counter()
+        slots = {slot.name: slot for group in groups for slot in self._quantized(group)}
+        originals = {name: finite_weight(slot) for name, slot in slots.items()}
+        context = BlockContext(
+            name=self.name,
+            block=self.block,
+            inputs=self.hidden,
+            calls=self.calls,
+            targets=full,
+            groups=groups,
+            stats=stats,
+            formats={name: grid for name in slots if (grid := self.rounder.plan[name]) is not None},
+            activation=self.recipe.activation,
+        )
+        with torch.enable_grad():
+            rounded = rounding.round_block(context)
+        if set(rounded) != set(slots):
+            raise ModelError(
+                f"{self.name}: {type(rounding).__name__} did not round {sorted(set(slots) ^ set(rounded))}"
+            )
+        seconds = (time.perf_counter() - started) / max(1, len(slots))
+        by_slot = {slot.name: found for group, found in zip(groups, stats, strict=True) for slot in group.slots}
+        for name, slot in slots.items():
+            self.rounder.keep(slot, originals[name], rounded[name], by_slot[name], seconds)
+
+
+def finite_weight(slot: WeightSlot) -> Tensor:
+    """The weight float32 [out, in]; ModelError naming the layer if it holds NaN or infinite values."""
+    weight = slot.get()
+    if not torch.isfinite(weight).all():
+        raise ModelError(f"{slot.name}: the weight holds NaN or infinite values")
+    return weight
+
+
+def _complement(columns: Tensor, width: int) -> Tensor:
+    others = torch.ones(width, dtype=torch.bool, device=columns.device)
+    others[columns] = False
+    return others.nonzero()[:, 0]
+
+
+def _with_columns(rounded: Rounded, kept: Tensor, weight: Tensor) -> Rounded:
+    columns = KeptColumns(index=kept.int(), values=weight[:, kept].half())
+    whole = dataclasses.replace(rounded.weight, corrections=(*rounded.weight.corrections, columns))
+    return dataclasses.replace(rounded, weight=whole)
