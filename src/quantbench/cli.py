@@ -46,7 +46,7 @@ def _commands() -> dict[str, Callable[[list[str]], int]]:
 
         return run
 
-    names = {"list": "list_options", "prepare": "prepare", "show": "show", "collate": "collate"}
+    names = {"list": "list_options", "prepare": "prepare", "show": "show", "collate": "collate", "compare": "compare"}
     return {name: command(function) for name, function in names.items()}
 
 

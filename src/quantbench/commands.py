@@ -1,4 +1,4 @@
-"""The sub-commands beside Hydra's overrides: list, prepare, show, collate. Each returns its exit status."""
+"""The sub-commands beside Hydra's overrides: list, prepare, show, collate, compare. Each returns its exit status."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from quantbench.config.compose import check_additions, config_dir, expand
 from quantbench.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from quantbench.results.manifest import Manifest
+    from quantbench.results.store import Store
 
 SHOWN_GROUPS = (
     *("model", "calib", "quantizer", "eval", "scale", "cluster"),
@@ -178,17 +183,47 @@ def collate(arguments: list[str]) -> int:
     from quantbench.results.store import Store
 
     store = Store(given.output_dir)
+    names = store.sweep_names() if given.all else given.sweeps
+    report(store, _manifests(store, names, "collate"))
+    return 0
+
+
+def compare(arguments: list[str]) -> int:
+    """`quantbench compare SWEEP ...`: recipes side by side, with paired differences from one of them."""
+    parser = _output_parser("compare", "One table of all recipes of sweeps, with what they cost.")
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
+    parser.add_argument("--metric", action="append", help="may be repeated (default: perplexity and kl)")
+    parser.add_argument("--against", metavar="QUANTIZER", help="also paired differences from this recipe")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there, too")
+    given = parser.parse_args(arguments)
+    from quantbench.results.compare import recipe_table
+    from quantbench.results.files import write_text
+    from quantbench.results.metrics import METRICS
+    from quantbench.results.render import console, csv_table, markdown
+    from quantbench.results.store import Store
+
+    unknown = sorted(set(given.metric or []) - set(METRICS))
+    if unknown:
+        raise StoreError(f"--metric {unknown[0]}: no such metric. Metrics: {', '.join(METRICS)}")
+    store = Store(given.output_dir)
+    chosen = given.metric or ["perplexity", "kl"]
+    table = recipe_table(store, _manifests(store, given.sweeps, "compare"), chosen, given.against)
+    for path, text in ((given.markdown, markdown(table)), (given.csv, csv_table(table))):
+        if path is not None:
+            write_text(path, text)
+    _say(console(table))
+    return 0
+
+
+def _manifests(store: Store, names: list[str], command: str) -> list[Manifest]:
     known = store.sweep_names()
-    names = known if given.all else given.sweeps
     if not names:
-        raise StoreError(f"collate: name a sweep, or --all. In {given.output_dir}: {', '.join(known) or 'none'}")
+        raise StoreError(f"{command}: name a sweep. In {store.root}: {', '.join(known) or 'none'}")
     manifests = []
     for name in names:
         manifest = store.load_manifest(name)
         if manifest is None:
-            raise StoreError(
-                f"collate {name}: no such sweep in {given.output_dir}. Sweeps: {', '.join(known) or 'none'}"
-            )
+            raise StoreError(f"{command} {name}: no such sweep in {store.root}. Sweeps: {', '.join(known) or 'none'}")
         manifests.append(manifest)
-    report(store, manifests)
-    return 0
+    return manifests

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import resource
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,12 +56,3 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(f"device={name}: torch sees {torch.cuda.device_count()} CUDA devices; use device=cpu or auto")
     return device
-
-
-def peak_memory_bytes(device: torch.device) -> dict[str, int]:
-    """Largest memory so far: of this process, and on the device."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if device.type == "cuda":
-        peak["device"] = torch.cuda.max_memory_allocated(device)
-    return peak

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +13,11 @@ from typing import Any
 import torch
 
 from quantbench.config.schema import Cell
-from quantbench.environment import environment, peak_memory_bytes
+from quantbench.environment import environment
 from quantbench.errors import StoreError
 from quantbench.evals.evaluate import evaluate
 from quantbench.evals.reference import Reference
+from quantbench.meter import Meter
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.walker import Quantized, quantize_model
@@ -55,9 +55,10 @@ def _ensure_quantized(session: Session, cell: Cell, inputs: Inputs) -> bool:
 
 def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     device = session.device(cell)
-    started = time.perf_counter()
+    session.handle(cell.model)  # loading is not what is measured
+    meter = Meter(device)
     quantized = _quantize(session, cell, inputs)
-    seconds = time.perf_counter() - started
+    cost = meter.read()
     handle = session.handle(cell.model)
     stored, spec = quantized.artifact.to_tensors()
     fingerprints = _input_fingerprints(session, cell, inputs) | {"weights": tensors.fingerprint(stored)}
@@ -80,8 +81,8 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         created=_now(),
     )
     session.store.save_run(record)
-    _append_cost(session, cell, "quantize", seconds)
-    log.info("  quantized in %s%s", duration(seconds), _bits_text(record))
+    _append_cost(session, cell, "quantize", cost)
+    log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
 
 
 def _quantize(session: Session, cell: Cell, inputs: Inputs) -> Quantized:
@@ -174,7 +175,7 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
     if scored and (path.exists() or not cell.recipe.full_precision):
         return False
     device = session.device(cell)
-    started = time.perf_counter()
+    meter = Meter(device)
     handle = _install(session, cell, inputs)
     reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
     with progress(f"evaluating {task}", "window") as show:
@@ -197,7 +198,7 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
         reference=baseline.run_id,
     )
     session.store.save_score(score, result.items)
-    _append_cost(session, cell, f"evaluate {task}", time.perf_counter() - started)
+    _append_cost(session, cell, f"evaluate {task}", meter.read())
     return True
 
 
@@ -239,11 +240,11 @@ def record_failure(session: Session, cell: Cell, error: BaseException) -> None:
     )
 
 
-def _append_cost(session: Session, cell: Cell, what: str, seconds: float) -> None:
+def _append_cost(session: Session, cell: Cell, what: str, cost: dict[str, Any]) -> None:
     device = session.device(cell)
     place = environment(device, cell.settings.threads)
-    cost: dict[str, Any] = {"what": what, "seconds": round(seconds, 3), "peak_memory_bytes": peak_memory_bytes(device)}
-    session.store.append_cost(cell.run_id, {**cost, "environment": place["id"], "device": str(device), "at": _now()})
+    where = {"environment": place["id"], "device": str(device), "at": _now()}
+    session.store.append_cost(cell.run_id, {"what": what, **cost, **where})
 
 
 def _now() -> str:

@@ -17,6 +17,9 @@ ROW_KEYS = {"seed", "replicate", "calib.seed", "calib.draw"}
 
 ERROR_LENGTH = 300
 
+IDLE = (None, [], {}, False, "all")
+"""Values of a policy's options that change nothing (0 equals False)."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -196,12 +199,14 @@ def _variant(cell: CellEntry, varying: set[str], calib: bool = False) -> str:
 def settings(config: dict[str, Any]) -> str:
     """A recipe's resolved configuration in one line: "weight=IntFormat(bits=4, ...), rounding=Gptq(...)".
 
-    Left out are parts that are not used (null, empty) and `about`; every option of the parts that are used is there.
+    Left out are parts that are not used (null, empty), what a policy does not do, and `about`; every other option of
+    the parts that are used is there.
     """
+    idle = (None, [], {}) if "policy" in config or not config.get("_target_", "").endswith(".Policy") else IDLE
     return ", ".join(
         f"{key}={_setting(value)}"
         for key, value in config.items()
-        if value not in (None, [], {}) and key != "about" and not key.startswith("_") and _setting(value)
+        if value not in idle and key != "about" and not key.startswith("_") and _setting(value)
     )
 
 

@@ -55,9 +55,7 @@ def tables(frame: pd.DataFrame, metric: str) -> list[Table]:
     """
     missing = frame["metric"].isna()
     chosen = frame[(frame["metric"] == metric).fillna(False) | missing]
-    rows: list[Row] = [
-        {str(key): None if pd.isna(value) else value for key, value in row.items()} for row in chosen.to_dict("records")
-    ]
+    rows = plain_rows(chosen)
     if not any(row["metric"] for row in rows) and (metric != DEFAULT_METRICS[0] or frame["metric"].notna().any()):
         return []
     recipes = [row for row in rows if not row["full_precision"]] or rows
@@ -71,6 +69,12 @@ def tables(frame: pd.DataFrame, metric: str) -> list[Table]:
         slug = _slug([metric, *(first[name] for name in ("model", "quantizer", "variant", "scale"))], made)
         made[slug] = _table(slug, metric, full if recipes is not rows else [], own)
     return list(made.values())
+
+
+def plain_rows(frame: pd.DataFrame) -> list[Row]:
+    """The rows of a frame as plain values, None where a field is empty."""
+    records = frame.to_dict("records")
+    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in records]
 
 
 def _recipe(row: Row) -> tuple[Any, ...]:

@@ -1,0 +1,54 @@
+"""What a piece of work takes: seconds by the clock and of the processor, and the most memory it held."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Meter:
+    """Measures from its making on. On Linux the peak of memory is that of this work, elsewhere that of the process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        if _CLEAR.exists():
+            try:
+                _CLEAR.write_text("5")  # sets VmHWM back to what is held now
+            except OSError:
+                self._alone = False  # a container may forbid it
+            else:
+                self._alone = True
+        else:
+            self._alone = False
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, Any]:
+        """seconds, cpu_seconds, peak_memory_bytes, peak_memory_alone (of this work only), cuda: peak_device_bytes."""
+        found: dict[str, Any] = {
+            "seconds": round(time.perf_counter() - self._wall, 3),
+            "cpu_seconds": round(time.process_time() - self._cpu, 3),
+            "peak_memory_bytes": _peak(),
+            "peak_memory_alone": self._alone,
+        }
+        if self._device.type == "cuda":
+            found["peak_device_bytes"] = torch.cuda.max_memory_allocated(self._device)
+        return found
+
+
+def _peak() -> int:
+    """VmHWM where there is one, else the largest resident size since the process began."""
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
