@@ -20,6 +20,7 @@ from quantbench.errors import ModelError, QuantbenchError
 from quantbench.formats.base import QuantizedWeight, default_group_index
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.stats import LinearStats
 from quantbench.pipeline.walker import Quantized, quantize_model
 from recipes import NAMES, recipe_spec
 from tiny import (
@@ -203,3 +204,18 @@ def test_dead_inputs_and_constant_rows_do_no_harm(name: str) -> None:
     handle = tiny_handle(model)
     quantize(model, build(small_spec(name), Recipe, "quantizer")).artifact.install(handle)
     assert torch.isfinite(logits(handle.model)).all()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_statistics_declared_are_those_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[str] = set()
+    require = LinearStats.require
+
+    def noting(self: LinearStats, statistic: str) -> Tensor:
+        read.add(statistic)
+        return require(self, statistic)
+
+    monkeypatch.setattr(LinearStats, "require", noting)
+    recipe = build(small_spec(name), Recipe, "quantizer")
+    quantize(tiny_llama(), recipe)
+    assert read == (recipe.first_needs | recipe.rounding_needs) - {"block"}

@@ -1,0 +1,31 @@
+"""What calibration can and cannot change: data-free recipes are controls with no variance at all."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from quantbench.config.compose import cell_from, config_dir
+from recipes import NAMES, make_recipe
+
+DATA_FREE = [name for name in NAMES if name != "none" and make_recipe(name).data_free]
+CALIBRATED = [name for name in NAMES if not make_recipe(name).data_free]
+CHANGES = ("calib=wiki_sample", "calib=code_sample", "seed=1", "calib.draw=1")
+
+
+def run_id(*overrides: str) -> str:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+        choices = OmegaConf.to_container(config.hydra.runtime.choices)
+        return cell_from(config, overrides, choices).run_id  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", DATA_FREE)
+def test_a_data_free_recipe_is_one_run_whatever_it_is_calibrated_on(name: str) -> None:
+    assert len({run_id(f"quantizer={name}", change) for change in CHANGES}) == 1
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_calibrated_recipe_is_another_run_for_another_text_or_draw(name: str) -> None:
+    assert len({run_id(f"quantizer={name}", change) for change in CHANGES}) == 4
