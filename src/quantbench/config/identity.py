@@ -13,16 +13,21 @@ from quantbench import NUMERICS_VERSION
 from quantbench.config.build import DESCRIPTION
 from quantbench.errors import ConfigError
 
+ABSENT: tuple[Any, ...] = (None, (), {}, [])
+
 
 def identity(value: Any) -> Any:
     """Plain JSON of a component's resolved constructor arguments, its defaults included, `about` left out.
 
-    A local path counts by the sha256 of what lies there, not by its name. Raises ConfigError if nothing lies there.
+    An option that is null or empty stands for nothing and is left out, too: so a new kind of part, null where it is not
+    used, does not make finished runs new. A local path counts by the sha256 of what lies there, not by its name.
+    Raises ConfigError if nothing lies there.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        fields = {f.name: identity(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != DESCRIPTION}
-        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **fields}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name != DESCRIPTION}
+        given = {name: identity(field) for name, field in fields.items() if field not in ABSENT}
+        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **given}
     if isinstance(value, dict):
         return {str(k): identity(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
