@@ -59,6 +59,17 @@ class Workplace:
         rest = [a for a in arguments if not a.startswith("-")]
         return [sys.executable, "-m", "quantbench", *flags, *(self.base if base else []), *rest]
 
+    def start(self, *arguments: str, errors: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+        """Start the command, to be interrupted; errors: subprocess.PIPE to read what it says."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment(),
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            text=True,
+        )
+
     def run(self, *arguments: str, base: bool = True, outputs: Path | None = None, **extra: str) -> Done:
         """Run the command to its end."""
         return subprocess.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -19,6 +19,7 @@ from transformers import (
     LlamaForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
@@ -46,22 +47,17 @@ def tiny_tokenizer(add_bos: bool = True) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=BOS, eos_token=EOS)  # type: ignore[no-untyped-call]
 
 
+def _make(kind: Callable[[Any], M], config: Callable[..., PreTrainedConfig], seed: int = 0, **own: Any) -> M:
+    """A model of two blocks, hidden states of width 32 and four heads; `own` are what its family needs besides."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": POSITIONS}
+    torch.manual_seed(seed)
+    return _settled(kind(config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, **(shape | own))))
+
+
 def tiny_llama(seed: int = 0, tied: bool = False) -> LlamaForCausalLM:
     """Two blocks, grouped-query attention; `tied`: the head shares the embeddings' weights."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=POSITIONS,
-        tie_word_embeddings=tied,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return _settled(LlamaForCausalLM(config))
+    own = {"intermediate_size": 48, "num_key_value_heads": 2, "tie_word_embeddings": tied}
+    return _make(LlamaForCausalLM, LlamaConfig, seed, **own)
 
 
 def tiny_llama_tied() -> LlamaForCausalLM:
@@ -71,90 +67,31 @@ def tiny_llama_tied() -> LlamaForCausalLM:
 
 def tiny_opt() -> OPTForCausalLM:
     """Biases, LayerNorm, ReLU, learned positions, and embeddings narrower than the hidden states."""
-    torch.manual_seed(0)
-    config = OPTConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        word_embed_proj_dim=16,
-        ffn_dim=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=POSITIONS,
-        pad_token_id=1,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return _settled(OPTForCausalLM(config))
+    return _make(OPTForCausalLM, OPTConfig, word_embed_proj_dim=16, ffn_dim=64, pad_token_id=1)
 
 
 def tiny_gpt_neox() -> GPTNeoXForCausalLM:
     """Parallel residual and a fused query-key-value matrix."""
-    torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=POSITIONS,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return _settled(GPTNeoXForCausalLM(config))
+    return _make(GPTNeoXForCausalLM, GPTNeoXConfig, intermediate_size=64)
 
 
 def tiny_gpt2() -> GPT2LMHeadModel:
     """Weights stored transposed (Conv1D), tied head."""
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=POSITIONS,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return _settled(GPT2LMHeadModel(config))
+    return _make(GPT2LMHeadModel, GPT2Config)
+
+
+GROUPED = {"intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8}
 
 
 def tiny_gemma2() -> Gemma2ForCausalLM:
     """Alternating sliding-window attention, norms with gain 1 + weight, and a soft cap on the logits."""
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=POSITIONS,
-        sliding_window=4,
-        final_logit_softcapping=0.5,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    return _settled(Gemma2ForCausalLM(config))
+    own: dict[str, Any] = {"sliding_window": 4, "final_logit_softcapping": 0.5, "pad_token_id": 1}
+    return _make(Gemma2ForCausalLM, Gemma2Config, **GROUPED, **own)
 
 
 def tiny_qwen3() -> Qwen3ForCausalLM:
     """Norms on queries and keys."""
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=POSITIONS,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return _settled(Qwen3ForCausalLM(config))
+    return _make(Qwen3ForCausalLM, Qwen3Config, **GROUPED)
 
 
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {

@@ -14,6 +14,7 @@ import yaml
 
 from quantbench.config.compose import check_additions, config_dir, expand
 from quantbench.errors import ConfigError, StoreError
+from quantbench.paths import local_path
 
 if TYPE_CHECKING:
     from quantbench.results.manifest import Manifest
@@ -119,8 +120,10 @@ def _compose_all(arguments: list[str]) -> Iterable[tuple]:  # type: ignore[type-
 
 def _output_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"quantbench {name}", description=description)
-    default = Path(os.environ.get("QUANTBENCH_OUTPUTS", "outputs"))
-    parser.add_argument("--output-dir", type=Path, default=default, help="where results lie (default: %(default)s)")
+    default = os.environ.get("QUANTBENCH_OUTPUTS", "outputs")
+    parser.add_argument(
+        "--output-dir", type=local_path, default=default, help="where results lie (default: %(default)s)"
+    )
     return parser
 
 

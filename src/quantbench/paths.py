@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 
+def local_path(text: str) -> Path:
+    """The path a text names; a leading ~ is the home folder."""
+    return Path(text).expanduser()
+
+
 def _from_yaml(value: Any) -> Any:
-    return Path(value).expanduser() if isinstance(value, str) and value else value
+    return local_path(value) if isinstance(value, str) and value else value
 
 
 LocalPath = Annotated[Path, BeforeValidator(_from_yaml)]
 """A file or folder on this machine; a yaml gives it as a string, in which a leading ~ is the home folder."""
+
+
+def stem(path: str) -> str:
+    """The last part of a path without a file's ending; "model-0.5B" stays whole."""
+    return re.sub(r"(?<=.)\.[a-z]+$", "", Path(path).name) or path
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Each path and a name for it, safe as a file name: its stem, or as much of the path as tells all of them apart."""
+    parts = {path: Path(path).parts for path in paths}
+    names = {path: _safe(stem(path)) for path in parts}
+    for depth in range(1, 1 + max(map(len, parts.values()), default=0)):
+        if len(set(names.values())) == len(names):
+            break
+        names = {path: _safe("_".join(part.strip("/") for part in found[-depth:])) for path, found in parts.items()}
+    if len(set(names.values())) < len(names):  # of letters that a file name of ours does not hold
+        names = {path: f"{_safe(stem(path))}_{number}" for number, path in enumerate(parts, start=1)}
+    return names
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.+=-]+", "-", name).strip("-.") or "text"
+
+
+def brief(override: str) -> str:
+    """An override "key=value" whose values that are paths are shortened to their stems; for names and labels only."""
+    key, equals, value = override.partition("=")
+    is_path = key.rpartition(".")[2].endswith("path")
+    plain = [one.strip().strip("'\"") for one in value.split(",")]
+    stems = [stem(one) if one and (is_path or "/" in one) else one for one in plain]
+    return f"{key}{equals}{','.join(stems)}" if stems != plain else override

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.calib.base import CalibSet
 from quantbench.calib.overlap import Overlap, overlap
 from quantbench.config.identity import digest, identity
 from quantbench.config.schema import Cell
 from quantbench.environment import pick_device
-from quantbench.errors import QuantbenchError
+from quantbench.errors import ConfigError, QuantbenchError
 from quantbench.evals.windows import TextTask, Windows
+from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
 from quantbench.models.loading import ModelSource, tokenizer_fingerprint
+from quantbench.models.skeleton import layer_names, skeleton
 from quantbench.results.store import Store
 
 
@@ -36,6 +38,7 @@ class Session:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._tokenizers: dict[str, tuple[PreTrainedTokenizerBase, str]] = {}
+        self._skeletons: dict[str, PreTrainedModel] = {}
         self._windows: dict[str, Windows | QuantbenchError] = {}
         self._calibs: dict[str, CalibSet] = {}
         self._overlaps: dict[tuple[str, str], Overlap] = {}
@@ -54,6 +57,13 @@ class Session:
             tokenizer = model.load_tokenizer()
             self._tokenizers[key] = tokenizer, tokenizer_fingerprint(tokenizer)
         return self._tokenizers[key]
+
+    def skeleton(self, model: ModelSource) -> PreTrainedModel:
+        """The model without its weights, for what its structure says."""
+        key = digest(identity(model))
+        if key not in self._skeletons:
+            self._skeletons[key] = skeleton(model)
+        return self._skeletons[key]
 
     def handle(self, model: ModelSource) -> ModelHandle:
         """The loaded model. A different one that was loaded before is let go first."""
@@ -98,18 +108,50 @@ class Session:
 
 
 def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
-    """Load every text and tokenizer the cells need, before any expensive work.
+    """Load every text and tokenizer the cells need, and compare the cells with the structure of their models.
 
-    Raises QuantbenchError listing everything that is missing, too short or overlapping.
+    Raises QuantbenchError listing everything that is missing, too short, too long for the model, overlapping, or
+    matches no layer, before any expensive work.
     """
     problems: dict[str, None] = {}
+    models: list[tuple[ModelSource, bool]] = []
     for cell in cells:
+        usable = next((usable for model, usable in models if model == cell.model), None)
+        if usable is None:
+            usable = _noted(problems, partial(session.tokenizer, cell.model))
+            models.append((cell.model, usable))
+        if not usable:  # a model that cannot be had is asked for once, not once a cell
+            continue
         steps: list[Callable[[], object]] = [partial(session.window, cell.model, t) for t in cell.tasks.values()]
+        steps += [partial(step, session, cell) for step in (_check_lengths, _check_layers)]
         steps.append(partial(session.inputs, cell))
         for step in steps:
-            try:
-                step()
-            except QuantbenchError as error:
-                problems[str(error)] = None
+            _noted(problems, step)
     if problems:
         raise QuantbenchError("nothing was run.\n" + "\n".join(f"- {p}" for p in problems))
+
+
+def _noted(problems: dict[str, None], step: Callable[[], object]) -> bool:
+    """Whether a step went well; what was wrong is noted."""
+    try:
+        step()
+    except QuantbenchError as error:
+        problems[str(error)] = None
+        return False
+    return True
+
+
+def _check_lengths(session: Session, cell: Cell) -> None:
+    limit = max_length(cell.model.config())
+    for name, task in cell.tasks.items():
+        session.window(cell.model, task).check_length(limit, name)
+    if cell.calib is not None and limit is not None and cell.calib.length > limit:
+        raise ConfigError(
+            f"calib.length={cell.calib.length}: the model takes at most {limit} tokens; use {limit} or less"
+        )
+
+
+def _check_layers(session: Session, cell: Cell) -> None:
+    # Code that a model brings along need not run without weights: then the names are checked when it is quantized.
+    if not cell.recipe.full_precision and not getattr(cell.model, "trust_remote_code", False):
+        cell.recipe.policy.check_used(layer_names(session.skeleton(cell.model)))

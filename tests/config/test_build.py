@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,12 @@ import pytest
 
 from quantbench.config.build import build, option_names
 from quantbench.config.identity import digest, hash_path, identity, run_identity
-from quantbench.errors import ConfigError
+from quantbench.errors import ConfigError, DataError, ModelError
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
+from quantbench.models.loading import LocalModel
 from quantbench.rounding.base import Rounding
+from quantbench.texts.local import LocalText
 
 SPEC: dict[str, Any] = {
     "_target_": "quantbench.formats.int.IntFormat",
@@ -81,6 +86,50 @@ def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
     assert identity(first) != identity(second)
     with pytest.raises(ConfigError, match="no such file"):
         hash_path(tmp_path / "c.txt")
+
+
+def outside(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Any:
+    """A component of a module outside the package, imported anew."""
+    (folder / "outside_part.py").write_text(
+        f"from quantbench.component import component\n@component\nclass Mine:\n    bits: int = 4\n{body}\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "outside_part", raising=False)
+    importlib.invalidate_caches()
+    return importlib.import_module("outside_part").Mine()
+
+
+def test_a_class_from_outside_counts_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    one, same, edited = (
+        identity(outside(tmp_path / name, monkeypatch, body))
+        for name, body in (("one", ""), ("two", ""), ("three", "    scale: float = 1.0"))
+    )
+    assert one == same
+    assert one["_target_"] == edited["_target_"] == "outside_part.Mine"
+    assert one["_source_"] != edited["_source_"]
+
+
+def test_the_identity_of_a_shipped_part_is_its_import_path_and_options_alone() -> None:
+    weight = build(SPEC, IntFormat, "x")
+    options = {field.name: getattr(weight, field.name) for field in dataclasses.fields(weight)}
+    assert options.pop("scale_convention") is None  # what is null does not count
+    assert identity(weight) == {"_target_": "quantbench.formats.int.IntFormat", **options}
+
+
+def test_a_wrong_model_folder_is_named_by_its_key_before_it_is_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "big.bin").write_bytes(b"0")
+    monkeypatch.setattr("quantbench.config.identity.hash_path", lambda path: pytest.fail(f"hashed {path}"))
+    model = LocalModel(name="local", path=tmp_path, dtype="float32")
+    with pytest.raises(ModelError, match=r"model\.path=.*: no config\.json\. Give a folder that `save"):
+        identity(model)
+    with pytest.raises(ModelError, match=r"model\.path=.*big\.bin: not a folder"):
+        identity(LocalModel(name="local", path=tmp_path / "big.bin", dtype="float32"))
+    with pytest.raises(DataError, match=r"text mine: path=.*none\.txt: no such file"):
+        identity(LocalText(name="mine", path=tmp_path / "none.txt"))
 
 
 def test_seeds_count_only_where_calibration_data_are_used() -> None:

@@ -53,7 +53,8 @@ CPU = torch.device("cpu")
 
 
 def small_spec(name: str) -> dict[str, Any]:
-    return shrunk(recipe_spec(name))
+    spec: dict[str, Any] = shrunk(recipe_spec(name))
+    return spec
 
 
 def shrunk(value: Any) -> Any:

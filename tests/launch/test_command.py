@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -83,7 +82,10 @@ def test_a_later_evaluation_in_a_new_process_equals_one_process(place: Workplace
         (["calib.n=100000"], "100000 sequences of 32 tokens were asked for"),
         (["quantizer=rtn", "quantizer.policy.keep=[dwon]"], "'dwon' matches no layer"),
         (["calib.source.path=/no/such/file.txt"], "/no/such/file.txt"),
-        (["scale.window=4096"], "4096"),
+        (["scale.window=192"], "task local: windows of 192 tokens, but the model takes at most 128"),
+        (["calib.length=192"], "calib.length=192: the model takes at most 128 tokens"),
+        (["model.path=/no/such/folder"], "model.path=/no/such/folder: no such folder. Give a folder that"),
+        (["-m", "quantizer=rtn", "calib.source.column=text,body"], "need different task names"),
     ],
 )
 def test_bad_input_is_one_clear_message_before_anything_runs(
@@ -92,8 +94,7 @@ def test_bad_input_is_one_clear_message_before_anything_runs(
     done = place.run(*arguments)
     assert done.returncode != 0
     assert message in done.stderr
-    if "keep" not in arguments[-1] and "window" not in arguments[-1]:
-        assert not list(place.outputs.glob("runs/*"))
+    assert not list(place.outputs.glob("runs/*"))
     assert "Traceback" not in done.stderr
 
 
@@ -215,13 +216,7 @@ def test_killed_at_random_moments_and_repeated_it_ends_like_an_undisturbed_sweep
     moments = random.Random(7)
     seen: dict[str, tuple[int, bytes]] = {}
     for _ in range(20):
-        process = subprocess.Popen(
-            place.command(*grid),
-            env=place.environment(),
-            cwd=place.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = place.start(*grid)
         time.sleep(moments.uniform(0.3, 1.0) * duration)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -236,10 +231,44 @@ def test_killed_at_random_moments_and_repeated_it_ends_like_an_undisturbed_sweep
     assert disturbed.read_bytes() == reference.read_bytes()
 
 
+def test_two_files_make_a_table_of_both_tested_on_both(place: Workplace) -> None:
+    other = place.folder / "my notes.txt"
+    other.write_text("\n\n".join(f"sentence number {i} of another text, {i * i} of it " * 8 for i in range(60)))
+    files = [argument for argument in place.base if not argument.startswith("calib.source.path")]
+    grid = ["-m", *files, "quantizer=rtn,gptq", "quantizer.weight.group_size=16"]
+    ok(place.run(*grid, f"calib.source.path={place.text},'{other}'", base=False))
+    frame = results(place.outputs)
+    assert set(frame.task) == {"text", "my-notes"}
+    assert set(frame.status) == {"done"}
+    gptq = frame[(frame.quantizer == "gptq") & (frame.metric == "kl")].set_index(["calib", "task"])
+    assert {pair: bool(own) for pair, own in gptq.in_distribution.items()} == {
+        ("my-notes", "my-notes"): True,
+        ("my-notes", "text"): False,
+        ("text", "my-notes"): False,
+        ("text", "text"): True,
+    }
+    assert gptq.own_difference.notna().sum() == 2
+    assert len(frame[frame.quantizer == "rtn"].run_id.unique()) == 1
+    assert len(list(place.outputs.glob("runs/*"))) == 4
+
+
+def test_an_edited_algorithm_is_a_new_run(place: Workplace) -> None:
+    command = [*outside(place), "quantizer=mine"]
+    ok(place.run(*command, PYTHONPATH=str(place.folder)))
+    first = set(place.outputs.glob("runs/*"))
+    (place.folder / "mine.py").write_text(CUSTOM.replace("quantize(weight, format)", "quantize(weight / 2, format)"))
+    ok(place.run(*command, PYTHONPATH=str(place.folder)))
+    assert len(first) == 2
+    assert len(set(place.outputs.glob("runs/*")) - first) == 1
+
+
 def test_sweep_names_are_stable() -> None:
     assert sweep_name(["+sweep=demo"], {}) == "demo"
     assert sweep_name(["+sweep=demo", "threads=4", "dry_run=true"], {}) == "demo"
     one = sweep_name(["quantizer=gptq,awq", "calib=c4"], {})
     assert one == sweep_name(["calib=c4", "quantizer=gptq,awq", "device=cpu"], {})
     assert one != sweep_name(["calib=c4", "quantizer=gptq,awq", "calib.n=4"], {})
+    path = "calib.source.path=/a/long/way/to/reviews.txt,mine/tickets.jsonl"
+    assert sweep_name([path, "quantizer=gptq"], {}).startswith("path=reviews-tickets-quantizer=gptq-")
+    assert sweep_name(["quantizer.rounding.damping=0.1"], {}).startswith("damping=0.1-")
     assert len(sweep_name([f"quantizer.policy.keep=[{'x' * 500}]"], {})) < 64

@@ -23,14 +23,7 @@ def finished(outputs: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_after_ctrl_c_the_same_command_continues(place: Workplace) -> None:
     many = (*GRID, "quantizer.weight.bits=2,3,4,5,6,7,8")
-    process = subprocess.Popen(
-        place.command(*many),
-        env=place.environment(),
-        cwd=place.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = place.start(*many, errors=subprocess.PIPE)
     until = time.monotonic() + 120
     while len(finished(place.outputs)) < 4 and time.monotonic() < until:
         time.sleep(0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,17 @@ def identity(value: Any) -> Any:
     """Plain JSON of a component's resolved constructor arguments, its defaults included, `about` left out.
 
     An option that is null or empty stands for nothing and is left out, too: so a new kind of part, null where it is not
-    used, does not make finished runs new. A local path counts by the sha256 of what lies there, not by its name.
-    Raises ConfigError if nothing lies there.
+    used, does not make finished runs new. A local path counts by the sha256 of what lies there, not by its name, and a
+    class from outside this package by its source, too. A component with a method `check_files` is asked before its
+    files are hashed, so that it can name the option that is wrong. Raises QuantbenchError if it does, or if nothing
+    lies at a path.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
+        if hasattr(value, "check_files"):
+            value.check_files()
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name != DESCRIPTION}
         given = {name: identity(field) for name, field in fields.items() if field not in ABSENT}
-        return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **given}
+        return {**_class_identity(type(value)), **given}
     if isinstance(value, dict):
         return {str(k): identity(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -35,6 +39,21 @@ def identity(value: Any) -> Any:
     if isinstance(value, Path):
         return f"sha256:{hash_path(value)}"
     return value
+
+
+@cache
+def _class_identity(kind: type) -> dict[str, str]:
+    """The import path; of a class from outside this package also the sha256 of its source file, as first seen here.
+
+    Classes of this package count by NUMERICS_VERSION instead: an edit that changes no number leaves runs valid.
+    """
+    found = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return found
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if file is None:
+        raise ConfigError(f"{found['_target_']}: its module has no source file, which a component needs")
+    return found | {"_source_": f"sha256:{hash_path(Path(file))}"}
 
 
 def hash_path(path: Path) -> str:

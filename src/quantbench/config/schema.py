@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from quantbench.calib.calibration import Calibration
 from quantbench.component import component
 from quantbench.config.identity import digest, run_identity
 from quantbench.evals.windows import TextTask
 from quantbench.models.loading import ModelSource
+from quantbench.paths import LocalPath, brief
 from quantbench.pipeline.recipe import Recipe
 
 OPERATIONAL = ("device", "threads", "save", "dry_run", "output_dir", "cluster", "hydra.")
 """Overrides that do not tell studies apart: a sweep keeps its name whatever they are."""
-
-OUTPUT_PATH = Annotated[Path, BeforeValidator(lambda value: Path(value) if isinstance(value, str) else value)]
 
 
 @component
@@ -41,7 +39,7 @@ class Settings:
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     threads: Annotated[int, Field(ge=1)]
     save: Literal["weights", "none"]
-    output_dir: OUTPUT_PATH
+    output_dir: LocalPath
     dry_run: bool
 
 
@@ -75,7 +73,7 @@ class Cell:
         names = [self.choices.get(group, "?") for group in ("model", "quantizer")]
         names.append(self.choices.get("calib", "?") if self.calib is not None else "no calibration")
         extra = [o for o in self.overrides if o.partition("=")[0].lstrip("+~") not in self.choices and counts(o)]
-        short = [o.lstrip("+~").removeprefix("quantizer.").removeprefix("calib.") for o in extra]
+        short = [brief(o).lstrip("+~").removeprefix("quantizer.").removeprefix("calib.") for o in extra]
         return " ".join([*names, *short])
 
 

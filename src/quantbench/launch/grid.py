@@ -12,11 +12,13 @@ from quantbench.config.identity import digest
 from quantbench.config.schema import Cell, counts, slug
 from quantbench.errors import QuantbenchError
 from quantbench.launch.entry import EXIT_FAILED
+from quantbench.launch.own_texts import name_by_file
 from quantbench.launch.plan import print_plan
+from quantbench.paths import brief
 from quantbench.pipeline.recipe import full_precision
 from quantbench.progress import duration
 from quantbench.results.manifest import CellEntry, Manifest
-from quantbench.results.report import report
+from quantbench.results.report import check_columns, report
 from quantbench.results.store import Store
 from quantbench.run import in_distribution, record_failure, run_cell
 from quantbench.session import Session, check_inputs
@@ -33,13 +35,15 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
     settings = cells[0].settings
     store = Store(settings.output_dir)
     session = Session(store)
+    cells = name_by_file(cells)
     check_inputs(session, cells)
     entries = [_entry(session, cell) for cell in cells]
-    if settings.dry_run:
-        print_plan(store, cells, entries)
-        return
     name = sweep_name(command, sweep_params or {})
     manifest = Manifest(name=name, overrides=list(command), cells=entries, caption=_caption(cells))
+    check_columns(store, manifest)
+    if settings.dry_run:
+        print_plan(session, cells, entries)
+        return
     store.save_manifest(manifest)
     manifest = _run_all(session, cells, manifest)
     report(store, [manifest])
@@ -126,8 +130,14 @@ def sweep_name(command: Sequence[str], params: Mapping[str, str]) -> str:
         return slug(files[0])
     if not counted:
         return "default"
-    base = "_".join([*files, *(o.rpartition(".")[2] for o in others)])
+    base = "_".join([*files, *map(_leaf, others)])
     return f"{slug(base)}-{digest([counted, dict(params)], 8)}"
+
+
+def _leaf(override: str) -> str:
+    """The last part of an override's key, and its value."""
+    key, equals, value = brief(override).partition("=")
+    return key.rpartition(".")[2] + equals + value
 
 
 def _caption(cells: Sequence[Cell]) -> dict[str, str]:

@@ -10,15 +10,14 @@ from statistics import median
 
 import torch
 from tabulate import tabulate
-from transformers import AutoModelForCausalLM
 
-from quantbench.config.identity import digest, identity
 from quantbench.config.schema import Cell
 from quantbench.environment import pick_device
 from quantbench.models.structure import find_blocks
 from quantbench.progress import duration
 from quantbench.results.manifest import CellEntry
 from quantbench.results.store import Store
+from quantbench.session import Session
 
 
 @dataclass
@@ -29,8 +28,9 @@ class _Work:
     scores: list[str]
 
 
-def print_plan(store: Store, cells: Sequence[Cell], entries: Sequence[CellEntry]) -> None:
+def print_plan(session: Session, cells: Sequence[Cell], entries: Sequence[CellEntry]) -> None:
     """Print one line a cell, then the expected time and disk space, from what earlier runs of the store took."""
+    store = session.store
     rows = []
     left: dict[str, tuple[Cell, _Work]] = {}
     for cell, entry in zip(cells, entries, strict=True):
@@ -42,7 +42,7 @@ def print_plan(store: Store, cells: Sequence[Cell], entries: Sequence[CellEntry]
     sys.stdout.write(tabulate(rows, headers=["state", "cell", "run", "tasks to score"]) + "\n\n")
     sys.stdout.write(f"{len(cells)} cells, {len({e.run_id for e in entries})} runs, {len(left)} not done.\n")
     if left:
-        sys.stdout.write(_expectation(store, list(left.values())) + "\n")
+        sys.stdout.write(_expectation(session, list(left.values())) + "\n")
 
 
 def _work(store: Store, run_id: str, entry: CellEntry) -> _Work:
@@ -52,19 +52,19 @@ def _work(store: Store, run_id: str, entry: CellEntry) -> _Work:
     return _Work(record is None or record.status == "failed", missing)
 
 
-def _expectation(store: Store, left: list[tuple[Cell, _Work]]) -> str:
+def _expectation(session: Session, left: list[tuple[Cell, _Work]]) -> str:
     """Expected time and disk space: by what earlier runs of the same model took here, else by counting operations."""
     cells = [cell for cell, _ in left]
     runs = [(cell, work) for cell, work in left if work.quantize and not cell.recipe.full_precision]
     n_scores = sum(len(work.scores) for _, work in left)
-    by_kind = _measured(store, cells[0].choices["model"])
+    by_kind = _measured(session.store, cells[0].choices["model"])
     if by_kind["evaluate"]:
         quantize = median(by_kind["quantize"]) if by_kind["quantize"] else 0.0
         seconds = len(runs) * quantize + n_scores * median(by_kind["evaluate"])
         how = "judging by what earlier runs of this model took here"
     else:
-        seconds, how = _counted(left), "counting operations against this machine's speed now: rough"
-    disk = sum(_stored_bytes(cell) for cell, _ in runs) if cells[0].settings.save == "weights" else 0.0
+        seconds, how = _counted(session, left), "counting operations against this machine's speed now: rough"
+    disk = sum(_stored_bytes(session, cell) for cell, _ in runs) if cells[0].settings.save == "weights" else 0.0
     return (
         f"Expected: about {duration(seconds)} and {disk / 1e9:.2g} GB for {len(runs)} quantizations and {n_scores} "
         f"scores besides the full-precision ones, {how}."
@@ -82,7 +82,7 @@ def _measured(store: Store, model: str) -> dict[str, list[float]]:
     return seconds
 
 
-def _counted(left: list[tuple[Cell, _Work]]) -> float:
+def _counted(session: Session, left: list[tuple[Cell, _Work]]) -> float:
     """2 operations a parameter and token: about four passes to calibrate, as much again to round, one to evaluate."""
     rate = _operations_per_second(pick_device(left[0][0].settings.device), left[0][0].settings.threads)
     operations = 0.0
@@ -90,7 +90,7 @@ def _counted(left: list[tuple[Cell, _Work]]) -> float:
         tokens = 8 * cell.calib.n * cell.calib.length if work.quantize and cell.calib is not None else 0
         for task in work.scores:
             tokens += cell.tasks[task].window * (cell.tasks[task].n_windows or 100)
-        operations += 2.0 * _parameters(cell)[0] * tokens
+        operations += 2.0 * _parameters(session, cell)[0] * tokens
     return operations / (0.5 * rate)
 
 
@@ -103,22 +103,15 @@ def _operations_per_second(device: torch.device, threads: int, size: int = 1024)
     return 3 * 2 * size**3 / (time.perf_counter() - started)
 
 
-def _stored_bytes(cell: Cell) -> float:
+def _stored_bytes(session: Session, cell: Cell) -> float:
     """Bytes of the quantized weights: those of the blocks, in the recipe's format."""
-    total, width = _parameters(cell)
+    total, width = _parameters(session, cell)
     bits = 16.0 if cell.recipe.weight is None else cell.recipe.weight.bits_per_weight((width, width))
     return total * bits / 8
 
 
-def _parameters(cell: Cell) -> tuple[int, int]:
+def _parameters(session: Session, cell: Cell) -> tuple[int, int]:
     """Parameters of the decoder blocks, and the hidden size; no weights are loaded."""
-    key = digest(identity(cell.model))
-    if key not in _counts:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(cell.model.config())  # type: ignore[no-untyped-call]
-        _, blocks = find_blocks(model)
-        _counts[key] = sum(p.numel() for p in blocks.parameters()), int(model.config.hidden_size)
-    return _counts[key]
-
-
-_counts: dict[str, tuple[int, int]] = {}
+    model = session.skeleton(cell.model)
+    _, blocks = find_blocks(model)
+    return sum(p.numel() for p in blocks.parameters()), int(model.config.hidden_size)

@@ -107,6 +107,10 @@ class LocalModel:
     path: LocalPath
     dtype: Dtype
 
+    def check_files(self) -> None:
+        """Raise ModelError, before anything is read or hashed, if the folder holds no complete model."""
+        self._checked()
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer in the folder."""
         return folder.load_tokenizer(self._checked(), self.name)
@@ -129,8 +133,9 @@ class LocalModel:
 
     def _checked(self) -> Path:
         if not self.path.is_dir():
-            raise ModelError(f"model.path={self.path}: no such folder")
-        lack = folder.missing_part(self.path)
+            lack: str | None = "not a folder" if self.path.exists() else "no such folder"
+        else:
+            lack = folder.missing_part(self.path)
         if lack is not None:
             raise ModelError(
                 f"model.path={self.path}: {lack}. Give a folder that `save_pretrained` wrote: config.json, "

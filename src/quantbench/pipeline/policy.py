@@ -69,7 +69,7 @@ class Policy:
         Raises ConfigError for a pattern or component that matches no layer, most likely a misspelling, and if nothing
         is left to quantize.
         """
-        self._check_used([name for block in blocks for name in block])
+        self.check_used([name for block in blocks for name in block])
         last = len(blocks) - self.keep_last_blocks
         found = {
             name: chosen.format
@@ -100,7 +100,8 @@ class Policy:
                 return rule if rule.format is not None else None
         return Rule(match="", format=default)
 
-    def _check_used(self, names: list[str]) -> None:
+    def check_used(self, names: list[str]) -> None:
+        """Raise ConfigError for a pattern or component that matches none of these layers."""
         patterns = [("keep", pattern) for pattern in self.keep]
         patterns += [(f"rules.{name}.match", rule.match) for name, rule in self.rules.items()]
         for key, pattern in patterns:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from quantbench.errors import ConfigError, StoreError
 from quantbench.results.collate import collate, write
 from quantbench.results.costs import costs, write_costs
 from quantbench.results.manifest import Manifest
 from quantbench.results.render import console, write_tables
 from quantbench.results.store import Store
+from quantbench.results.tables import DEFAULT_METRICS, tables
+
+
+def check_columns(store: Store, manifest: Manifest) -> None:
+    """Raise ConfigError if the sweep's tables would have two texts or protocols in one column. Writes nothing."""
+    try:
+        tables(collate(store, [manifest]), DEFAULT_METRICS[0])
+    except StoreError as error:
+        raise ConfigError(
+            f"nothing was run: {error}. A column is a task: tests on different texts need different task names "
+            "(options of your own in conf/calib/, with a task name each), or give all cells the same tests with eval="
+        ) from error
 
 
 def report(store: Store, manifests: Sequence[Manifest]) -> None:

@@ -21,7 +21,9 @@ class Column(NamedTuple):
 RESULT_COLUMNS: dict[str, Column] = {
     "sweep": Column("string", "name of the sweep"),
     "model": Column("string", "chosen model option"),
-    "calib": Column("string", f"chosen calibration set; {DATA_FREE} where the recipe reads none"),
+    "calib": Column(
+        "string", f"chosen calibration set, or the name of its file where files differ; {DATA_FREE} if none is read"
+    ),
     "calib_variant": Column(
         "string", "overrides under calib. that differ between the sweep's cells (draw and seed aside)"
     ),

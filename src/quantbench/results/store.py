@@ -3,7 +3,7 @@
     runs/<run_id>/record.json, weights.safetensors, weights.json, costs.jsonl, log.txt
     runs/<run_id>/scores/<task>-<protocol[:12]>.json and .parquet
     sweeps/<name>/manifest.json, results.csv, results.parquet, costs.csv, tables/
-    references/   full-precision logits, keyed by run and protocol
+    references/   hidden states of the full-precision model, keyed by run, task and protocol
 
 Every write is atomic. A JSON file is the mark that its part is done: the Parquet file of a score is written before it.
 """

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quantbench.paths import short_names
 from quantbench.results.manifest import CellEntry, Manifest
 from quantbench.results.records import RunRecord
 from quantbench.results.schema import DATA_FREE
@@ -15,9 +16,12 @@ from quantbench.results.store import Store
 ROW_KEYS = {"seed", "replicate", "calib.seed", "calib.draw"}
 """Overrides that have a column of their own."""
 
+FILE_KEY = "calib.source.path"
+"""The override that says which file of the user's is calibrated on: where it differs, it names the calibration set."""
+
 ERROR_LENGTH = 300
 
-IDLE = (None, [], {}, False, "all")
+IDLE: tuple[Any, ...] = (None, [], {}, False, "all")
 """Values of a policy's options that change nothing (0 equals False)."""
 
 
@@ -66,6 +70,8 @@ def subjects(store: Store, manifest: Manifest) -> list[Subject]:
     is one per scale, whether or not it is a cell itself.
     """
     varying = _varying(manifest.cells)
+    calibs = _calib_names(manifest.cells, FILE_KEY in varying)
+    varying -= {FILE_KEY}
     baselines = {cell.baseline_run_id for cell in manifest.cells} - {None}
     groups: dict[tuple[str, ...], list[CellEntry]] = defaultdict(list)
     for cell in manifest.cells:
@@ -76,7 +82,7 @@ def subjects(store: Store, manifest: Manifest) -> list[Subject]:
             groups["data-free", *names, _variant(cell, varying), cell.run_id or ""].append(cell)
         else:
             groups["cell", cell.key].append(cell)
-    found = [_merged(store, manifest.name, cells, varying) for cells in groups.values()]
+    found = [_merged(store, manifest.name, cells, varying, calibs) for cells in groups.values()]
     return found + _full_precision(store, manifest)
 
 
@@ -116,7 +122,9 @@ def _full_precision(store: Store, manifest: Manifest) -> list[Subject]:
     return found
 
 
-def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], varying: set[str]) -> Subject:
+def _merged(
+    store: Store, sweep: str, cells: Sequence[CellEntry], varying: set[str], calibs: Mapping[str, str]
+) -> Subject:
     first = cells[0]
     status, error = _outcome(cells)
     run_id = next((cell.run_id for cell in cells if cell.run_id is not None), None)
@@ -124,7 +132,7 @@ def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], varying: set[s
     return Subject(
         sweep=sweep,
         model=first.choice("model"),
-        calib=DATA_FREE if first.data_free else first.choice("calib"),
+        calib=DATA_FREE if first.data_free else calibs[first.key],
         calib_variant="" if first.data_free else _variant(first, varying, calib=True),
         quantizer=first.choice("quantizer"),
         variant=_variant(first, varying),
@@ -180,6 +188,18 @@ def _overrides(cell: CellEntry) -> dict[str, str]:
         for key, _, value in pairs
         if key not in ROW_KEYS and key not in cell.choices and not key.startswith("hydra.")
     }
+
+
+def _calib_names(cells: Sequence[CellEntry], by_file: bool) -> dict[str, str]:
+    """What each cell's calibration set is called, by the cell's key: the option, or the name of the user's file."""
+    files = {cell.key: _overrides(cell)[FILE_KEY].strip("'\"") for cell in cells if FILE_KEY in _overrides(cell)}
+    short = short_names(files.values())
+    several = len({cell.choice("calib") for cell in cells}) > 1
+    names = {}
+    for cell in cells:
+        name = short[files[cell.key]] if by_file and cell.key in files else ""
+        names[cell.key] = " ".join(p for p in (cell.choice("calib") if several or not name else "", name) if p)
+    return names
 
 
 def _varying(cells: Sequence[CellEntry]) -> set[str]:

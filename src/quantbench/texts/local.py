@@ -36,6 +36,13 @@ class LocalText:
     joiner: str = "\n\n"
     about: dict[str, Any] = field(default_factory=dict)
 
+    def check_files(self) -> None:
+        """Raise DataError, before anything is hashed, for a file that is missing."""
+        for key, path in (("path", self.path), ("test_path", self.test_path)):
+            if path is not None and not path.is_file():
+                problem = "is a folder; give a file" if path.is_dir() else "no such file"
+                raise DataError(f"{self._label(key, path)}: {problem}")
+
     def load(self, split: str) -> Documents:
         """One side. Raises DataError for a file that is missing, empty, or not in its format, naming the line."""
         key, path = ("test_path", self.test_path) if split == "test" and self.test_path else ("path", self.path)

@@ -1,0 +1,60 @@
+"""Files of one's own in one grid: `calib=local calib.source.path=a.txt,b.txt` makes a table of a and b, tested on both.
+
+A task is a column of the tables and its name stands for one text. The option `local` names its task `local` whatever
+the file is, so here each file's task gets the file's name, and every cell the tasks of all files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from quantbench.config.schema import Cell
+from quantbench.errors import ConfigError
+from quantbench.evals.windows import TextTask
+from quantbench.paths import short_names
+from quantbench.texts.local import LocalText
+
+
+def name_by_file(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells, each file's task under the file's name. Nothing changes where a task has one text in all cells.
+
+    Raises ConfigError if a file's name is that of another task of the cells.
+    """
+    changed = list(cells)
+    for task in {name: None for cell in cells for name in cell.tasks}:
+        own = [found for cell in changed if (found := _own_text(cell, task)) is not None]
+        names = short_names(dict.fromkeys(str(source.path) for source in own))
+        if len(names) < 2 or len({repr(source) for source in own}) != len(names):
+            continue
+        sources = {names[str(source.path)]: source for source in own}
+        taken = sorted(names.keys() & {name for cell in changed for name in cell.tasks} - {task})
+        if taken:
+            raise ConfigError(f"eval.tasks.{taken[0]}: a task already has the name of the file; rename the file")
+        changed = [_with_tasks(cell, task, sources) if _own_text(cell, task) else cell for cell in changed]
+    return changed
+
+
+def _own_text(cell: Cell, task: str) -> LocalText | None:
+    """The local text a task tests on, if it is the one the cell names to calibrate on."""
+    if task not in cell.tasks:
+        return None
+    source = cell.tasks[task].source
+    same = cell.config["calib"].get("source") == cell.config["eval"]["tasks"][task].get("source")
+    return source if same and isinstance(source, LocalText) else None
+
+
+def _with_tasks(cell: Cell, task: str, sources: dict[str, LocalText]) -> Cell:
+    tasks: dict[str, TextTask] = {}
+    for name, found in cell.tasks.items():
+        if name != task:
+            tasks[name] = found
+            continue
+        tasks |= {label: _on(found, source) for label, source in sources.items()}
+    return dataclasses.replace(cell, tasks=tasks)
+
+
+def _on(task: TextTask, source: LocalText) -> TextTask:
+    options: dict[str, Any] = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
+    return TextTask(**(options | {"source": source}))

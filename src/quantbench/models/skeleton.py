@@ -1,0 +1,34 @@
+"""A model without its weights: what its configuration alone says of layers and limits."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from quantbench.errors import ModelError
+from quantbench.models.folder import quiet_transformers
+from quantbench.models.loading import ModelSource
+from quantbench.models.structure import block_slots, find_blocks, refuse_expert_weights
+
+
+def skeleton(source: ModelSource) -> PreTrainedModel:
+    """The model on the meta device; no weights are read. Raises ModelError if its configuration is of no such model."""
+    code = bool(getattr(source, "trust_remote_code", False))
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(source.config(), trust_remote_code=code)  # type: ignore[no-untyped-call]
+    except (ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise ModelError(
+            f"model {source.name}: no causal language model can be made from its configuration: "
+            f"{type(error).__name__}: {reason[0]}"
+        ) from error
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def layer_names(model: PreTrainedModel) -> list[str]:
+    """Names of the weights that a recipe quantizes. Raises ModelError for a structure that cannot be quantized."""
+    prefix, blocks = find_blocks(model)
+    refuse_expert_weights(prefix, blocks)
+    return [slot.name for index, block in enumerate(blocks) for slot in block_slots(f"{prefix}.{index}", block)]
