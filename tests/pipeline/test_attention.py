@@ -103,7 +103,8 @@ def installed(model: PreTrainedModel, recipe: Recipe) -> Artifact:
 
 
 def cache_of(model: PreTrainedModel, **options: Any) -> list[QuantizeKVCache]:
-    cache = KVCache(**{"keys": "token", "bits": 8, "group_size": "head", "residual": 0} | options)
+    given: dict[str, Any] = {"keys": "token", "bits": 8, "group_size": "head", "residual": 0}
+    cache = KVCache(**given | options)
     return [op for ops in cache_operations(cache, model, *find_blocks(model)) for op in ops]
 
 
@@ -274,7 +275,7 @@ def test_a_cache_alone_is_a_data_free_recipe_that_is_stored_and_named(tmp_path: 
     assert artifact.effective_bits is None
     assert artifact.kv_bits == reloaded.kv_bits == 4 + 32 / 8
     assert artifact.notes == [
-        "kv cache: per token 4 bit, groups of head, residual 0, keys rotated, applied causally",
+        "kv cache: per token 4 bit, groups of head, keys rotated, residual 0, applied causally",
     ]
 
 

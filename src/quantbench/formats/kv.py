@@ -1,8 +1,8 @@
 """The key-value cache in few bits: per token, or KIVI, applied as a decoding loop with such a cache would.
 
 Paper      Liu et al.: "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache", ICML 2024 (arXiv 2402.02750)
-Objective  o_t = sum_s softmax_s(scale q_t . k_ts) v_ts, where k_ts is K~_s if the cache held key s quantized when query t
-           was decoded, and K_s otherwise; v_ts likewise. All queries at once: two score matrices, a mask chooses.
+Objective  o_t = sum_s softmax_s(scale q_t . k_ts) v_ts, where k_ts is K~_s if the cache holds key s quantized when
+           query t is decoded, and K_s otherwise; v_ts likewise. All queries at once: two score matrices, a mask chooses.
 Symbols    Q [.., T, d], K, V [.., T, d] one head's queries, keys, values; K~, V~ what the cache gives back
            t, s positions of a query and of a key, from 0;  R residual window;  g group size
 
@@ -138,9 +138,8 @@ class KVCache(Part):
         bits = f"{self.bits} bit" if values == self.bits else f"{self.bits} bit keys, {values} bit values"
         kind = "KIVI" if self.keys == "channel" and not self.symmetric else f"per {self.keys}"
         rotated = ", keys rotated" if self.rotate else ""
-        return (
-            f"kv cache: {kind} {bits}, groups of {self.group_size}, residual {self.residual}{rotated}, applied causally"
-        )
+        grid = f"{kind} {bits}, groups of {self.group_size}{rotated}"
+        return f"kv cache: {grid}, residual {self.residual}, applied causally"
 
 
 def attention(

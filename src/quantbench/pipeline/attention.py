@@ -106,8 +106,8 @@ def find_attention(
     """For each block its attention modules by name, with (heads, width) of their keys and of their values.
 
     A few tokens run through each block twice: as it is, and with attention computed here in full precision. Raises
-    ModelError for a block that does not ask for our attention, that passes an argument it does not know, or whose output
-    it changes.
+    ModelError for a block that does not ask for our attention, that passes an argument it does not know, or whose
+    output it changes.
     """
     captured = capture(model, blocks, torch.arange(_PROBE_TOKENS)[None] % model.config.get_text_config().vocab_size)
     states, found = captured.hidden[0], []
