@@ -2,7 +2,7 @@
 
 Paper      Liu et al.: "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache", ICML 2024 (arXiv 2402.02750)
 Objective  o_t = sum_s softmax_s(scale q_t . k_ts) v_ts, where k_ts is K~_s if the cache holds key s quantized when
-           query t is decoded, and K_s otherwise; v_ts likewise. All queries at once: two score matrices, a mask chooses.
+           query t is decoded, and K_s otherwise; v_ts likewise. For all queries at once: two score matrices and a mask.
 Symbols    Q [.., T, d], K, V [.., T, d] one head's queries, keys, values; K~, V~ what the cache gives back
            t, s positions of a query and of a key, from 0;  R residual window;  g group size
 
@@ -85,7 +85,8 @@ class KVCache(Part):
         width = x.shape[-1]
         group = width if self.group_size == "head" else self.group_size
         whole = width - width % group
-        parts = [self._fit(x[..., :whole].unflatten(-1, (-1, group)).float(), bits).flatten(-2)] if whole else []
+        groups = x[..., :whole].reshape(*x.shape[:-1], -1, group).float()
+        parts = [self._fit(groups, bits).flatten(-2)] if whole else []
         parts += [self._fit(x[..., whole:].float(), bits)] if whole < width else []
         return torch.cat(parts, dim=-1).to(x.dtype)
 

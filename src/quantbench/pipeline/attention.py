@@ -30,7 +30,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, Mapping[str, Any]], Te
 _INTERFACE = "quantbench_kv_cache"
 _ATTEND = "_quantbench_attend"
 _PROBE_TOKENS = 8
-_SCORES = 1 << 24
+_SCORES = 1 << 20
 
 _USED = frozenset({"scaling", "softcap", "sliding_window", "is_causal", "position_bias"})
 _MUST_BE_OFF = frozenset({"dropout", "output_attentions"})
@@ -200,7 +200,7 @@ def _attend(
     allowed, bias = _masks(query, mask, arguments)
     scale = arguments.get("scaling")
     heads = key.shape[1]
-    query = query.unflatten(1, (heads, -1))
+    query = query.reshape(len(query), heads, -1, *query.shape[2:])
     allowed, bias = _by_group(allowed, heads), _by_group(bias, heads)
     step = max(1, _SCORES * heads // (query[..., 0].numel() * key.shape[2]))
     parts = []
@@ -257,7 +257,7 @@ def _masks(query: Tensor, mask: Tensor | None, arguments: Mapping[str, Any]) -> 
 
 def _by_group(mask: Tensor | None, heads: int) -> Tensor | None:
     """A mask [B, 1 or H, T, T] as [B, 1 or key-value heads, 1 or queries of each, T, T]."""
-    return mask if mask is None else mask.unflatten(1, (1 if mask.shape[1] == 1 else heads, -1))
+    return mask if mask is None else mask.reshape(len(mask), 1 if mask.shape[1] == 1 else heads, -1, *mask.shape[2:])
 
 
 def _of_heads(mask: Tensor | None, some: slice) -> Tensor | None:

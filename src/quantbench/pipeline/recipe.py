@@ -20,7 +20,7 @@ class Recipe:
 
     weight      format of the weights; null leaves them in full precision
     activation  format of the inputs of quantized layers, applied when the model runs; null: full precision
-    kv_cache    how the key-value cache of all blocks is stored, applied causally as the model runs; null: full precision
+    kv_cache    how the key-value cache of all blocks is stored, applied causally when it runs; null: full precision
     transforms  function-preserving rewrites before rounding, in order
     clip        range search before rounding; null: none
     rounding    how weights are put on their grid
