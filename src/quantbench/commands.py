@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN_GROUPS = (
     *("model", "calib", "quantizer", "eval", "scale", "cluster"),
-    *("format", "activation", "transform", "clip", "rounding", "policy"),
+    *("format", "activation", "kv_cache", "transform", "clip", "rounding", "policy"),
     *("sampler", "text", "task", "sweep"),
 )
 
@@ -148,6 +148,7 @@ def show(arguments: list[str]) -> int:
         ("fingerprints", record.fingerprints),
         ("calibration", record.calibration),
         ("effective bits per quantized weight", record.effective_bits),
+        ("effective bits per quantized key or value", record.kv_bits),
         ("bits per parameter of the model", record.bits_model),
         ("layers", f"{len(record.layers)} quantized"),
         ("fallbacks", record.fallbacks),

@@ -74,9 +74,10 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         calibration=None if inputs.calib is None else inputs.calib.provenance(),
         layers=quantized.layers,
         effective_bits=quantized.artifact.effective_bits,
+        kv_bits=quantized.artifact.kv_bits,
         bits_model=_bits_of_model(handle, quantized.artifact),
         fallbacks=_sum_fallbacks(quantized),
-        notes=sorted({note for layer in quantized.layers for note in layer.notes}),
+        notes=sorted({note for layer in quantized.layers for note in layer.notes} | {*quantized.artifact.notes}),
         environment=environment(device, cell.settings.threads),
         created=_now(),
     )
@@ -252,7 +253,8 @@ def _now() -> str:
 
 
 def _bits_text(record: RunRecord) -> str:
-    return "" if record.effective_bits is None else f", {record.effective_bits:.3f} bits per quantized weight"
+    weights = "" if record.effective_bits is None else f", {record.effective_bits:.3f} bits per quantized weight"
+    return weights + ("" if record.kv_bits is None else f", {record.kv_bits:.3f} bits per quantized key or value")
 
 
 @contextmanager

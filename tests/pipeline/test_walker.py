@@ -43,9 +43,12 @@ def recipe(name: str, **weight: Any) -> Recipe:
 
 def spec_of(name: str, **weight: Any) -> dict[str, Any]:
     spec = recipe_spec(name)
-    if spec["weight"]["group_size"] != "channel":
-        spec["weight"]["group_size"] = 16
-    spec["weight"] |= weight
+    if spec["weight"] is not None:
+        if spec["weight"]["group_size"] != "channel":
+            spec["weight"]["group_size"] = 16
+        spec["weight"] |= weight
+    if spec["kv_cache"] is not None and spec["kv_cache"]["keys"] == "channel":
+        spec["kv_cache"] |= {"group_size": 4, "residual": 8}
     return spec
 
 

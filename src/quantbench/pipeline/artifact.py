@@ -20,6 +20,7 @@ from quantbench.formats.corrections import Correction
 from quantbench.formats.stored import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.structure import WeightSlot
+from quantbench.pipeline.attention import QuantizeKVCache
 from quantbench.pipeline.runtime import RuntimeOp, install
 from quantbench.results.tensors import fingerprint
 
@@ -89,6 +90,17 @@ class Artifact:
         sizes = [w.numel() for w in self.weights.values()]
         total = sum(w.bits_per_weight() * n for w, n in zip(self.weights.values(), sizes, strict=True))
         return total / sum(sizes) if sizes else None
+
+    @property
+    def kv_bits(self) -> float | None:
+        """Bits a quantized element of the key-value cache takes on average; None if the cache is in full precision."""
+        ops = [op for op in self.ops if isinstance(op, QuantizeKVCache)]
+        return sum(op.bits * op.elements for op in ops) / sum(op.elements for op in ops) if ops else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a record must say about the operations."""
+        return sorted({op.cache.note for op in self.ops if isinstance(op, QuantizeKVCache)})
 
 
 def _weight_spec(name: str, weight: QuantizedWeight, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from quantbench.component import component
 from quantbench.formats.base import ActivationFormat, Format
+from quantbench.formats.kv import KVCache
 from quantbench.pipeline.policy import Policy
 from quantbench.rounding.base import BlockRounding, Rounding
 from quantbench.transforms.base import Clip, ScaleTransform
@@ -19,6 +20,7 @@ class Recipe:
 
     weight      format of the weights; null leaves them in full precision
     activation  format of the inputs of quantized layers, applied when the model runs; null: full precision
+    kv_cache    how the key-value cache of all blocks is stored, applied causally when it runs; null: full precision
     transforms  function-preserving rewrites before rounding, in order
     clip        range search before rounding; null: none
     rounding    how weights are put on their grid
@@ -28,6 +30,7 @@ class Recipe:
 
     weight: Format | None
     activation: ActivationFormat | None = None
+    kv_cache: KVCache | None = None
     transforms: dict[str, ScaleTransform] = Field(default_factory=dict)
     clip: Clip | None = None
     rounding: Rounding | BlockRounding | None
@@ -79,12 +82,12 @@ class Recipe:
 
     def _parts(self) -> list[object]:
         parts = [self.weight, self.activation, *self.transforms.values(), self.clip, self.rounding, self.policy]
-        return [part for part in parts if part is not None]
+        return [part for part in (*parts, self.kv_cache) if part is not None]
 
     @property
     def full_precision(self) -> bool:
         """Whether nothing is quantized or rewritten."""
-        return self.weight is None and self.activation is None and not self.transforms
+        return self.weight is None and self.activation is None and self.kv_cache is None and not self.transforms
 
 
 def full_precision() -> Recipe:

@@ -21,6 +21,7 @@ from quantbench.models.structure import (
     refuse_expert_weights,
 )
 from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.attention import cache_operations
 from quantbench.pipeline.block import BlockStep, Rounder
 from quantbench.pipeline.capture import Captured, capture, replaced_forwards
 from quantbench.pipeline.collect import StatsAccumulator
@@ -62,6 +63,9 @@ class _Walk:
         self.slots = [list(block_slots(f"{self.prefix}.{i}", block)) for i, block in enumerate(self.blocks)]
         plan = recipe.policy.plan([[slot.name for slot in slots] for slots in self.slots], recipe.weight)
         self.rounder = Rounder(recipe, plan, self.artifact)
+        cache = recipe.kv_cache
+        found = [] if cache is None else cache_operations(cache, self.model, self.prefix, self.blocks)
+        self.cache_ops = found or [[] for _ in self.blocks]
 
     @torch.no_grad()
     def run(self, tokens: Tensor | None) -> Quantized:
@@ -72,9 +76,11 @@ class _Walk:
             block.to(self.device)
             if captured is None:
                 self._round_data_free(self.slots[index])
+                self.artifact.ops.extend(self.cache_ops[index])
             else:
                 hidden = [states.to(self.device) for states in captured.hidden]
                 step = BlockStep(name, block, hidden, captured.calls[index], self.recipe, self.rounder)
+                step.ops.extend(self.cache_ops[index])
                 captured.hidden[:] = step.run()
                 self.artifact.ops.extend(step.ops)
             self._note_changes(name, block)

@@ -157,6 +157,7 @@ def _subject_columns(subject: Subject) -> dict[str, Any]:
         calibration = record.calibration or {}
         row["settings"] = settings(record.config.get("quantizer", {})) or None
         row["effective_bits"] = record.effective_bits
+        row["kv_bits"] = record.kv_bits
         row["calib_tokens"] = calibration.get("n_tokens")
         row["fallbacks"] = " ".join(f"{name}={count}" for name, count in sorted(record.fallbacks.items())) or None
     return row

@@ -122,6 +122,7 @@ class RunRecord(Stored):
                     seed and draw
     layers          one record per quantized weight, in the order they were quantized
     effective_bits  bits per weight over the quantized layers, weighted by size, everything stored counted
+    kv_bits         bits per quantized element of the key-value cache, scales and offsets counted
     bits_model      the same over all parameters of the model
     fallbacks       how often something had to give way, summed over layers
     environment     versions, hardware, threads; its key "quantbench" is the version that wrote the record
@@ -142,6 +143,7 @@ class RunRecord(Stored):
     calibration: dict[str, Any] | None = None
     layers: list[LayerRecord] = field(default_factory=list)
     effective_bits: float | None = None
+    kv_bits: float | None = None
     bits_model: float | None = None
     fallbacks: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

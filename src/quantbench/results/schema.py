@@ -64,6 +64,7 @@ RESULT_COLUMNS: dict[str, Column] = {
     "own_difference_low": Column("Float64", "lower end of its 95 % t interval"),
     "own_difference_high": Column("Float64", "upper end of its 95 % t interval"),
     "effective_bits": Column("Float64", "bits per quantized weight, everything stored counted"),
+    "kv_bits": Column("Float64", "bits per quantized element of the key-value cache, everything stored counted"),
     "calib_tokens": Column("Int64", "tokens calibrated on"),
     "fallbacks": Column("string", "what gave way while quantizing, and how often: name=count"),
     "overlap_13gram": Column("Float64", "share of test items that have a 13-gram in common with the calibration text"),

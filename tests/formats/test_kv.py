@@ -1,0 +1,246 @@
+"""The quantized key-value cache against a decoding loop that keeps one, as KIVI's authors' code does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers_math import random
+from quantbench.errors import ConfigError
+from quantbench.formats.kv import KVCache, attention
+from quantbench.transforms.head_rotation import random_signs, randomized_hadamard
+
+LENGTH, WIDTH, SCALE = 11, 6, 0.4
+
+
+def kivi(**options: Any) -> KVCache:
+    given: dict[str, Any] = {"keys": "channel", "bits": 2, "group_size": 3, "residual": 3}
+    return KVCache(**given | options)
+
+
+def per_token(**options: Any) -> KVCache:
+    given: dict[str, Any] = {"keys": "token", "bits": 4, "group_size": "head", "residual": 0}
+    return KVCache(**given | options)
+
+
+def drawn(length: int = LENGTH, width: int = WIDTH) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of two heads, keys and values of the one they share; one key channel is far from zero.
+
+    A group of two values would lose nothing: both are ends of its grid.
+    """
+    keys = random(1, 1, length, width, seed=1)
+    keys[..., 2] += 8
+    return random(1, 2, length, width, seed=0), keys, random(1, 1, length, width, seed=2)
+
+
+def causal(length: int = LENGTH) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def attend(cache: KVCache | None, rotation: Tensor | None = None, tensors: Any = None) -> Tensor:
+    query, key, value = drawn() if tensors is None else tensors
+    return attention(query, key, value, cache, SCALE, allowed=causal(query.shape[2]), rotation=rotation)
+
+
+# The reference: one token after another, quantizing lists of numbers
+
+
+def stored(numbers: list[float], bits: int) -> list[float]:
+    """A group on KIVI's grid, scale and smallest value in float16."""
+    low = float(torch.tensor(min(numbers)).half())
+    scale = float(torch.tensor((max(numbers) - min(numbers)) / (2**bits - 1)).half()) or 2**-24
+    return [low + scale * min(max(round((x - low) / scale), 0), 2**bits - 1) for x in numbers]
+
+
+def stored_row(row: Tensor, bits: int, group: int) -> Tensor:
+    values = [float(x) for x in row]
+    return torch.tensor([y for k in range(0, len(values), group) for y in stored(values[k : k + group], bits)])
+
+
+class Cache:
+    """Keys and values of the tokens decoded so far; `quantized` many of each are the oldest."""
+
+    def __init__(self, cache: KVCache) -> None:
+        self.options = cache
+        self.group = WIDTH if cache.group_size == "head" else cache.group_size
+        self.keys: list[Tensor] = []
+        self.full_keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.full_values: list[Tensor] = []
+
+    def step(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The attention of one query; then whatever has left the residual is quantized."""
+        self.full_keys.append(key)
+        self.full_values.append(value)
+        weights = (SCALE * torch.stack([*self.keys, *self.full_keys]) @ query).softmax(0)
+        output = weights @ torch.stack([*self.values, *self.full_values])
+        self._quantize()
+        return output
+
+    def _quantize(self) -> None:
+        options, value_bits = self.options, self.options.value_bits or self.options.bits
+        if options.keys == "channel" and len(self.full_keys) == options.residual:
+            block = torch.stack(self.full_keys)
+            columns = [stored_row(block[:, channel], options.bits, self.group) for channel in range(WIDTH)]
+            self.keys += list(torch.stack(columns, dim=1))
+            self.full_keys = []
+        if options.keys == "token" and len(self.full_keys) > options.residual:
+            self.keys.append(stored_row(self.full_keys.pop(0), options.bits, self.group))
+        if len(self.full_values) > options.residual:
+            self.values.append(stored_row(self.full_values.pop(0), value_bits, self.group))
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        kivi(),
+        kivi(residual=6),
+        kivi(residual=9),
+        kivi(group_size=5, residual=5, value_bits=3),
+        per_token(),
+        per_token(bits=2, residual=3),
+        per_token(bits=3, group_size=4, residual=1, value_bits=2),
+    ],
+)
+def test_all_queries_at_once_see_what_a_decoding_loop_gives_them(cache: KVCache) -> None:
+    query, key, value = drawn()
+    found = attend(cache)
+    for head in range(2):
+        loop = Cache(cache)
+        steps = [loop.step(query[0, head, t], key[0, 0, t], value[0, 0, t]) for t in range(LENGTH)]
+        torch.testing.assert_close(found[0, head], torch.stack(steps), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, attend(None), atol=1e-3)
+
+
+@pytest.mark.parametrize("cache", [kivi(residual=12), per_token(bits=2, residual=11)])
+def test_a_residual_as_long_as_the_sequence_is_full_precision_bit_for_bit(cache: KVCache) -> None:
+    assert torch.equal(attend(cache), attend(None))
+    assert torch.equal(attend(cache, randomized_hadamard(random_signs(WIDTH, "x"))), attend(None))
+
+
+def test_what_comes_later_changes_nothing_before() -> None:
+    query, key, value = drawn()
+    for cache in (kivi(), per_token()):
+        before = attend(cache)
+        for tensor in (query, key, value):
+            tensor[..., 8:, :] = random(*tensor[..., 8:, :].shape, seed=9) * 5
+        after = attend(cache, tensors=(query, key, value))
+        assert torch.equal(before[..., :8, :], after[..., :8, :])
+        assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("make", [kivi, per_token])
+def test_error_falls_with_bits(make: Any) -> None:
+    errors = [float((attend(make(bits=bits)) - attend(None)).norm()) for bits in (8, 4, 3, 2)]
+    assert errors == sorted(errors)
+    assert errors[0] < 0.05 * errors[-1]
+
+
+def test_kivi_keeps_a_key_channel_that_is_far_from_zero_and_per_token_does_not() -> None:
+    key = drawn()[1]
+    error = {cache.keys: float((cache.stored_keys(key) - key).norm()) for cache in (kivi(), per_token(bits=2))}
+    assert error["channel"] < 0.5 * error["token"]
+
+
+def test_a_grid_holds_its_ends_and_evenly_spaced_values_exactly() -> None:
+    cache = per_token(bits=2, group_size=4)
+    exact = torch.tensor([[5.0, 6.0, 7.0, 8.0, -3.0, -1.0, 0.0, 3.0]])
+    assert cache.stored_values(exact).tolist() == [[5, 6, 7, 8, -3, -1, 1, 3]]
+    assert cache.stored_values(torch.full((1, 4), 0.25)).tolist() == [[0.25] * 4]
+
+
+def test_a_symmetric_grid_is_that_of_its_convention() -> None:
+    narrow = per_token(bits=3, symmetric=True, scale_convention="narrow_range")
+    assert narrow.stored_keys(torch.tensor([3.0, -2.4, 1.1])).tolist() == [3, -2, 1]
+
+
+def test_a_short_last_group_has_a_scale_of_its_own() -> None:
+    x = random(3, 10, seed=4)
+    whole = per_token(group_size=4).stored_values(x)
+    assert torch.equal(whole[:, 8:], per_token(group_size=2).stored_values(x[:, 8:]))
+    assert torch.equal(whole[:, :8], per_token(group_size=4).stored_values(x[:, :8]))
+
+
+def test_values_keep_their_dtype() -> None:
+    assert per_token().stored_keys(random(2, 8, seed=0).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("cache", "bits"),
+    [
+        (kivi(group_size=32, residual=128), 2 + 32 / 32),
+        (per_token(), 4 + 32 / 64),
+        (per_token(symmetric=True, scale_convention="full_range"), 4 + 16 / 64),
+        (per_token(group_size=48), 4 + 2 * 32 / 64),
+        (kivi(group_size=64, residual=64, bits=4, value_bits=2), (4 + 2) / 2 + 32 / 64),
+        (per_token(scale_dtype="float32", bits=8), 8 + 64 / 64),
+    ],
+)
+def test_effective_bits_count_scales_and_offsets(cache: KVCache, bits: float) -> None:
+    assert cache.bits_per_element(64, 64) == bits
+
+
+def test_effective_bits_weigh_keys_and_values_by_their_width() -> None:
+    assert per_token(bits=2, value_bits=8).bits_per_element(96, 32) == (96 * 2 + 32 + 32 * 8 + 32) / 128
+
+
+@pytest.mark.parametrize("width", [1, 2, 6, 8, 15, 64, 80, 96])
+def test_a_rotation_of_any_width_is_orthogonal(width: int) -> None:
+    rotation = randomized_hadamard(random_signs(width, "seed")).double()
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(width).double(), rtol=0, atol=1e-6)
+    if width & (width - 1) == 0:
+        torch.testing.assert_close(rotation.abs(), torch.full_like(rotation, width**-0.5), rtol=0, atol=1e-6)
+
+
+def test_a_seed_gives_the_same_signs_and_another_seed_others() -> None:
+    assert torch.equal(random_signs(64, "0 a"), random_signs(64, "0 a"))
+    assert not torch.equal(random_signs(64, "0 a"), random_signs(64, "1 a"))
+
+
+def test_a_rotation_leaves_the_function_as_it_is_and_spreads_an_outlier_channel() -> None:
+    query, key, value = drawn(width=64)
+    query /= 8
+    key[..., 7] *= 20
+    rotation = randomized_hadamard(random_signs(64, "0"))
+    plain = attend(None, tensors=(query, key, value))
+    turned = attend(None, tensors=(query @ rotation, key @ rotation, value))
+    torch.testing.assert_close(turned, plain, rtol=1e-4, atol=1e-5)
+    error = {}
+    for name, turn in (("plain", None), ("rotated", rotation)):
+        error[name] = float((attend(per_token(bits=4, value_bits=8), turn, (query, key, value)) - plain).norm())
+    assert error["rotated"] < error["plain"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_what_cannot_be_stored_is_refused(bad: float) -> None:
+    key = drawn()[1]
+    key[0, 0, 3, 1] = bad
+    for cache in (kivi(), per_token(), per_token(symmetric=True, scale_convention="narrow_range")):
+        with pytest.raises(ValueError, match=r"NaN, infinity, or a range that overflows scale_dtype='float16'"):
+            cache.stored_keys(key)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"residual": 5}, r"residual=5 must be a multiple of group_size=3, and not 0"),
+        ({"residual": 0}, r"residual=0 must be a multiple"),
+        ({"group_size": "head"}, r"keys='channel' has groups of tokens"),
+        ({"symmetric": True}, r"symmetric=true needs scale_convention"),
+    ],
+)
+def test_contradictory_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kivi(**options)
+
+
+def test_the_note_says_what_was_done() -> None:
+    usual = kivi(residual=128, group_size=32)
+    assert usual.note == "kv cache: KIVI 2 bit, groups of 32, residual 128, applied causally"
+    rotated = per_token(value_bits=2, rotate=True).note
+    assert rotated == (
+        "kv cache: per token 4 bit keys, 2 bit values, groups of head, keys rotated, residual 0, applied causally"
+    )

@@ -1,0 +1,313 @@
+"""The quantized key-value cache on small random models: which are supported, and what an installed cache does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    PreTrainedModel,
+)
+
+from quantbench.errors import ModelError
+from quantbench.formats.kv import KVCache, attention
+from quantbench.models.structure import find_blocks
+from quantbench.pipeline import attention as attention_module
+from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.attention import QuantizeKVCache, cache_operations, find_attention
+from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.walker import quantize_model
+from quantbench.results import tensors as stored_tensors
+from recipes import make_recipe
+from tiny import FAMILIES, VOCABULARY, _settled, tiny_gemma2, tiny_handle, tiny_llama
+
+CPU = torch.device("cpu")
+KIVI = ("quantizer.kv_cache.group_size=4", "quantizer.kv_cache.residual=8")
+
+
+def random_model(config: type, model: type, **options: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    made = model(config(**shape, bos_token_id=0, eos_token_id=1, pad_token_id=1, **options))
+    settled: PreTrainedModel = _settled(made)
+    return settled
+
+
+def tiny_mistral() -> PreTrainedModel:
+    return random_model(
+        MistralConfig, MistralForCausalLM, intermediate_size=48, num_key_value_heads=2, sliding_window=6
+    )
+
+
+def tiny_phi() -> PreTrainedModel:
+    return random_model(PhiConfig, PhiForCausalLM, intermediate_size=48)
+
+
+def tiny_mixtral() -> PreTrainedModel:
+    return random_model(
+        MixtralConfig, MixtralForCausalLM, intermediate_size=48, num_key_value_heads=2, num_local_experts=2
+    )
+
+
+def tiny_gpt_oss() -> PreTrainedModel:
+    return random_model(
+        GptOssConfig,
+        GptOssForCausalLM,
+        intermediate_size=48,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    )
+
+
+SUPPORTED: dict[str, Callable[[], PreTrainedModel]] = {
+    **FAMILIES,
+    "mistral": tiny_mistral,
+    "phi": tiny_phi,
+}
+
+
+def tokens(n: int = 2, length: int = 24) -> Tensor:
+    return torch.randint(2, VOCABULARY, (n, length), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel, ids: Tensor | None = None) -> Tensor:
+    result: Tensor = model(input_ids=tokens() if ids is None else ids, use_cache=False).logits
+    return result
+
+
+def installed(model: PreTrainedModel, recipe: Recipe) -> Artifact:
+    handle = tiny_handle(model)
+    data = None if recipe.data_free else tokens(4)
+    artifact = quantize_model(handle, recipe, data, CPU, lambda _done, _total: None).artifact
+    artifact.install(handle)
+    return artifact
+
+
+def cache_of(model: PreTrainedModel, **options: Any) -> list[QuantizeKVCache]:
+    given: dict[str, Any] = {"keys": "token", "bits": 8, "group_size": "head", "residual": 0}
+    cache = KVCache(**given | options)
+    return [op for ops in cache_operations(cache, model, *find_blocks(model)) for op in ops]
+
+
+def install_all(model: PreTrainedModel, ops: list[QuantizeKVCache]) -> list[Any]:
+    modules = dict(model.named_modules())
+    return [op.install(modules[op.module]) for op in ops]
+
+
+@pytest.mark.parametrize("family", SUPPORTED)
+def test_a_residual_as_long_as_the_sequence_is_the_model_bit_for_bit(family: str) -> None:
+    model = SUPPORTED[family]()
+    before = logits(model)
+    recipe = make_recipe("kivi2", "quantizer.kv_cache.group_size=4", "quantizer.kv_cache.residual=24")
+    artifact = installed(model, recipe)
+    assert torch.equal(logits(model), before)
+    assert len(artifact.ops) == 2
+    longer = tokens(1, 25)
+    quantized = logits(model, longer)
+    for block in find_blocks(model)[1]:
+        for module in block.modules():
+            module._forward_pre_hooks.clear()
+    full = logits(model, longer)
+    torch.testing.assert_close(quantized[:, :24], full[:, :24], rtol=1e-3, atol=1e-4)  # attention in float32 is ours
+    assert not torch.allclose(quantized[:, 24], full[:, 24], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", SUPPORTED)
+@pytest.mark.parametrize("name", ["kv4", "kivi4"])
+def test_error_falls_with_bits(family: str, name: str) -> None:
+    errors = []
+    for bits in (8, 4, 2):
+        model = SUPPORTED[family]()
+        before = logits(model)
+        overrides = KIVI if name == "kivi4" else ()
+        installed(model, make_recipe(name, f"quantizer.kv_cache.bits={bits}", *overrides))
+        errors.append(float((logits(model) - before).norm() / before.norm()))
+    assert errors == sorted(errors)
+    assert 0 < errors[0] < 0.1
+
+
+@pytest.mark.parametrize("family", SUPPORTED)
+def test_a_later_token_never_changes_earlier_logits(family: str) -> None:
+    model = SUPPORTED[family]()
+    installed(model, make_recipe("kivi2", *KIVI, "quantizer.kv_cache.rotate=true"))
+    changed = tokens()
+    changed[:, 17:] = 5
+    before, after = logits(model), logits(model, changed)
+    torch.testing.assert_close(before[:, :17], after[:, :17], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(before[:, 17:], after[:, 17:], atol=1e-2)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_the_models_implementation_does_not_matter_and_is_left_alone(implementation: str) -> None:
+    model = tiny_mistral()
+    model.set_attn_implementation(implementation)
+    ops = cache_of(model, bits=3)
+    hooks = install_all(model, ops)
+    found = logits(model)
+    expected = tiny_mistral()
+    install_all(expected, ops)
+    torch.testing.assert_close(found, logits(expected), rtol=1e-4, atol=1e-4)
+    for hook in hooks:
+        hook.remove()
+    untouched = tiny_mistral()
+    untouched.set_attn_implementation(implementation)
+    assert torch.equal(logits(model), logits(untouched))
+    configs: list[Any] = [module.config for module in model.modules() if hasattr(module, "config")]
+    assert {id(config) for config in configs} == {id(model.config)}
+    assert model.config._attn_implementation == implementation
+
+
+def test_soft_capped_scores_are_capped() -> None:
+    model = tiny_gemma2()
+    for block in model.model.layers:
+        block.self_attn.attn_logit_softcapping = 0.3
+    before = logits(model)
+    install_all(model, cache_of(model, residual=1, bits=8))
+    torch.testing.assert_close(logits(model), before, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "options"),
+    [(BloomConfig, BloomForCausalLM, {}), (FalconConfig, FalconForCausalLM, {})],
+)
+def test_a_model_that_does_not_use_the_interface_is_refused(config: type, model: type, options: Any) -> None:
+    handle = tiny_handle(random_model(config, model, **options))
+    with pytest.raises(ModelError, match=r"kv_cache: transformer\.h\.0 .* does not compute attention through"):
+        quantize_model(handle, make_recipe("kv4"), None, CPU, lambda _done, _total: None)
+
+
+def test_an_argument_that_is_not_known_is_refused_by_name() -> None:
+    with pytest.raises(ModelError, match=r"called with s_aux, which quantbench's does not know"):
+        cache_of(tiny_gpt_oss())
+
+
+def test_arguments_without_effect_are_not() -> None:
+    assert len(cache_of(tiny_mixtral())) == 2
+
+
+def test_attention_of_another_kind_is_noticed() -> None:
+    model = tiny_llama()
+    block = model.model.layers[1].self_attn
+    block.scaling = torch.nn.Parameter(torch.tensor(block.scaling), requires_grad=False)
+    original = type(block).forward
+
+    def doubled(*args: Any, **kwargs: Any) -> Any:
+        output, weights = original(block, *args, **kwargs)
+        return output * (2 if "_quantbench_attend" not in block.__dict__ else 1), weights
+
+    block.forward = doubled
+    with pytest.raises(ModelError, match=r"model\.layers\.1: attention as kv_cache computes it changed"):
+        find_attention(model, *find_blocks(model))
+
+
+def test_a_cache_in_use_is_refused() -> None:
+    model = tiny_llama()
+    install_all(model, cache_of(model))
+    with torch.no_grad():
+        past = model(input_ids=tokens(1)).past_key_values
+        with pytest.raises(ModelError, match=r"attention of 2 queries to 26 keys; whole sequences are wanted"):
+            model(input_ids=tokens(1, 2), past_key_values=past)
+
+
+def test_after_an_error_the_configuration_is_the_models_own() -> None:
+    model = tiny_llama()
+    install_all(model, cache_of(model))
+    module: Any = model.model.layers[1].self_attn
+    module.k_proj.weight.data[0] = float("nan")
+    with pytest.raises(ModelError, match=r"model\.layers\.1\.self_attn: NaN, infinity, or a range"):
+        logits(model)
+    assert module.config is model.config
+    assert "_quantbench_attend" not in module.__dict__
+
+
+def test_biases_on_scores_and_masks_of_heads() -> None:
+    draw = torch.Generator().manual_seed(3)
+    query, key, value = (torch.randn(2, 3, 9, 4, generator=draw) for _ in range(3))
+    bias = torch.randn(2, 3, 9, 9, generator=draw)
+    allowed = torch.rand(2, 3, 9, 9, generator=draw) < 0.5
+    allowed |= torch.eye(9, dtype=torch.bool)
+    found = attention(query, key, value, None, 0.5, allowed, bias)
+    added = bias.masked_fill(~allowed, -torch.inf)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=added, scale=0.5)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_next_block_is_calibrated_on_what_the_quantized_cache_gives() -> None:
+    small = "quantizer.weight.group_size=16"
+    plain = installed(tiny_llama(), make_recipe("gptq", small)).weights
+    cached = installed(tiny_llama(), make_recipe("gptq", small, "+kv_cache@quantizer.kv_cache=kv4_token")).weights
+    same = {name: torch.equal(plain[name].codes, cached[name].codes) for name in plain}
+    assert all(equal for name, equal in same.items() if ".0." in name)
+    assert not any(equal for name, equal in same.items() if ".1." in name)
+
+
+def test_a_cache_alone_is_a_data_free_recipe_that_is_stored_and_named(tmp_path: Path) -> None:
+    recipe = make_recipe("kv4_rotated")
+    assert recipe.data_free
+    assert not recipe.full_precision
+    model = tiny_llama()
+    artifact = installed(model, recipe)
+    before = logits(model)
+    found, spec = artifact.to_tensors()
+    stored_tensors.save(tmp_path / "weights.safetensors", found)
+    reloaded = Artifact.from_tensors(stored_tensors.load(tmp_path / "weights.safetensors"), spec)
+    handle = tiny_handle(tiny_llama())
+    reloaded.install(handle)
+    assert torch.equal(logits(handle.model), before)
+    assert artifact.effective_bits is None
+    assert artifact.kv_bits == reloaded.kv_bits == 4 + 32 / 8
+    assert artifact.notes == [
+        "kv cache: per token 4 bit, groups of head, keys rotated, residual 0, applied causally",
+    ]
+
+
+def test_an_artifact_without_tensors_is_stored(tmp_path: Path) -> None:
+    found, spec = installed(tiny_llama(), make_recipe("kivi2", *KIVI)).to_tensors()
+    assert found == {}
+    stored_tensors.save(tmp_path / "weights.safetensors", found)
+    assert len(Artifact.from_tensors(stored_tensors.load(tmp_path / "weights.safetensors"), spec).ops) == 2
+
+
+def test_the_rotation_seed_changes_the_result_and_layers_differ() -> None:
+    signs = []
+    for seed in (0, 1):
+        ops = cache_of(tiny_llama(), rotate=True, rotation_seed=seed)
+        signs += [op.signs.tolist() for op in ops if op.signs is not None]
+    assert len({tuple(s) for s in signs}) == 4
+
+
+@pytest.mark.parametrize("mask_heads", [1, 6])
+def test_heads_taken_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch, mask_heads: int) -> None:
+    draw = torch.Generator().manual_seed(3)
+    query = torch.randn(2, 6, 9, 4, generator=draw)
+    key, value = torch.randn(2, 3, 9, 4, generator=draw), torch.randn(2, 3, 9, 5, generator=draw)
+    mask = torch.randn(2, mask_heads, 9, 9, generator=draw) - 1e9 * torch.ones(9, 9).triu(1)
+    cache = KVCache(keys="token", bits=3, group_size="head", residual=2)
+    whole = attention_module._attend(query, key, value, mask, {}, cache, None)
+    monkeypatch.setattr(attention_module, "_SCORES", 2 * 2 * 9 * 9 * 2)
+    parts = attention_module._attend(query, key, value, mask, {}, cache, None)
+    torch.testing.assert_close(parts, whole)
+    heads = [
+        attention(query[:, [h]], key[:, [h // 2]], value[:, [h // 2]], cache, 0.5, bias=mask[:, [h % mask_heads]])
+        for h in range(6)
+    ]
+    torch.testing.assert_close(whole, torch.cat(heads, 1).transpose(1, 2))
