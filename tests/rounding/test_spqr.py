@@ -14,10 +14,13 @@ from quantbench.formats.corrections import Outliers
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.second_level import SecondLevel
+from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.stats import LinearStats
+from quantbench.pipeline.walker import Quantized
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.hessian import output_error
 from quantbench.rounding.spqr import Spqr, saved_errors
+from quantbench.run import _notes
 from recipes import make_recipe
 
 
@@ -112,6 +115,11 @@ def test_the_share_of_outliers_falls_with_the_threshold_and_its_bits_are_counted
     assert 0 < shares[3] < 0.05 < shares[0]
     expected = 3 + 6 / 16 + 64 / 256 + 32 * shares[3] + 32 / 64 + 32 / 32  # the last two: counts by row, group index
     assert results[3].bits_per_weight() == pytest.approx(expected)
+    artifact = Artifact(weights={"a": results[3], "b": results[5]})
+    assert artifact.outlier_share == pytest.approx((shares[3] + shares[5]) / 2)
+    (note,) = _notes(Quantized(artifact))
+    assert note == f"{artifact.outlier_share:.2%} of the quantized weights are kept in 16 bits as outliers"
+    assert _notes(Quantized(Artifact())) == []
     losses = [output_error(result.dequantize() - weight, stats.require("hessian")) for result in results]
     assert losses == sorted(losses)
 
