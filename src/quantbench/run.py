@@ -77,7 +77,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         kv_bits=quantized.artifact.kv_bits,
         bits_model=_bits_of_model(handle, quantized.artifact),
         fallbacks=_sum_fallbacks(quantized),
-        notes=sorted({note for layer in quantized.layers for note in layer.notes} | {*quantized.artifact.notes}),
+        notes=_notes(quantized),
         environment=environment(device, cell.settings.threads),
         created=_now(),
     )
@@ -155,6 +155,11 @@ def _bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
         bits += parameter.numel() * (8 * parameter.element_size() if weight is None else weight.bits_per_weight())
         count += parameter.numel()
     return bits / count
+
+
+def _notes(quantized: Quantized) -> list[str]:
+    layers = {note for layer in quantized.layers for note in layer.notes}
+    return [*sorted(layers), *quantized.artifact.notes]
 
 
 def _sum_fallbacks(quantized: Quantized) -> dict[str, int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from quantbench.config.build import build
 from quantbench.errors import StoreError
 from quantbench.formats.base import Format, QuantizedWeight
-from quantbench.formats.corrections import Correction
+from quantbench.formats.corrections import Correction, Outliers
 from quantbench.formats.stored import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.structure import WeightSlot
@@ -99,8 +99,17 @@ class Artifact:
 
     @property
     def notes(self) -> list[str]:
-        """What a record must say about the operations."""
-        return sorted({op.cache.note for op in self.ops if isinstance(op, QuantizeKVCache)})
+        """What a record must say beside the bits."""
+        found = sorted({op.cache.note for op in self.ops if isinstance(op, QuantizeKVCache)})
+        if share := self.outlier_share:
+            found.append(f"{share:.2%} of the quantized weights are kept in 16 bits as outliers")
+        return found
+
+    @property
+    def outlier_share(self) -> float:
+        """How many of the elements of quantized weights are kept by themselves."""
+        kept = sum(len(c.values) for w in self.weights.values() for c in w.corrections if isinstance(c, Outliers))
+        return kept / max(1, sum(w.numel() for w in self.weights.values()))
 
 
 def _weight_spec(name: str, weight: QuantizedWeight, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""EasyQuant: the few largest weights are kept in 16 bits, and the scale of the others is optimised without data.
+
+Paper      Tang, Sun, Wu, Liu, Zhu, Kang: "EasyQuant: An Efficient Data-free Quantization Algorithm for LLMs", EMNLP
+           2023 (arXiv 2403.02775). It prints var(W) in the outlier rule; the standard deviation is meant.
+Objective  min over s of f(s) = sum (s l(w/s) - w)^2, for each group of each row, l being the nearest level
+
+Symbols    W [out, in]  the weight                 s [out, 1]  the scale of a group, s0 that of its range
+           M [out, in]  which weights are outliers r [out, 1]  s / s0, what is optimised
+           l [out, g]   levels of a group          q = s l     its values on the grid
+
+Steps
+ 1. M = |W - mean(W)| > n std(W) over the whole weight. Outliers keep their values in float16.
+ 2. W without outliers, 0 in their places; s0 is fitted to it.
+ 3. Adam on r, from 1, with the gradient df/ds = 2 sum (q - w) l: where no level changes it is exact.
+    f and its gradient are taken at the scale as it is stored. Remember the scale with the smallest f in each group.
+ 4. The codes for the scale remembered: f is nowhere larger than at the start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from quantbench.component import Part, component
+from quantbench.formats.base import Format, GridParams
+from quantbench.formats.corrections import Outliers
+from quantbench.formats.int import IntFormat
+from quantbench.formats.quantize import with_params
+from quantbench.pipeline.stats import LinearStats
+from quantbench.rounding.base import Rounded
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's usual constants
+
+
+@component
+class EasyQuant(Part):
+    """EasyQuant rounding. It reads no data.
+
+    sigma          n, in standard deviations; null: no outliers
+    learning_rate  of Adam, relative to the scale of the range
+    steps          of Adam; 0 optimises nothing
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 3.0
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    steps: Annotated[int, Field(ge=0)] = 100
+
+    def refusal(self, recipe: Any) -> str | None:
+        """It needs scales that are stored one by one, and no zero points."""
+        return _unfit(recipe.weight)
+
+    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:  # noqa: ARG002 - contract
+        """Round weight float32 [out, in]; stats are not read and may be None."""
+        if (reason := _unfit(format)) is not None:
+            raise ValueError(reason)
+        assert isinstance(format, IntFormat)
+        M = torch.zeros_like(weight, dtype=torch.bool)
+        if self.sigma is not None:
+            M = (weight - weight.mean()).abs() > self.sigma * weight.std(correction=0)  # step 1
+        W = weight.masked_fill(M, 0)  # step 2
+        groups = torch.split(W, format.columns_per_group(W.shape[1]), dim=1)
+        fitted = format.params(W).split()
+        best = [self._optimised(w.contiguous(), params, format) for w, params in zip(groups, fitted, strict=True)]
+        rounded = with_params(W, GridParams.join(best), format)
+        if bool(M.any()):
+            rounded = dataclasses.replace(rounded, corrections=(Outliers.of(weight, M),))
+        return Rounded(rounded)
+
+    def _optimised(self, W: Tensor, params: GridParams, format: IntFormat) -> GridParams:
+        """Step 3 for one group: its parameters with the best scale."""
+        s0 = best = params.scale
+        least = torch.full_like(s0, torch.inf)
+        r, first, second = torch.ones_like(s0), torch.zeros_like(s0), torch.zeros_like(s0)
+        for step in range(1, self.steps + 2):
+            tried = format.stored(GridParams(s0 * r))
+            f, slope = squared_error(W, tried, format)
+            better = f < least
+            least, best = torch.where(better, f, least), torch.where(better, tried.scale, best)
+            slope = slope / s0  # df/dr for weights in units of s0: the scale of the weights does not matter
+            first = _BETA1 * first + (1 - _BETA1) * slope
+            second = _BETA2 * second + (1 - _BETA2) * slope.square()
+            size = (second / (1 - _BETA2**step)).sqrt() + _EPSILON
+            r = (r - self.learning_rate * first / (1 - _BETA1**step) / size).clamp(min=self.learning_rate)
+        return GridParams(best)
+
+
+def squared_error(W: Tensor, params: GridParams, format: IntFormat) -> tuple[Tensor, Tensor]:
+    """f(s) and df/ds [out, 1] of a group W [out, g]."""
+    q = format.decode(format.encode(W, params), params)
+    error = q - W
+    return error.square().sum(1, keepdim=True), 2 * (error * q).sum(1, keepdim=True) / params.scale
+
+
+def _unfit(format: Format | None) -> str | None:
+    if not isinstance(format, IntFormat) or not format.symmetric:
+        return "EasyQuant optimises scales around zero: it needs an IntFormat with symmetric=true"
+    if format.group_size == "tensor" or format.second_level is not None:
+        return "EasyQuant gives every row and group a scale of its own: not with group_size=tensor or a second_level"
+    return None

@@ -1,0 +1,105 @@
+"""HQQ: the zero point of each group is moved so that most weights are hit well and a few large errors count little.
+
+Paper      Badri, Shaji: "Half-Quadratic Quantization of Large Machine Learning Models", 2023 (mobiusml.github.io,
+           hqq_blog); the solver is that of its authors' code
+Objective  min over z of sum |w - s (c - z)|^p over the weights w of a group, by half-quadratic splitting: a variable E
+           takes up the errors, and its distance from W - s (C - z) costs beta
+
+Symbols    W [out, g]  a group of columns    s, z [out, 1]  its scale, which is kept, and its zero point, a real number
+           C [out, g]  codes                 E [out, g]     errors that are given way to
+
+Steps      For each group, z being at first the zero point of the range:
+ 1. C = the nearest codes for z. Remember z in each row where sum |W - s (C - z)|^p is the smallest so far.
+ 2. E = shrink((W - s (C - z)) / u) u, with shrink(x) = sign(x) max(0, |x| - |x|^(p-1) / beta) and the unit u.
+ 3. z = mean over the columns of C - (W - E) / s, as it is stored; beta <- kappa beta; back to 1.
+ 4. The codes for the z remembered: in no row is the objective larger than at the start.
+
+The unit   The authors' code has u = 1. Then E is 0 wherever |x|^(2-p) < 1 / beta, with their options for all errors
+           below .17, hence for all errors of usual weights: what is left is to make each group's mean error 0. With
+           u = s (`unit: step`), errors above .17 steps of the grid are given way to, whatever the scale of the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from quantbench.component import Part, component
+from quantbench.formats.base import Format, GridParams
+from quantbench.formats.int import IntFormat
+from quantbench.formats.quantize import with_params
+from quantbench.pipeline.stats import LinearStats
+from quantbench.rounding.base import Rounded
+
+
+@component
+class Hqq(Part):
+    """HQQ rounding. It reads no data.
+
+    p           the norm: 1 is the sum of absolute errors, a smaller one counts large errors less
+    beta        of the first iteration
+    kappa       by which beta grows in each iteration
+    iterations  at most; they end when one improves no row
+    unit        of the errors that beta is compared with: weight (the authors') or step of the grid
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    p: Annotated[float, Field(gt=0, le=1)] = 0.7
+    beta: Annotated[float, Field(gt=0)] = 10.0
+    kappa: Annotated[float, Field(ge=1)] = 1.01
+    iterations: Annotated[int, Field(ge=1)] = 20
+    unit: Literal["weight", "step"] = "weight"
+
+    def refusal(self, recipe: Any) -> str | None:
+        """It needs zero points that are real numbers, each stored by itself."""
+        return _unfit(recipe.weight)
+
+    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:  # noqa: ARG002 - contract
+        """Round weight float32 [out, in]; stats are not read and may be None."""
+        if (reason := _unfit(format)) is not None:
+            raise ValueError(reason)
+        assert isinstance(format, IntFormat)
+        groups = torch.split(weight, format.columns_per_group(weight.shape[1]), dim=1)
+        fitted = format.params(weight).split()
+        best = [self._solve(W.contiguous(), params, format) for W, params in zip(groups, fitted, strict=True)]
+        return Rounded(with_params(weight, GridParams.join(best), format))
+
+    def _solve(self, W: Tensor, params: GridParams, format: IntFormat) -> GridParams:
+        """Steps 1 to 3 for one group: its parameters with the best zero points."""
+        assert params.zero is not None
+        s, best_z, beta = params.scale, params.zero, self.beta
+        u = s if self.unit == "step" else 1.0
+        least = torch.full_like(s, torch.inf)
+        for _ in range(self.iterations + 1):
+            assert params.zero is not None
+            C = format.encode(W, params).float()
+            error = W - s * (C - params.zero)
+            objective = error.abs().pow_(self.p).sum(1, keepdim=True)  # step 1
+            better = objective < least
+            if not bool(better.any()):
+                break
+            least, best_z = torch.where(better, objective, least), torch.where(better, params.zero, best_z)
+            E = shrink(error / u, self.p, beta) * u  # step 2
+            z = (C - (W - E) / s).mean(1, keepdim=True)
+            params = format.stored(dataclasses.replace(params, zero=z))  # step 3
+            beta *= self.kappa
+        return dataclasses.replace(params, zero=best_z)
+
+
+def shrink(x: Tensor, p: float, beta: float) -> Tensor:
+    """An approximate minimiser over e of |e|^p + beta/2 (e - x)^2: exact (soft thresholding) for p = 1."""
+    size = x.abs()
+    return x.sign() * (size - size.pow(p - 1) / beta).clamp_(min=0)
+
+
+def _unfit(format: Format | None) -> str | None:
+    if not isinstance(format, IntFormat) or format.zero_rounding or format.symmetric:
+        return "HQQ moves zero points as real numbers: it needs an IntFormat with zero_rounding=false, symmetric=false"
+    if format.group_size == "tensor" or format.second_level is not None:
+        return "HQQ gives every row and group a zero point of its own: not with group_size=tensor or a second_level"
+    return None
