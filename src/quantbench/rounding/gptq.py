@@ -64,35 +64,23 @@ class Gptq(Part):
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if the Hessian is missing or not finite."""
-        width = weight.shape[1]
-        W, H, dead = without_dead_inputs(weight, finite_hessian(stats))  # step 1
-        order = torch.arange(width, device=W.device)
-        if self.act_order:
-            order = H.diagonal().argsort(descending=True, stable=True)  # step 2
-        factor = inverse_cholesky(H[order][:, order], self.damping)  # step 3
-        if factor is None:
+        problem = Columns.of(weight, stats, self.act_order, self.damping)
+        if problem is None:
             return Rounded(quantize(weight, format), {"nearest": 1})
+        width = weight.shape[1]
         g = min(format.columns_per_group(width), width)
         dynamic = not self.static_groups and g < width
-        group_of = torch.arange(width, device=W.device) // g if dynamic else order // g
-        grid = _Groups(format, g, group_of.tolist(), [] if dynamic else format.params(W).split())
-        codes = _round_columns(W[:, order].t().contiguous(), factor.upper, grid, self.block_size)
-        columns = order.argsort()
-        rounded = QuantizedWeight(
-            codes=codes[columns].t().contiguous(),
-            params=GridParams.join(grid.params),
-            format=format,
-            group_index=group_of[columns].int() if dynamic and self.act_order else None,
-        )
-        counts = {"damping_raised": factor.raised, "dead_inputs": dead}
-        return Rounded(rounded, {name: count for name, count in counts.items() if count})
+        of = [i // g for i in (range(width) if dynamic else problem.order.tolist())]
+        groups = Groups(format, g, of, [] if dynamic else format.params(problem.original()).split())
+        return problem.round(groups, self.block_size, permuted=dynamic and self.act_order)
 
 
 @dataclass(frozen=True)
-class _Groups:
-    """The groups' parameters [out, 1] each: complete from the start if static, else appended as groups begin.
+class Groups:
+    """What each column is rounded to. A method that fits or rounds in another way overrides a step.
 
-    of: the group of each column, in the order of rounding.
+    of      the group of each column, in the order of rounding
+    params  the groups' parameters [out, 1] each: complete from the start if static, else appended as groups begin
     """
 
     format: Format
@@ -100,12 +88,56 @@ class _Groups:
     of: list[int]
     params: list[GridParams]
 
+    def fit(self, W: Tensor, start: int) -> GridParams:  # noqa: ARG002 - for methods that weight columns
+        """Step 4a: the parameters of the group W [out, g] that begins at column `start`."""
+        return self.format.params(W)
 
-def _round_columns(W: Tensor, U: Tensor, grid: _Groups, block_size: int) -> Tensor:
-    """Step 4, on W transposed [in, out] so that a column is contiguous: the codes uint8 [in, out].
+    def column(self, i: int, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Step 4b: the codes and the values [out, 1] that column w [out, 1] gets as the i-th."""
+        params = self.params[self.of[i]]
+        codes = self.format.encode(w, params)
+        return codes, self.format.decode(codes, params)
 
-    W is used up.
-    """
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns in the order of rounding: W transposed [in, out], so that each is contiguous; order int64 [in]; U."""
+
+    W: Tensor
+    order: Tensor
+    U: Tensor
+    fallbacks: dict[str, int]
+
+    @classmethod
+    def of(cls, weight: Tensor, stats: LinearStats | None, act_order: bool, damping: float) -> Columns | None:
+        """Steps 1 to 3, on copies; None where H has no Cholesky decomposition."""
+        W, H, dead = without_dead_inputs(weight, finite_hessian(stats))  # step 1
+        order = torch.arange(len(H), device=W.device)
+        if act_order:
+            order = H.diagonal().argsort(descending=True, stable=True)  # step 2
+        factor = inverse_cholesky(H[order][:, order], damping)  # step 3
+        if factor is None:
+            return None
+        counts = {"damping_raised": factor.raised, "dead_inputs": dead}
+        given = {name: count for name, count in counts.items() if count}
+        return cls(W[:, order].t().contiguous(), order, factor.upper, given)
+
+    def original(self) -> Tensor:
+        """W [out, in] in the weight's own order."""
+        return self.W[self.order.argsort()].t().contiguous()
+
+    def round(self, groups: Groups, block_size: int, *, permuted: bool) -> Rounded:
+        """Step 4, which uses W up. permuted: groups consist of columns in the order of rounding, so that an index must be stored."""
+        codes = _round_columns(self.W, self.U, groups, block_size)
+        back = self.order.argsort()
+        index = torch.tensor(groups.of, dtype=torch.int32, device=back.device)[back] if permuted else None
+        params = GridParams.join(groups.params)
+        weight = QuantizedWeight(codes[back].t().contiguous(), params, groups.format, index)
+        return Rounded(weight, self.fallbacks)
+
+
+def _round_columns(W: Tensor, U: Tensor, groups: Groups, block_size: int) -> Tensor:
+    """Step 4: the codes uint8 [in, out] of W [in, out], which is used up."""
     codes = torch.empty(W.shape, dtype=torch.uint8, device=W.device)
     diagonal = U.diagonal().tolist()
     for start in range(0, len(W), block_size):
@@ -114,14 +146,13 @@ def _round_columns(W: Tensor, U: Tensor, grid: _Groups, block_size: int) -> Tens
         before = U[start:end, start:end].t().contiguous()
         for i in range(start, end):
             done = i - start
-            if grid.of[i] == len(grid.params):  # step 4a
-                group = slice(i, i + grid.columns)
+            if groups.of[i] == len(groups.params):  # step 4a
+                group = slice(i, i + groups.columns)
                 updated = torch.addmm(W[group], U[start:i, group].t(), E[:done], alpha=-1)
-                grid.params.append(grid.format.params(updated.t()))
-            params = grid.params[grid.of[i]]
+                groups.params.append(groups.fit(updated.t(), i))
             w = torch.addmv(W[i], E[:done].t(), before[done, :done], alpha=-1).unsqueeze(1)  # step 4b
-            code = grid.format.encode(w, params)
+            code, q = groups.column(i, w)
             codes[i] = code.squeeze(1)
-            torch.div((w - grid.format.decode(code, params)).squeeze(1), diagonal[i], out=E[done])
+            torch.div((w - q).squeeze(1), diagonal[i], out=E[done])
         W[end:].addmm_(U[start:end, end:].t(), E, alpha=-1)
     return codes
