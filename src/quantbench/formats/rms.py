@@ -59,7 +59,8 @@ class RmsFormat(PackedGrid):
 
     def decode(self, codes: Tensor, params: GridParams) -> Tensor:
         """The float32 values of codes."""
-        return (codes.float() * (2 / (2**self.bits - 1)) - 1) * params.scale
+        top = 2**self.bits - 1
+        return (2 * codes.float() - top) * (params.scale / top)
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Effective bits: bits + scale bits x scales / elements."""

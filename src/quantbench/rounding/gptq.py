@@ -127,7 +127,10 @@ class Columns:
         return self.W[self.order.argsort()].t().contiguous()
 
     def round(self, groups: Groups, block_size: int, *, permuted: bool) -> Rounded:
-        """Step 4, which uses W up. permuted: groups consist of columns in the order of rounding, so that an index must be stored."""
+        """Step 4, which uses W up.
+
+        permuted: groups consist of columns in the order of rounding, so that the group of each must be stored.
+        """
         codes = _round_columns(self.W, self.U, groups, block_size)
         back = self.order.argsort()
         index = torch.tensor(groups.of, dtype=torch.int32, device=back.device)[back] if permuted else None
