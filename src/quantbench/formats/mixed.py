@@ -51,7 +51,7 @@ class MixedIntFormat:
 
     def params(self, weight: Tensor) -> GridParams:
         """See Format."""
-        parts = weight.split(self.group_size, dim=1)
+        parts = torch.split(weight, self.group_size, dim=1)
         if len(parts) != len(self.group_bits):
             raise ValueError(f"a weight {weight.shape[1]} columns wide does not have {len(self.group_bits)} groups")
         groups = zip(parts, self.group_bits, strict=True)

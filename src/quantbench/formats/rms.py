@@ -42,7 +42,7 @@ class RmsFormat(PackedGrid):
         """
         whole = weight.float().reshape(1, -1) if self.group_size == "tensor" else weight.float()
         columns = self.columns_per_group(whole.shape[1])
-        rms = torch.stack([part.square().mean(1).sqrt() for part in whole.split(columns, dim=1)], dim=1)
+        rms = torch.stack([part.square().mean(1).sqrt() for part in torch.split(whole, columns, dim=1)], dim=1)
         scale = self.factor * rms
         stored = IntGrid(2, "narrow_range", self.scale_dtype).fit(-scale, scale).scale  # at 2 bits absmax itself
         if not bool(stored.isfinite().all()):
@@ -55,12 +55,14 @@ class RmsFormat(PackedGrid):
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
         """The nearest codes, uint8 of weight's shape."""
         top = 2**self.bits - 1
-        return ((weight / params.scale + 1) * (top / 2)).round_().clamp_(0, top).to(torch.uint8)
+        levels: Tensor = (weight / params.scale + 1) * (top / 2)
+        return levels.round_().clamp_(0, top).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: GridParams) -> Tensor:
         """The float32 values of codes."""
         top = 2**self.bits - 1
-        return (2 * codes.float() - top) * (params.scale / top)
+        values: Tensor = (2 * codes.float() - top) * (params.scale / top)
+        return values
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Effective bits: bits + scale bits x scales / elements."""

@@ -144,7 +144,7 @@ def allocation_losses(weight: Tensor, rows: Tensor, order: Sequence[int], format
     g, most = format.group_size, len(order) // 2
     fewer, same, more = (_nearest(weight, bits, format) for bits in range(format.bits - 1, format.bits + 2))
     losses = torch.zeros(most + 1, dtype=torch.float64)
-    for X in rows.split(TOKENS_AT_A_TIME):
+    for X in torch.split(rows, TOKENS_AT_A_TIME):
         reference = (X @ weight.t()).log_softmax(-1)
         Y = X @ same.t()
         for p in range(most + 1):
