@@ -75,7 +75,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         effective_bits=quantized.artifact.effective_bits,
         bits_model=_bits_of_model(handle, quantized.artifact),
         fallbacks=_sum_fallbacks(quantized),
-        notes=sorted({note for layer in quantized.layers for note in layer.notes}),
+        notes=_notes(quantized),
         environment=environment(device, cell.settings.threads),
         created=_now(),
     )
@@ -153,6 +153,13 @@ def _bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
         bits += parameter.numel() * (8 * parameter.element_size() if weight is None else weight.bits_per_weight())
         count += parameter.numel()
     return bits / count
+
+
+def _notes(quantized: Quantized) -> list[str]:
+    notes = sorted({note for layer in quantized.layers for note in layer.notes})
+    if share := quantized.artifact.outlier_share:
+        notes.append(f"{share:.2%} of the quantized weights are kept in 16 bits as outliers")
+    return notes
 
 
 def _sum_fallbacks(quantized: Quantized) -> dict[str, int]:

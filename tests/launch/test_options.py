@@ -76,8 +76,9 @@ def place_of(file: Path) -> tuple[str, list[str]]:
     place = places.get(group, group)
     if group in {"transform", "clip", "activation"}:  # GPTQ, the default, has none of these
         return place, [f"+{group}@{place}={option}"]
-    if group == "rounding":  # GPTQ is true-sequential, which not every rounding can be
-        return place, ["quantizer=rtn", f"{group}@{place}={option}"]
+    if group == "rounding":  # in the recipe of its name, since not every format and order suits it
+        recipe = option if (CONF / "quantizer" / file.name).exists() else "rtn"
+        return place, [f"quantizer={recipe}", f"{group}@{place}={option}"]
     return place, [f"{group}={option}" if place == group else f"{group}@{place}={option}"]
 
 

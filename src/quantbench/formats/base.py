@@ -7,7 +7,7 @@ Weights are [out, in]; the scales of one output row are shared by runs of `group
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quantbench.formats.corrections import Correction
 from quantbench.formats.packing import pack_bits, unpack_bits
+from quantbench.formats.second_level import SecondLevel, Stored
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class GridParams:
     scale   holds values as they are stored (already rounded to the stored dtype)
     zero    zero points, None where the format has none
     steps   highest level 2^b - 1 of each group, None where all groups have the format's own number of bits
+    scale_runs, zero_runs  [2 r, g] the second level of scales and of zero points (`SecondLevel`), None without one
     """
 
     scale: Tensor
     zero: Tensor | None = None
     steps: Tensor | None = None
+    scale_runs: Tensor | None = None
+    zero_runs: Tensor | None = None
 
     def group(self, index: int) -> GridParams:
         """The parameters of one group, [out, 1] each: broadcastable to any slice of that group's columns."""
@@ -101,9 +105,13 @@ class PackedGrid:
     """How most formats store a weight: codes and zero points of `code_bits` bits, scales in `scale_dtype`.
 
     A format that inherits from it has the attribute `scale_dtype` and either `bits` or a `code_bits` of its own.
+    zero_rounding  whether zero points are levels; if not, they are real numbers, stored in `scale_dtype`
+    second_level   puts scales and zero points on small grids of their own, which `stored` does
     """
 
     scale_dtype: str
+    zero_rounding: bool = True
+    second_level: SecondLevel | None = None
 
     @property
     def code_bits(self) -> int:
@@ -115,23 +123,52 @@ class PackedGrid:
         """See Format."""
         return True
 
+    @property
+    def _scales(self) -> Stored:
+        dtype, second = getattr(torch, self.scale_dtype), self.second_level
+        return Stored(dtype) if second is None else Stored(dtype, second.scale_bits, second.group_size)
+
+    @property
+    def _zeros(self) -> Stored:
+        dtype, second = getattr(torch, self.scale_dtype), self.second_level
+        if second is not None and second.zero_bits is not None:
+            return Stored(dtype, second.zero_bits, second.group_size)
+        return Stored(dtype, self.code_bits if self.zero_rounding else None)
+
+    def stored(self, params: GridParams) -> GridParams:
+        """Parameters as `unpack` will give them: what a rounding changes in them passes through here before use."""
+        scale, scale_runs = self._scales.fit(params.scale)
+        zero, zero_runs = (None, None) if params.zero is None else self._zeros.fit(params.zero)
+        return replace(params, scale=scale, zero=zero, scale_runs=scale_runs, zero_runs=zero_runs)
+
+    def params_bits(self, rows: int, groups: int, has_zero: bool) -> int:
+        """Bits that the scales and zero points of `rows` output rows and `groups` groups of columns take."""
+        return self._scales.size(rows, groups) + (self._zeros.size(rows, groups) if has_zero else 0)
+
     def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
         """See Format."""
-        stored = {
-            "codes": pack_bits(codes, self.code_bits),
-            "scale": params.scale.to(getattr(torch, self.scale_dtype)).cpu(),
-        }
+        stored = {"codes": pack_bits(codes, self.code_bits)}
+        stored |= self._scales.pack("scale", params.scale, params.scale_runs)
         if params.zero is not None:
-            stored["zero"] = pack_bits(params.zero.to(torch.uint8), self.code_bits)
+            stored |= self._zeros.pack("zero", params.zero, params.zero_runs)
         return stored
 
     def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
         """See Format."""
-        scale = stored["scale"].float()
-        zero = None
+        groups = group_count(shape[1], self.columns_per_group(shape[1]))  # type: ignore[attr-defined]
+        scale, scale_runs = self._scales.unpack("scale", stored, shape[0], groups)
+        zero, zero_runs = None, None
         if "zero" in stored:
-            zero = unpack_bits(stored["zero"], self.code_bits, scale.shape).float()
-        return unpack_bits(stored["codes"], self.code_bits, shape), GridParams(scale, zero)
+            zero, zero_runs = self._zeros.unpack("zero", stored, *scale.shape)
+        params = GridParams(scale, zero, scale_runs=scale_runs, zero_runs=zero_runs)
+        return unpack_bits(stored["codes"], self.code_bits, shape), params
+
+
+def first_level(format: Format) -> Format:
+    """The format with scales and zero points stored as they are."""
+    if getattr(format, "second_level", None) is None:
+        return format
+    return replace(format, second_level=None)  # type: ignore[type-var]
 
 
 @runtime_checkable

@@ -46,6 +46,15 @@ def tensor_bits(*tensors: Tensor) -> int:
     return sum(8 * t.element_size() * t.numel() for t in tensors)
 
 
+def as_kept(values: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
+    """Values in the dtype in which they are kept. Raises ValueError if one overflows it."""
+    kept = values.to(dtype)
+    if not bool(kept.isfinite().all()):
+        name = str(dtype).removeprefix("torch.")
+        raise ValueError(f"a weight of {float(values.abs().max()):.4g} cannot be kept as {name}")
+    return kept
+
+
 @component
 class Outliers(SameWidth):
     """Single elements kept in their own precision, row by row (compressed sparse rows).
@@ -59,12 +68,13 @@ class Outliers(SameWidth):
 
     @classmethod
     def of(cls, weight: Tensor, mask: Tensor, dtype: torch.dtype = torch.float16) -> Outliers:
-        """The elements of weight [out, in] where mask [out, in] is true."""
+        """The elements of weight [out, in] where mask [out, in] is true. ValueError if one overflows `dtype`."""
+        values = as_kept(weight[mask], dtype)
         index = torch.int16 if weight.shape[1] <= 2**15 else torch.int32
         return cls(
             counts=mask.sum(dim=1).to(torch.int32),
             columns=mask.nonzero()[:, 1].to(index),
-            values=weight[mask].to(dtype),
+            values=values,
         )
 
     def apply(self, weight: Tensor) -> Tensor:

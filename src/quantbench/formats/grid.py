@@ -32,11 +32,16 @@ _SMALLEST_SCALE: dict[ScaleDtype, float] = {"float16": 2.0**-24, "bfloat16": 2.0
 
 @dataclass(frozen=True)
 class IntGrid:
-    """The arithmetic of one grid; convention None means asymmetric."""
+    """The arithmetic of one grid; convention None means asymmetric.
+
+    zero_rounding: the zero point is a level; otherwise a real number, stored in scale_dtype, and zero no longer one of
+    the values.
+    """
 
     bits: int
     convention: Convention | None
     scale_dtype: ScaleDtype
+    zero_rounding: bool = True
 
     def fit(self, low: Tensor, high: Tensor) -> GridParams:
         """Scale and zero point for ranges [low, high], of any shape, that contain 0 and more than 0.
@@ -46,7 +51,10 @@ class IntGrid:
         steps = 2**self.bits - 1
         if self.convention is None:
             scale = self._stored((high - low) / steps)
-            return GridParams(scale, (-low / scale).round_().clamp_(0, steps))
+            zero = (-low / scale).clamp_(0, steps)
+            if self.zero_rounding:
+                return GridParams(scale, zero.round_())
+            return GridParams(scale, zero.to(getattr(torch, self.scale_dtype)).float())
         absmax = torch.maximum(-low, high)
         if self.convention == "full_range":
             return GridParams(self._stored(2 * absmax / steps))
@@ -60,7 +68,9 @@ class IntGrid:
         """The nearest levels, still float32: integers from 0 (narrow range: 1) to 2^b - 1."""
         lowest = 1 if self.convention == "narrow_range" else 0
         zero = self._middle if params.zero is None else params.zero
-        return (values / params.scale).round_().add_(zero).clamp_(lowest, 2**self.bits - 1)
+        levels = values / params.scale
+        levels = levels.round_().add_(zero) if self.zero_rounding else levels.add_(zero).round_()
+        return levels.clamp_(lowest, 2**self.bits - 1)
 
     def values(self, levels: Tensor, params: GridParams) -> Tensor:
         """The float32 values of levels."""
@@ -72,11 +82,11 @@ class IntGrid:
         return 2.0 ** (self.bits - 1)
 
 
-def containing_zero(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Widen ranges so that they contain 0; the empty range of all zeros becomes [-1, 1]."""
+def containing_zero(low: Tensor, high: Tensor, empty: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Widen ranges so that they contain 0; the empty range of all zeros becomes [-empty, empty]."""
     low, high = low.clamp(max=0), high.clamp(min=0)
-    empty = low == high
-    return low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
+    zeros = low == high
+    return low.masked_fill(zeros, -empty), high.masked_fill(zeros, empty)
 
 
 def check_convention(symmetric: bool, convention: Convention | None) -> None:

@@ -17,6 +17,7 @@ from quantbench.errors import ConfigError
 from quantbench.formats.base import GridParams, PackedGrid, group_count
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
 from quantbench.formats.range_search import smallest_error
+from quantbench.formats.second_level import SecondLevel
 
 # The range search of the GPTQ authors' code: shrink both bounds by 1 - i/100 for i < 80, compare in the 2.4-norm.
 _MSE_STEPS, _MSE_GRID = 80, 100
@@ -29,6 +30,8 @@ class IntFormat(PackedGrid):
     group_size: input columns per scale (the last group of a row may be short), "channel" for one scale per output row,
     or "tensor" for one scale in all, whose parameters have shape [1, 1] and broadcast over rows.
     range: "minmax", or "mse", the GPTQ authors' search for a shrunken range (80 passes over the weight).
+    zero_rounding: zero points are levels of b bits; false: real numbers, stored in scale_dtype.
+    second_level: puts the scales, and real zero points, on small grids of their own.
     """
 
     bits: Bits
@@ -37,13 +40,28 @@ class IntFormat(PackedGrid):
     scale_convention: Convention | None = None
     range: Literal["minmax", "mse"] = "minmax"
     scale_dtype: ScaleDtype = "float16"
+    zero_rounding: bool = True
+    second_level: SecondLevel | None = None
 
     def __post_init__(self) -> None:
         check_convention(self.symmetric, self.scale_convention)
+        self._check_levels()
+
+    def _check_levels(self) -> None:
+        if not self.zero_rounding and self.symmetric:
+            raise ConfigError("zero_rounding=false needs symmetric=false: a symmetric format has no zero point")
+        if not self.zero_rounding and self.range == "mse":
+            raise ConfigError("zero_rounding=false needs range=minmax: the mse search is for integer zero points")
+        if self.second_level is None:
+            return
+        if self.group_size == "tensor":
+            raise ConfigError("second_level needs group_size=channel or a number: one scale in all has no second level")
+        if self.second_level.zero_bits is not None and self.zero_rounding:
+            raise ConfigError("second_level.zero_bits needs zero_rounding=false: zero points are rounded once; or null")
 
     @property
     def _grid(self) -> IntGrid:
-        return IntGrid(self.bits, self.scale_convention, self.scale_dtype)
+        return IntGrid(self.bits, self.scale_convention, self.scale_dtype, self.zero_rounding)
 
     def columns_per_group(self, in_features: int) -> int:
         """Columns that share a scale in one row; the whole width for "channel" and "tensor"."""
@@ -58,14 +76,15 @@ class IntFormat(PackedGrid):
         low, high = torch.aminmax(groups, dim=-1, keepdim=True)
         if not bool((low.isfinite() & high.isfinite()).all()):
             raise ValueError(f"the weight {list(weight.shape)} holds NaN or infinity and cannot be quantized")
-        low, high = containing_zero(low, high)
+        low, high = containing_zero(low, high, self._empty_range)
         fitted = self._smallest_error(groups, low, high) if self.range == "mse" else self._grid.fit(low, high)
         if not bool(fitted.scale.isfinite().all()):
             largest = float(torch.maximum(-low, high).amax())
             raise ValueError(
                 f"weights up to {largest:.4g} need a scale that overflows scale_dtype={self.scale_dtype!r}"
             )
-        return GridParams(fitted.scale[..., 0], None if fitted.zero is None else fitted.zero[..., 0])
+        params = GridParams(fitted.scale[..., 0], None if fitted.zero is None else fitted.zero[..., 0])
+        return params if self.second_level is None else self.stored(params)
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
         """The nearest codes, uint8 of weight's shape."""
@@ -76,13 +95,21 @@ class IntFormat(PackedGrid):
         return self._grid.values(codes.float(), params)
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
-        """Effective bits: bits + (scale bits + zero-point bits) x scales / elements."""
+        """Effective bits: bits + (scales and zero points, with their second level) / elements."""
         out_features, in_features = shape
-        scales = out_features * group_count(in_features, self.columns_per_group(in_features))
+        rows, groups = out_features, group_count(in_features, self.columns_per_group(in_features))
         if self.group_size == "tensor":
-            scales = 1
-        per_scale = torch.finfo(getattr(torch, self.scale_dtype)).bits + (0 if self.symmetric else self.bits)
-        return self.bits + per_scale * scales / (out_features * in_features)
+            rows = 1
+        return self.bits + self.params_bits(rows, groups, not self.symmetric) / (out_features * in_features)
+
+    @property
+    def _empty_range(self) -> float:
+        """The range of an all-zero group; 0 gives it the smallest scale there is and the zero point 0.
+
+        With a real zero point in the middle 0 would not be on its grid, and with a second level a scale that stands for
+        nothing would widen the range of all scales in its run.
+        """
+        return 1.0 if self.zero_rounding and self.second_level is None else 0.0
 
     def _grouped(self, weight: Tensor) -> Tensor:
         """The weight as [rows, groups, columns].

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from quantbench.config.build import build
 from quantbench.errors import StoreError
 from quantbench.formats.base import Format, QuantizedWeight
-from quantbench.formats.corrections import Correction
+from quantbench.formats.corrections import Correction, Outliers
 from quantbench.formats.stored import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.structure import WeightSlot
@@ -89,6 +89,12 @@ class Artifact:
         sizes = [w.numel() for w in self.weights.values()]
         total = sum(w.bits_per_weight() * n for w, n in zip(self.weights.values(), sizes, strict=True))
         return total / sum(sizes) if sizes else None
+
+    @property
+    def outlier_share(self) -> float:
+        """How many of the elements of quantized weights are kept by themselves."""
+        kept = sum(len(c.values) for w in self.weights.values() for c in w.corrections if isinstance(c, Outliers))
+        return kept / max(1, sum(w.numel() for w in self.weights.values()))
 
 
 def _weight_spec(name: str, weight: QuantizedWeight, tensors: dict[str, Tensor]) -> dict[str, Any]:
