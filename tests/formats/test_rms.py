@@ -28,9 +28,7 @@ def test_values_are_nearest_and_stored_values_return(group_size: Any) -> None:
     assert isinstance(grid, Format)
     quantized = quantize(weight, grid)
     columns = torch.arange(28) // grid.columns_per_group(28)
-    candidates = torch.stack(
-        [grid.decode(torch.full((6, 28), c), quantized.params.columns(columns)) for c in range(8)]
-    )
+    candidates = torch.stack([grid.decode(torch.full((6, 28), c), quantized.params.columns(columns)) for c in range(8)])
     torch.testing.assert_close((quantized.dequantize() - weight).abs(), (candidates - weight).abs().amin(0))
     codes, params = grid.unpack(grid.pack(quantized.codes, quantized.params), (6, 28))
     assert torch.equal(codes, quantized.codes)
