@@ -16,10 +16,11 @@ from quantbench.component import component
 from quantbench.errors import ConfigError
 from quantbench.formats.base import GridParams, PackedGrid, group_count
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
+from quantbench.formats.range_search import smallest_error
 from quantbench.formats.second_level import SecondLevel
 
 # The range search of the GPTQ authors' code: shrink both bounds by 1 - i/100 for i < 80, compare in the 2.4-norm.
-_MSE_STEPS, _MSE_GRID, _MSE_NORM = 80, 100, 2.4
+_MSE_STEPS, _MSE_GRID = 80, 100
 
 
 @component
@@ -125,22 +126,8 @@ class IntFormat(PackedGrid):
 
     def _smallest_error(self, groups: Tensor, low: Tensor, high: Tensor) -> GridParams:
         """The parameters of the shrunken range with the smallest sum of |error|^2.4, for each group."""
-        grid = self._grid
-        best = grid.fit(low, high)
-        least = torch.full_like(low, torch.inf)
-        for i in range(_MSE_STEPS):
-            shrink = 1 - i / _MSE_GRID
-            tried = grid.fit(low * shrink, high * shrink)
-            error = grid.values(grid.levels(groups, tried), tried).sub_(groups).abs_().pow_(_MSE_NORM)
-            total = error.sum(-1, keepdim=True)
-            better = total < least
-            least = torch.where(better, total, least)
-            scale = torch.where(better, tried.scale, best.scale)
-            if tried.zero is None or best.zero is None:
-                best = GridParams(scale)
-            else:
-                best = GridParams(scale, torch.where(better, tried.zero, best.zero))
-        return best
+        shrinks = [1 - i / _MSE_GRID for i in range(_MSE_STEPS)]
+        return smallest_error(self._grid, groups, (low, high), shrinks)
 
 
 @component

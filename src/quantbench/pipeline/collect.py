@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from quantbench.errors import ModelError
 from quantbench.models.structure import InputGroup
 from quantbench.pipeline.capture import BlockCall, run_block
+from quantbench.pipeline.sample import RowSample
 from quantbench.pipeline.stats import LinearStats
 
-STATISTICS = frozenset({"hessian", "absmax", "mean_abs", "minimum", "maximum"})
+STATISTICS = frozenset({"hessian", "absmax", "mean_abs", "minimum", "maximum", "rows"})
 
 
 class StatsAccumulator:
@@ -23,12 +24,15 @@ class StatsAccumulator:
         self._n = 0
         self._in_features = in_features
         self._sums: dict[str, Tensor] = {}
+        self._rows = RowSample()
 
     def add(self, x: Tensor) -> None:
         """Add inputs [..., in]. Raises ValueError if they hold NaN or infinity."""
         x = x.detach().reshape(-1, self._in_features).float()
         if not torch.isfinite(x).all():
             raise ValueError("NaN or infinite activations")
+        if "rows" in self._needs:
+            self._rows.add(x, first=self._n)
         self._n += len(x)
         if "hessian" in self._needs:
             gram = self._sums.setdefault("hessian", x.new_zeros(self._in_features, self._in_features))
@@ -53,6 +57,7 @@ class StatsAccumulator:
             mean_abs=s["mean_abs"] / n if "mean_abs" in needs else None,
             minimum=s["minimum"] if "minimum" in needs else None,
             maximum=s["maximum"] if "maximum" in needs else None,
+            rows=self._rows.rows if "rows" in needs else None,
         )
 
 

@@ -16,6 +16,7 @@ class LinearStats:
     absmax    fp32 [in]      max over tokens of |X_j|
     mean_abs  fp32 [in]      mean over tokens of |X_j|
     minimum, maximum  fp32 [in]  range over tokens of X_j
+    rows      fp32 [k, in]   a sample of the rows of X (`quantbench.pipeline.sample`)
     """
 
     n_tokens: int
@@ -24,6 +25,7 @@ class LinearStats:
     mean_abs: Tensor | None = None
     minimum: Tensor | None = None
     maximum: Tensor | None = None
+    rows: Tensor | None = None
 
     def rescaled(self, scale: Tensor) -> LinearStats:
         """Statistics of X' = X / scale, for scale [in] > 0: a transform of the inputs changes all of them.
@@ -42,6 +44,7 @@ class LinearStats:
             mean_abs=divide(self.mean_abs),
             minimum=divide(self.minimum),
             maximum=divide(self.maximum),
+            rows=divide(self.rows),
         )
 
     def select(self, columns: Tensor) -> LinearStats:
@@ -57,6 +60,7 @@ class LinearStats:
             mean_abs=chosen(self.mean_abs),
             minimum=chosen(self.minimum),
             maximum=chosen(self.maximum),
+            rows=None if self.rows is None else self.rows[:, columns],
         )
 
     def require(self, name: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,22 +54,63 @@ class InverseCholesky:
 
 def inverse_cholesky(hessian: Tensor, damping: float) -> InverseCholesky | None:
     """The factor U of the damped inverse, or None if H is too far from positive definite for every damping tried."""
+    found = _damped(hessian, damping, _inverse_factor)
+    return None if found is None else InverseCholesky(found.factor, found.raised)
+
+
+@dataclass(frozen=True)
+class UnitCholesky:
+    """The damped Hessian and its factor: H + damping mean(diag H) I = L D L^T.
+
+    lower: L [in, in], lower triangular with ones on its diagonal; damped: the left side; raised: as above.
+    """
+
+    lower: Tensor
+    damped: Tensor
+    raised: int
+
+
+def unit_cholesky(hessian: Tensor, damping: float) -> UnitCholesky | None:
+    """The factor L of the damped Hessian, or None if no damping tried makes it positive definite."""
+    found = _damped(hessian, damping, _lower_factor)
+    if found is None:
+        return None
+    return UnitCholesky(found.factor / found.factor.diagonal(), found.hessian, found.raised)
+
+
+@dataclass(frozen=True)
+class _Damped:
+    factor: Tensor
+    hessian: Tensor
+    raised: int
+
+
+def _damped(hessian: Tensor, damping: float, factorize: Callable[[Tensor], Tensor | None]) -> _Damped | None:
+    """A factor of the damped Hessian, with the first damping at which the decomposition succeeds."""
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
     unit = damping * hessian.diagonal().mean()
     for raised in range(DAMPING_RAISES + 1):
-        upper = _inverse_factor(hessian + 10**raised * unit * identity, identity)
-        if upper is not None:
-            return InverseCholesky(upper, raised)
+        damped = hessian + 10**raised * unit * identity
+        factor = factorize(damped)
+        if factor is not None:
+            return _Damped(factor, damped, raised)
     return None
 
 
-def _inverse_factor(hessian: Tensor, identity: Tensor) -> Tensor | None:
+def _lower_factor(hessian: Tensor) -> Tensor | None:
+    """The lower Cholesky factor; None where the decomposition fails."""
+    lower, info = torch.linalg.cholesky_ex(hessian)
+    return lower if int(info) == 0 and bool(lower.isfinite().all()) else None
+
+
+def _inverse_factor(hessian: Tensor) -> Tensor | None:
     """U without forming H^-1, which would cost time and accuracy; None where the decomposition fails.
 
     Decomposing H from its last row up gives H = R R^T with R upper triangular; then H^-1 = R^-T R^-1 and U = R^-1.
     """
-    lower, info = torch.linalg.cholesky_ex(hessian.flip(0, 1))
-    if int(info) != 0:
+    lower = _lower_factor(hessian.flip(0, 1))
+    if lower is None:
         return None
+    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
     upper = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
     return upper if bool(upper.isfinite().all()) else None

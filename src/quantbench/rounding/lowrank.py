@@ -1,0 +1,51 @@
+"""LoRC: what rounding took from a weight is given back in part, as a product of two thin matrices.
+
+Paper      Yao, Wu, Li, Youn, He: "ZeroQuant-V2: Exploring Post-training Quantization in LLMs from Comprehensive Study
+           to Low Rank Compensation", 2023 (arXiv 2303.08302)
+Objective  min over A [out, m], B [m, in] of |W - Q - A B|_F, for the inner rounding's Q
+
+Steps
+ 1. Q from the inner rounding; E = W - Q = Y S Z^T, its singular value decomposition, S_1 >= S_2 >= ..
+ 2. A = Y_m S_m^(1/2), B = S_m^(1/2) Z_m^T from the m largest singular values; W ~ Q + A B.
+
+What is left is sqrt(sum over i > m of S_i^2): it never grows with m, and is 0 at full rank, but for the factors' dtype.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from quantbench.component import component
+from quantbench.formats.base import Format
+from quantbench.formats.corrections import LowRank
+from quantbench.formats.grid import ScaleDtype
+from quantbench.pipeline.stats import LinearStats
+from quantbench.rounding.base import Rounded, Rounding
+from quantbench.rounding.wrapper import Wrapper
+
+
+@component
+class LowRankCompensation(Wrapper):
+    """LoRC around `inner`. rank: m; 0 changes nothing, and a weight of smaller rank takes no more than its own."""
+
+    inner: Rounding
+    rank: Annotated[int, Field(ge=0)] = 8
+    factor_dtype: ScaleDtype = "float16"
+
+    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+        """Round weight float32 [out, in]. Raises ValueError if the inner rounding does, or if a factor overflows."""
+        rounded = self.inner.round(weight, stats, format)  # step 1
+        if self.rank == 0:
+            return rounded
+        Y, S, Zt = torch.linalg.svd(weight - rounded.weight.dequantize(), full_matrices=False)
+        root, dtype = S[: self.rank].sqrt(), getattr(torch, self.factor_dtype)
+        product = LowRank(left=(Y[:, : self.rank] * root).to(dtype), right=(root[:, None] * Zt[: self.rank]).to(dtype))
+        if not bool(product.left.isfinite().all() and product.right.isfinite().all()):
+            raise ValueError(f"the rounding error is too large for factor_dtype={self.factor_dtype!r}")
+        corrected = dataclasses.replace(rounded.weight, corrections=(*rounded.weight.corrections, product))
+        return dataclasses.replace(rounded, weight=corrected)
