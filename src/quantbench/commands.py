@@ -16,7 +16,7 @@ from quantbench.errors import ConfigError, StoreError
 
 SHOWN_GROUPS = (
     *("model", "calib", "quantizer", "eval", "scale", "cluster"),
-    *("format", "activation", "transform", "clip", "rounding", "policy"),
+    *("format", "activation", "rotation", "transform", "clip", "rounding", "policy"),
     *("sampler", "text", "task", "sweep"),
 )
 

@@ -25,6 +25,7 @@ RECIPE_PARTS = {
     "recipe": "quantizer",
     "format": "quantizer.weight",
     "activation": "quantizer.activation",
+    "rotation": "quantizer.rotation",
     "transform": "quantizer.transforms.added",
     "clip": "quantizer.clip",
     "rounding": "quantizer.rounding",
@@ -74,7 +75,7 @@ def place_of(file: Path) -> tuple[str, list[str]]:
         return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
     places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | RECIPE_PARTS
     place = places.get(group, group)
-    if group in {"transform", "clip", "activation"}:  # GPTQ, the default, has none of these
+    if group in {"transform", "clip", "activation", "rotation"}:  # GPTQ, the default, has none of these
         return place, [f"+{group}@{place}={option}"]
     if group == "rounding":  # GPTQ is true-sequential, which not every rounding can be
         return place, ["quantizer=rtn", f"{group}@{place}={option}"]

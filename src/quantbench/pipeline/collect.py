@@ -12,7 +12,10 @@ from quantbench.models.structure import InputGroup
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.stats import LinearStats
 
-STATISTICS = frozenset({"hessian", "absmax", "mean_abs", "minimum", "maximum"})
+STATISTICS = frozenset({"hessian", "absmax", "mean_abs", "minimum", "maximum", "sample"})
+
+SAMPLE = 1024
+"""Most tokens kept where a part needs a sample of the inputs; at least half as many if there are so many."""
 
 
 class StatsAccumulator:
@@ -23,12 +26,15 @@ class StatsAccumulator:
         self._n = 0
         self._in_features = in_features
         self._sums: dict[str, Tensor] = {}
+        self._distance = 1
 
     def add(self, x: Tensor) -> None:
         """Add inputs [..., in]. Raises ValueError if they hold NaN or infinity."""
         x = x.detach().reshape(-1, self._in_features).float()
         if not torch.isfinite(x).all():
             raise ValueError("NaN or infinite activations")
+        if "sample" in self._needs:
+            self._keep_sample(x[-self._n % self._distance :: self._distance])
         self._n += len(x)
         if "hessian" in self._needs:
             gram = self._sums.setdefault("hessian", x.new_zeros(self._in_features, self._in_features))
@@ -39,6 +45,13 @@ class StatsAccumulator:
             low, high = torch.aminmax(x, dim=0)
             self._keep("minimum", low, torch.minimum)
             self._keep("maximum", high, torch.maximum)
+
+    def _keep_sample(self, rows: Tensor) -> None:
+        """Keep every `_distance`-th token, and only every second of these whenever they become too many."""
+        kept = torch.cat([self._sums["sample"], rows]) if "sample" in self._sums else rows
+        while len(kept) > SAMPLE:
+            kept, self._distance = kept[::2], 2 * self._distance
+        self._sums["sample"] = kept.clone()
 
     def _keep(self, name: str, value: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> None:
         self._sums[name] = combine(self._sums[name], value) if name in self._sums else value
@@ -53,6 +66,7 @@ class StatsAccumulator:
             mean_abs=s["mean_abs"] / n if "mean_abs" in needs else None,
             minimum=s["minimum"] if "minimum" in needs else None,
             maximum=s["maximum"] if "maximum" in needs else None,
+            sample=s["sample"] if "sample" in needs else None,
         )
 
 

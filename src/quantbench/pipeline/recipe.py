@@ -10,7 +10,8 @@ from quantbench.component import component
 from quantbench.formats.base import ActivationFormat, Format
 from quantbench.pipeline.policy import Policy
 from quantbench.rounding.base import BlockRounding, Rounding
-from quantbench.transforms.base import Clip, ScaleTransform
+from quantbench.transforms.base import Clip, ScaleTransform, ShiftTransform
+from quantbench.transforms.rotation import Rotation
 
 
 @component
@@ -19,6 +20,7 @@ class Recipe:
 
     weight      format of the weights; null leaves them in full precision
     activation  format of the inputs of quantized layers, applied when the model runs; null: full precision
+    rotation    orthogonal rotations of the whole model, before anything else
     transforms  function-preserving rewrites before rounding, in order
     clip        range search before rounding; null: none
     rounding    how weights are put on their grid
@@ -28,7 +30,8 @@ class Recipe:
 
     weight: Format | None
     activation: ActivationFormat | None = None
-    transforms: dict[str, ScaleTransform] = Field(default_factory=dict)
+    rotation: Rotation | None = None
+    transforms: dict[str, ScaleTransform | ShiftTransform] = Field(default_factory=dict)
     clip: Clip | None = None
     rounding: Rounding | BlockRounding | None
     policy: Policy
@@ -79,12 +82,14 @@ class Recipe:
 
     def _parts(self) -> list[object]:
         parts = [self.weight, self.activation, *self.transforms.values(), self.clip, self.rounding, self.policy]
+        parts.append(self.rotation)
         return [part for part in parts if part is not None]
 
     @property
     def full_precision(self) -> bool:
         """Whether nothing is quantized or rewritten."""
-        return self.weight is None and self.activation is None and not self.transforms
+        rewritten = bool(self.transforms) or self.rotation is not None
+        return self.weight is None and self.activation is None and not rewritten
 
 
 def full_precision() -> Recipe:

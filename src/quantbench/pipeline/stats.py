@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,7 @@ class LinearStats:
     absmax    fp32 [in]      max over tokens of |X_j|
     mean_abs  fp32 [in]      mean over tokens of |X_j|
     minimum, maximum  fp32 [in]  range over tokens of X_j
+    sample    fp32 [k, in]   some of the tokens, at equal distances
     """
 
     n_tokens: int
@@ -24,6 +26,7 @@ class LinearStats:
     mean_abs: Tensor | None = None
     minimum: Tensor | None = None
     maximum: Tensor | None = None
+    sample: Tensor | None = None
 
     def rescaled(self, scale: Tensor) -> LinearStats:
         """Statistics of X' = X / scale, for scale [in] > 0: a transform of the inputs changes all of them.
@@ -42,7 +45,18 @@ class LinearStats:
             mean_abs=divide(self.mean_abs),
             minimum=divide(self.minimum),
             maximum=divide(self.maximum),
+            sample=divide(self.sample),
         )
+
+    def shifted(self, shift: Tensor) -> LinearStats:
+        """Statistics of X' = X - shift, for shift [in]. The Hessian and mean_abs do not follow from these: left out."""
+
+        def moved(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values - shift
+
+        low, high = moved(self.minimum), moved(self.maximum)
+        absmax = None if low is None or high is None else torch.maximum(low.abs(), high.abs())
+        return LinearStats(self.n_tokens, absmax=absmax, minimum=low, maximum=high, sample=moved(self.sample))
 
     def select(self, columns: Tensor) -> LinearStats:
         """Statistics of some of the inputs, int64 [k]."""
@@ -57,6 +71,7 @@ class LinearStats:
             mean_abs=chosen(self.mean_abs),
             minimum=chosen(self.minimum),
             maximum=chosen(self.maximum),
+            sample=None if self.sample is None else self.sample[:, columns],
         )
 
     def require(self, name: str) -> Tensor:
