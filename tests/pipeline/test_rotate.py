@@ -33,9 +33,9 @@ from quantbench.pipeline.input_ops import RotateInput
 from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rotate import rotate_model
-from quantbench.pipeline.walker import quantize_model
 from quantbench.transforms.rotation import Rotation
 from recipes import make_recipe
+from rewriting import CPU, logits, quantized, relative, tokens, uneven
 from tiny import (
     VOCABULARY,
     tiny_gemma2,
@@ -48,7 +48,6 @@ from tiny import (
     tiny_qwen3,
 )
 
-CPU = torch.device("cpu")
 ROTATION = "+rotation@quantizer.rotation=hadamard"
 ALL = ("residual", "value", "heads", "down")
 SIZES: dict[str, Any] = {
@@ -58,18 +57,6 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "pad_token_id": 1,
 }
-
-
-def uneven(model: PreTrainedModel) -> PreTrainedModel:
-    """Normalizations with gains, and layers with biases, that are not what they are initialized to."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter += 0.4 * torch.randn(parameter.shape, generator=generator)
-            else:
-                parameter *= 3
-    return model.eval().requires_grad_(False)
 
 
 def llama_of(hidden: int, intermediate: int) -> PreTrainedModel:
@@ -95,31 +82,9 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-def tokens(n: int = 2, length: int = 24) -> Tensor:
-    return torch.randint(0, VOCABULARY, (n, length), generator=torch.Generator().manual_seed(1))
-
-
-def quantized(handle: ModelHandle, recipe: Recipe) -> Artifact:
-    """What a recipe makes of a model, installed in it."""
-    data = None if recipe.data_free else tokens(4)
-    artifact = quantize_model(handle, recipe, data, CPU, lambda _done, _total: None).artifact
-    artifact.install(handle)
-    return artifact
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel) -> Tensor:
-    result: Tensor = model(input_ids=tokens()).logits
-    return result
-
-
 def rotated(*names: str) -> Recipe:
     """Full precision with some rotations."""
     return Recipe(weight=None, rounding=None, policy=Policy(), rotation=Rotation(**{n: n in names for n in ALL}))
-
-
-def relative(after: Tensor, before: Tensor) -> float:
-    return float((after - before).abs().amax() / before.abs().amax())
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -301,7 +266,7 @@ def with_an_outlier_channel() -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter *= 2
+                parameter.mul_(2)
         model.model.embed_tokens.weight[:, large] *= factor
         for name, parameter in model.named_parameters():
             if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")):

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from quantbench.formats.base import Format
+from quantbench.errors import ModelError
+from quantbench.formats.base import ActivationFormat, Format
 from quantbench.formats.int import IntActivation, IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.pipeline.artifact import Artifact
-from quantbench.pipeline.input_ops import ShiftInput
+from quantbench.pipeline.input_ops import RotateInput, ShiftInput
 from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.nearest import Nearest
-from quantbench.transforms.awq import AwqScale
-from quantbench.transforms.base import ScaleTransform, ShiftTransform
 from quantbench.transforms.os_plus import OsPlus
 from quantbench.transforms.rotation import Rotation
-from test_rotate import logits, quantized, relative, uneven
+from quantbench.transforms.smooth import SmoothQuant
+from rewriting import logits, quantized, relative, uneven
 from tiny import tiny_gpt2, tiny_handle, tiny_llama, tiny_opt
 
 INT8 = IntFormat(bits=8, group_size="channel", symmetric=True, scale_convention="narrow_range")
-TOKEN4 = IntActivation(bits=4, symmetric=True, scale_convention="narrow_range", granularity="token", dynamic=True)
+TOKEN4, TOKEN8 = (
+    IntActivation(bits=bits, symmetric=True, scale_convention="narrow_range", granularity="token", dynamic=True)
+    for bits in (4, 8)
+)
 
 
 class Unquantized:
@@ -57,37 +61,92 @@ class Watching:
         return Rounded(quantize(weight, format))
 
 
+def recipe(weight: Format | None, activation: ActivationFormat, *transforms: Any, **options: Any) -> Recipe:
+    rounding = options.pop("rounding", None if weight is None else Nearest())
+    return Recipe(
+        weight=weight,
+        rounding=rounding,
+        activation=activation,
+        policy=Policy(),
+        transforms={str(i): transform for i, transform in enumerate(transforms)},
+        **options,
+    )
+
+
 @pytest.mark.parametrize("make", [tiny_llama, tiny_opt, tiny_gpt2])
-@pytest.mark.parametrize("rotation", [None, Rotation(residual=False, value=False, heads=False)])
-def test_shifts_leave_the_function_unchanged_and_reload(
-    make: Callable[[], PreTrainedModel], rotation: Rotation | None
+@pytest.mark.parametrize("others", [(), (SmoothQuant(alpha=0.5),)])
+def test_shifts_and_scales_leave_the_function_unchanged(
+    make: Callable[[], PreTrainedModel], others: tuple[SmoothQuant, ...]
 ) -> None:
     handle = tiny_handle(uneven(make()))
     before = logits(handle.model)
-    transforms: dict[str, ScaleTransform | ShiftTransform] = {"a": OsPlus(grid=3), "b": AwqScale(grid=3)}
-    recipe = Recipe(
-        weight=INT8,
-        rounding=Nearest(),
-        activation=Unquantized(),
-        policy=Policy(keep=("[.]1[.]",)),
-        transforms=transforms,
-        rotation=rotation,
-    )
-    artifact = quantized(handle, recipe)
-    for name in list(artifact.weights):  # what remains is the rewriting of the first block, not its rounding
-        del artifact.weights[name]
+    artifact = quantized(handle, recipe(None, Unquantized(), OsPlus(grid=3), *others))
     shifts = [op for op in artifact.ops if isinstance(op, ShiftInput)]
-    assert shifts
-    assert all(".0." in op.module and float(op.shift.abs().max()) > 0.01 for op in shifts)
-
-
-@pytest.mark.parametrize("make", [tiny_llama, tiny_opt, tiny_gpt2])
-def test_a_shift_without_rounding_leaves_the_function_unchanged(make: Callable[[], PreTrainedModel]) -> None:
-    handle = tiny_handle(uneven(make()))
-    before = logits(handle.model)
-    recipe = Recipe(
-        weight=None, rounding=None, activation=Unquantized(), policy=Policy(), transforms={"os": OsPlus(grid=3)}
-    )
-    artifact = quantized(handle, recipe)
-    assert [op for op in artifact.ops if isinstance(op, ShiftInput)]
+    assert {op.module for op in shifts} == {op.module for op in artifact.ops if isinstance(op, QuantizeInput)}
+    assert all(float(op.shift.abs().max()) > 0.01 for op in shifts)
     assert relative(logits(handle.model), before) < 2e-5
+
+
+def test_a_shift_after_a_rotation_leaves_the_function_unchanged() -> None:
+    handle = tiny_handle(uneven(tiny_llama()))
+    before = logits(handle.model)
+    artifact = quantized(handle, recipe(None, Unquantized(), OsPlus(grid=3), rotation=Rotation()))
+    assert isinstance(artifact.ops[0], RotateInput)
+    assert relative(logits(handle.model), before) < 2e-5
+
+
+@pytest.mark.parametrize("true_sequential", [False, True])
+def test_rounding_gets_the_statistics_of_the_shifted_inputs(true_sequential: bool) -> None:
+    watching = Watching()
+    handle = tiny_handle(uneven(tiny_opt()))
+    options = {"rounding": watching, "true_sequential": true_sequential}
+    quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3), **options))
+    for stats in watching.seen:
+        X = stats.require("sample")
+        assert len(X) == stats.n_tokens
+        torch.testing.assert_close(stats.require("hessian"), 2 / len(X) * X.T @ X, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(stats.require("mean_abs"), X.abs().mean(0))
+        torch.testing.assert_close(stats.require("absmax"), X.abs().amax(0))
+        middle = (stats.require("minimum") + stats.require("maximum")).abs().max()
+        assert float(middle) < (0.2 if true_sequential else 1e-4) * float(X.abs().max())
+
+
+def test_what_is_stored_reloads_bit_for_bit_and_counts() -> None:
+    handle = tiny_handle(uneven(tiny_llama()))
+    artifact = quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3)))
+    fresh = logits(handle.model)
+    reloaded = Artifact.from_tensors(*artifact.to_tensors())
+    reloaded.install(handle)
+    assert torch.equal(logits(handle.model), fresh)
+    # Every layer has a shift [in] and an offset [out] in 32 bits besides its codes and its scales.
+    extra = sum(32 * sum(weight.codes.shape) for weight in artifact.weights.values())
+    total = sum(weight.bits_per_weight() * weight.numel() for weight in artifact.weights.values())
+    assert artifact.shift_bits == extra
+    assert artifact.effective_bits == pytest.approx((total + extra) / sum(w.numel() for w in artifact.weights.values()))
+
+
+def test_channels_far_from_zero_are_quantized_better_with_shifts() -> None:
+    errors = []
+    for transforms in ((OsPlus(),), ()):
+        model = tiny_opt()
+        for block in model.model.decoder.layers:
+            block.self_attn_layer_norm.bias[[3, 17]] += torch.tensor([40.0, -25.0])
+            block.final_layer_norm.bias[5] += 30
+        handle = tiny_handle(model)
+        before = logits(handle.model)
+        quantized(handle, recipe(INT8, TOKEN4, *transforms))
+        errors.append(relative(logits(handle.model), before))
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_a_failure_leaves_no_shift_behind() -> None:
+    class Failing(Watching):
+        def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+            raise ValueError("broken")
+
+    handle = tiny_handle(tiny_opt())
+    before = logits(handle.model)
+    with pytest.raises(ModelError, match="broken"):
+        quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3), rounding=Failing()))
+    handle.restore()
+    assert torch.equal(logits(handle.model), before)

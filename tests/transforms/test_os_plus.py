@@ -120,7 +120,7 @@ def test_contract_and_options() -> None:
 def test_a_sample_holds_tokens_at_equal_distances() -> None:
     tokens = torch.arange(5 * 1000.0).reshape(-1, 1)
     accumulator = StatsAccumulator(1, frozenset({"sample"}))
-    for part in tokens.split(7):
+    for part in torch.split(tokens, 7):
         accumulator.add(part)
     kept = accumulator.stats().require("sample")[:, 0]
     assert SAMPLE / 2 < len(kept) <= SAMPLE

@@ -16,7 +16,7 @@ from quantbench.transforms.hadamard import Orthogonal
 class RotateInput:
     """Rotate what a layer reads, x [.., k size stride], on the axis `size` of its view [.., k, size, stride].
 
-    The matrix is that of (size, seed), see `quantbench.transforms.hadamard`; the layer's weight has absorbed its inverse.
+    The matrix is `quantbench.transforms.hadamard.Orthogonal(size, seed)`; the layer's weight has absorbed its inverse.
     """
 
     module: str

@@ -81,9 +81,8 @@ class Recipe:
         return not (self.first_needs | self.rounding_needs)
 
     def _parts(self) -> list[object]:
-        parts = [self.weight, self.activation, *self.transforms.values(), self.clip, self.rounding, self.policy]
-        parts.append(self.rotation)
-        return [part for part in parts if part is not None]
+        parts = (self.weight, self.activation, *self.transforms.values(), self.clip, self.rounding, self.policy)
+        return [part for part in (*parts, self.rotation) if part is not None]
 
     @property
     def full_precision(self) -> bool:

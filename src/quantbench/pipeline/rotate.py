@@ -1,8 +1,8 @@
 """Rotating a model: what `quantbench.transforms.rotation` describes, done to a model without knowing its name.
 
 Readers of the residual stream are the groups of weights whose input a normalization of the stream's width wrote;
-writers are the layers whose input none wrote and whose output has the stream's width. A few tokens run through the model
-as it was and as it is rotated: every block's output, and the logits, must be the same up to rounding errors.
+writers are the layers whose input none wrote and whose output has the stream's width. A few tokens run through the
+model as it was and as it is rotated: every block's output, and the logits, must be the same up to rounding errors.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _rotate_head(model: PreTrainedModel, stream: Orthogonal, run: Run) -> None:
 
 @dataclass(frozen=True)
 class _Value:
-    """The last `rows` rows of a layer are the values that the attention's output projection reads, mixed over tokens."""
+    """Some output `rows` of a layer are the values that the attention's output projection reads, mixed over tokens."""
 
     slot: WeightSlot
     rows: slice

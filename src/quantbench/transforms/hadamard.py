@@ -9,7 +9,7 @@ Matrix     Q = D (H_p x O_m)  [n, n],  Q Q^T = I,    n = p m with p the largest 
 Apply      x Q for rows x [n], without Q:  H_p x O_m = F_1 x F_2 x .. with F_i [f_i, f_i], f_i <= 64 for those of H_p
              1. x <- x D
              2. for each F_i: view x as [f_1, .., f_i, ..], contract its axis i with the rows of F_i
-           n (f_1 + f_2 + ..) multiplications instead of n^2; Q^T is not needed: (Q^T W) = (W^T Q)^T.
+           n (f_1 + f_2 + ..) multiplications instead of n^2; Q^T is not needed: Q^T W = (W^T Q)^T.
 Seed       Signs and O_m come from NumPy's legacy generator, whose stream is frozen, seeded by the sha256 of a text.
 """
 
@@ -32,17 +32,17 @@ class Orthogonal:
         if size < 1:
             raise ValueError(f"an orthogonal matrix has at least one row, not {size}")
         self.size, self.seed = size, seed
-        state = np.random.RandomState(np.frombuffer(hashlib.sha256(seed.encode()).digest(), dtype="<u4"))  # noqa: NPY002 - frozen
+        state = np.random.RandomState(np.frombuffer(hashlib.sha256(seed.encode()).digest(), dtype="<u4"))
         power = size & -size  # p
         self._signs = torch.from_numpy(state.randint(0, 2, size) * 2.0 - 1.0)[:, None]  # D
         self._factors = [*_sylvester_factors(power), *_random_factor(size // power, state)]  # F_i, float64
         self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, list[Tensor]]] = {}
 
     def apply(self, x: Tensor, stride: int = 1) -> Tensor:
-        """x Q for x [.., k size stride], on the axis `size` of its view [.., k, size, stride]; x is not modified.
+        """X Q for x [.., k size stride], on the axis `size` of its view [.., k, size, stride]; x is not modified.
 
-        So the heads of x [.., heads d] are rotated each on its own by a matrix of size d, and among each other by one of
-        size `heads` with stride d. Computed in float64 for float64, else in float32, and returned in x's dtype.
+        So the heads of x [.., heads d] are rotated each on its own by a matrix of size d, and among each other by one
+        of size `heads` with stride d. Computed in float64 for float64, else in float32, and returned in x's dtype.
         """
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         signs, factors = self._on(x.device, dtype)
