@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN_GROUPS = (
     *("model", "calib", "quantizer", "eval", "scale", "cluster"),
-    *("format", "activation", "kv_cache", "transform", "clip", "rounding", "policy"),
+    *("format", "activation", "kv_cache", "rotation", "transform", "clip", "rounding", "policy"),
     *("sampler", "text", "task", "sweep"),
 )
 

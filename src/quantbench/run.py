@@ -145,11 +145,11 @@ def _check_fingerprints(record: RunRecord, found: dict[str, str]) -> None:
 
 def _bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
     """Bits per parameter over the whole model: quantized weights as stored, everything else in its dtype."""
-    bits, count = 0.0, 0
+    bits, count = float(artifact.shift_bits), 0
     seen: set[int] = set()
     for name, parameter in handle.originals.items():
         weight = artifact.weights.get(name.removesuffix(".weight"))
-        if weight is None and id(parameter) in seen:  # tied to one that was counted
+        if weight is None and name not in artifact.changed and id(parameter) in seen:  # tied to one that was counted
             continue
         seen.add(id(parameter))
         bits += parameter.numel() * (8 * parameter.element_size() if weight is None else weight.bits_per_weight())

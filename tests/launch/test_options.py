@@ -26,6 +26,7 @@ RECIPE_PARTS = {
     "format": "quantizer.weight",
     "activation": "quantizer.activation",
     "kv_cache": "quantizer.kv_cache",
+    "rotation": "quantizer.rotation",
     "transform": "quantizer.transforms.added",
     "clip": "quantizer.clip",
     "rounding": "quantizer.rounding",
@@ -75,7 +76,7 @@ def place_of(file: Path) -> tuple[str, list[str]]:
         return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
     places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | RECIPE_PARTS
     place = places.get(group, group)
-    if group in {"transform", "clip", "activation", "kv_cache"}:  # GPTQ, the default, has none of these
+    if group in {"transform", "clip", "activation", "kv_cache", "rotation"}:  # GPTQ, the default, has none of these
         return place, [f"+{group}@{place}={option}"]
     if group == "rounding":  # in the recipe of its name, since not every format and order suits it
         recipe = option if (CONF / "quantizer" / file.name).exists() else "rtn"

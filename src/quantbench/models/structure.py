@@ -186,6 +186,11 @@ def _address(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
 
 
+def norm_modules(root: nn.Module) -> dict[str, nn.Module]:
+    """The modules below `root` that look like normalizations, by dotted name."""
+    return {name: module for name, module in root.named_modules() if _looks_like_norm(module)}
+
+
 def _looks_like_norm(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return isinstance(weight, nn.Parameter) and weight.dim() == 1 and not list(module.children())

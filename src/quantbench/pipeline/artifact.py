@@ -21,6 +21,7 @@ from quantbench.formats.stored import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.structure import WeightSlot
 from quantbench.pipeline.attention import QuantizeKVCache
+from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
 from quantbench.results.tensors import fingerprint
 
@@ -86,10 +87,18 @@ class Artifact:
 
     @property
     def effective_bits(self) -> float | None:
-        """Bits a quantized weight takes on average, weighted by size; None if no weight is quantized."""
+        """Bits a quantized weight takes on average, weighted by size; None if no weight is quantized.
+
+        What operations store in a weight's stead (shifts and offsets) counts, too.
+        """
         sizes = [w.numel() for w in self.weights.values()]
         total = sum(w.bits_per_weight() * n for w, n in zip(self.weights.values(), sizes, strict=True))
-        return total / sum(sizes) if sizes else None
+        return (total + self.shift_bits) / sum(sizes) if sizes else None
+
+    @property
+    def shift_bits(self) -> int:
+        """Bits of all stored shifts and offsets of layers' inputs."""
+        return sum(op.bits for op in self.ops if isinstance(op, ShiftInput))
 
     @property
     def kv_bits(self) -> float | None:

@@ -2,7 +2,7 @@
 
 1. statistics of the inputs of each group of weights that read one tensor       (skipped if no part needs any)
 2. transforms: scale each group's weights, fold the inverse into what wrote its input; check that the block's
-full-precision output did not change; rescale the statistics
+full-precision output did not change; rescale the statistics (or, for shifted inputs, collect them anew)
 3. clip and round each weight; with `true_sequential`, statistics are collected anew before each group.
 A rounding that learns gets the whole block instead.
 4. the outputs of the quantized (or full-precision) block are the inputs of the next one
@@ -20,18 +20,21 @@ from torch import Tensor, nn
 from quantbench.errors import ModelError
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import KeptColumns
+from quantbench.models.handle import Removable
 from quantbench.models.structure import GroupFinder, InputGroup, WeightSlot
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.collect import collect
 from quantbench.pipeline.context import BlockContext
 from quantbench.pipeline.fold import LinearProducer, NormProducer, check_unchanged, linear_producer, norm_producer
+from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput, RuntimeOp, install
 from quantbench.pipeline.stats import LinearStats
 from quantbench.results.records import LayerRecord
 from quantbench.rounding.base import BlockRounding, Rounded, Rounding
 from quantbench.rounding.hessian import output_error
+from quantbench.transforms.base import ShiftTransform
 
 
 class Rounder:
@@ -119,9 +122,17 @@ class BlockStep:
         self.recipe, self.rounder = recipe, rounder
         self.ops: list[RuntimeOp] = []
         self.modules = {f"{name}.{key}" if key else name: module for key, module in block.named_modules()}
+        self.shifts: dict[int, Tensor] = {}  # of the input of a group, by its index
+        self.shifting: list[Removable] = []
 
     def run(self) -> list[Tensor]:
         """Quantize the block; its outputs, which the next block reads."""
+        try:
+            return self._run()
+        finally:
+            self._shift_inputs([])
+
+    def _run(self) -> list[Tensor]:
         recipe = self.recipe
         with GroupFinder(self.name, self.block) as finder:
             first_output = self._first()
@@ -143,6 +154,7 @@ class BlockStep:
             self._round(groups, stats)
         if recipe.propagate == "full":
             return full
+        self._shift_inputs([])  # they are among the operations
         # The next block is calibrated on what it will read when the quantized model runs.
         installed = install(self.modules, self.ops)
         outputs = self._outputs()
@@ -164,20 +176,51 @@ class BlockStep:
     def _transform(self, groups: list[InputGroup], stats: list[LinearStats | None]) -> None:
         for key, transform in self.recipe.transforms.items():
             applied = 0
+            self._shift_inputs([])  # producers are found without
             for index, group in enumerate(groups):
                 current, quantized = stats[index], self._quantized(group)
-                producer = self._producer(groups, index, transform.producers)
-                if producer is None or current is None or not quantized:
+                if current is None or not quantized:
                     continue
-                weights = [slot.get() for slot in group.slots]
-                scale = transform.scale(weights, current, self.rounder.plan[quantized[0].name])
+                if isinstance(transform, ShiftTransform):
+                    shift = transform.shift(current)
+                    self.shifts[index] = self.shifts.get(index, 0) + shift
+                    current = current.shifted(shift)
+                    applied += 1
+                producer = self._producer(groups, index, transform.producers)
+                if producer is None:
+                    continue
+                weights, grid = [slot.get() for slot in group.slots], self.rounder.plan[quantized[0].name]
+                if isinstance(transform, ShiftTransform):
+                    scale = transform.scale_shifted(weights, current, grid, self.recipe.activation)
+                else:
+                    scale = transform.scale(weights, current, grid)
                 producer.divide(scale)
                 for slot, weight in zip(group.slots, weights, strict=True):
                     slot.set(weight * scale)
+                if index in self.shifts:
+                    self.shifts[index] = self.shifts[index] / scale
                 stats[index] = current.rescaled(scale)
                 applied += 1
             if not applied and any(self._quantized(group) for group in groups):
                 raise ModelError(f"{self.name}: transform {key!r} found nothing it can be folded into on this model")
+            self._shift_inputs(self._shift_ops(groups))
+            if isinstance(transform, ShiftTransform):
+                stats[:] = collect(self.block, groups, self.hidden, self.calls, self.recipe.first_needs)
+        self.ops += self._shift_ops(groups)
+
+    def _shift_ops(self, groups: list[InputGroup]) -> list[RuntimeOp]:
+        """What shifts the inputs of groups, for the weights as they are."""
+        return [
+            ShiftInput(module=slot.name, shift=shift, offset=slot.get() @ shift)
+            for index, shift in self.shifts.items()
+            for slot in groups[index].slots
+        ]
+
+    def _shift_inputs(self, ops: list[RuntimeOp]) -> None:
+        """Shift inputs by these operations from now on, and by no others."""
+        for removable in self.shifting:
+            removable.remove()
+        self.shifting = install(self.modules, ops)
 
     def _producer(
         self, groups: list[InputGroup], index: int, kinds: frozenset[str]

@@ -92,6 +92,16 @@ def replaced_forwards(blocks: nn.ModuleList, forward: Callable[..., Any]) -> Ite
             del block.forward
 
 
+def run_head(model: PreTrainedModel, blocks: nn.ModuleList, states: Tensor, as_tuple: bool) -> Tensor:
+    """The logits of what the last block wrote, [1, L, d]; as_tuple: it returns that in a tuple."""
+    output = (states.cpu(),) if as_tuple else states.cpu()
+    ids = torch.zeros(states.shape[:2], dtype=torch.int64)
+    with replaced_forwards(blocks, lambda _index, _original, *_args, **_kwargs: output):
+        logits = model(input_ids=ids, use_cache=False).logits
+    assert isinstance(logits, Tensor)
+    return logits
+
+
 def _split_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
     if args:
         return args[0], args[1:], kwargs

@@ -29,10 +29,18 @@ class NormProducer:
         """Make the normalization write X / scale."""
         gain = self.module.weight
         assert isinstance(gain, Tensor)
-        _replace(self.module, "weight", (gain.float() + self.offset) / scale - self.offset)
+        replace_parameter(self.module, "weight", (gain.float() + self.offset) / scale - self.offset)
         bias = getattr(self.module, "bias", None)
         if isinstance(bias, Tensor):
-            _replace(self.module, "bias", bias.float() / scale)
+            replace_parameter(self.module, "bias", bias.float() / scale)
+
+    def release(self) -> Tensor:
+        """Make the gain one; the gain float32 [in] it had, by which the readers' columns are to be multiplied."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        gain = weight.detach().float() + self.offset
+        replace_parameter(self.module, "weight", torch.full_like(gain, 1 - self.offset))
+        return gain
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +54,11 @@ class LinearProducer:
         """Make the layer's rows produce X / scale."""
         self.slot.set(self.slot.get() / scale[:, None])
         if self.slot.bias is not None:
-            _replace(self.slot.module, "bias", self.slot.bias.float() / scale)
+            replace_parameter(self.slot.module, "bias", self.slot.bias.float() / scale)
 
 
-def _replace(module: nn.Module, name: str, value: Tensor) -> None:
+def replace_parameter(module: nn.Module, name: str, value: Tensor) -> None:
+    """Put a new value in a parameter's place, in its dtype."""
     old = getattr(module, name)
     setattr(module, name, nn.Parameter(value.detach().to(old.dtype), requires_grad=False))
 
@@ -91,11 +100,11 @@ def linear_producer(group: InputGroup, earlier: list[WeightSlot], run: Callable[
     if not candidates:
         return None
     factors = torch.linspace(0.5, 2.0, width)
-    plain = _input_of(group, run)
+    plain = input_of(group, run)
     for slot in reversed(candidates):
         handle = slot.module.register_forward_hook(lambda _m, _a, out: out * factors.to(out))
         try:
-            scaled = _input_of(group, run)
+            scaled = input_of(group, run)
         finally:
             handle.remove()
         tolerance = 1e-2 if plain.dtype != torch.float32 else 1e-4
@@ -105,7 +114,8 @@ def linear_producer(group: InputGroup, earlier: list[WeightSlot], run: Callable[
     return None
 
 
-def _input_of(group: InputGroup, run: Callable[[], object]) -> Tensor:
+def input_of(group: InputGroup, run: Callable[[], object]) -> Tensor:
+    """What the group reads while `run` runs its block."""
     seen: list[Tensor] = []
     handle = group.reader.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach()))
     try:

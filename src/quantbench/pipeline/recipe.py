@@ -11,7 +11,8 @@ from quantbench.formats.base import ActivationFormat, Format
 from quantbench.formats.kv import KVCache
 from quantbench.pipeline.policy import Policy
 from quantbench.rounding.base import BlockRounding, Rounding
-from quantbench.transforms.base import Clip, ScaleTransform
+from quantbench.transforms.base import Clip, ScaleTransform, ShiftTransform
+from quantbench.transforms.rotation import Rotation
 
 
 @component
@@ -21,6 +22,7 @@ class Recipe:
     weight      format of the weights; null leaves them in full precision
     activation  format of the inputs of quantized layers, applied when the model runs; null: full precision
     kv_cache    how the key-value cache of all blocks is stored, applied causally when it runs; null: full precision
+    rotation    orthogonal rotations of the whole model, before anything else
     transforms  function-preserving rewrites before rounding, in order
     clip        range search before rounding; null: none
     rounding    how weights are put on their grid
@@ -31,7 +33,8 @@ class Recipe:
     weight: Format | None
     activation: ActivationFormat | None = None
     kv_cache: KVCache | None = None
-    transforms: dict[str, ScaleTransform] = Field(default_factory=dict)
+    rotation: Rotation | None = None
+    transforms: dict[str, ScaleTransform | ShiftTransform] = Field(default_factory=dict)
     clip: Clip | None = None
     rounding: Rounding | BlockRounding | None
     policy: Policy
@@ -81,13 +84,15 @@ class Recipe:
         return not (self.first_needs | self.rounding_needs)
 
     def _parts(self) -> list[object]:
-        parts = [self.weight, self.activation, *self.transforms.values(), self.clip, self.rounding, self.policy]
-        return [part for part in (*parts, self.kv_cache) if part is not None]
+        parts = (self.weight, self.activation, *self.transforms.values(), self.clip, self.rounding, self.policy)
+        return [part for part in (*parts, self.rotation, self.kv_cache) if part is not None]
 
     @property
     def full_precision(self) -> bool:
         """Whether nothing is quantized or rewritten."""
-        return self.weight is None and self.activation is None and self.kv_cache is None and not self.transforms
+        rewritten = bool(self.transforms) or self.rotation is not None
+        quantized = (self.weight, self.activation, self.kv_cache)
+        return not rewritten and all(part is None for part in quantized)
 
 
 def full_precision() -> Recipe:

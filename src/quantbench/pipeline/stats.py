@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -46,6 +47,16 @@ class LinearStats:
             maximum=divide(self.maximum),
             rows=divide(self.rows),
         )
+
+    def shifted(self, shift: Tensor) -> LinearStats:
+        """Statistics of X' = X - shift, for shift [in]. The Hessian and mean_abs do not follow from these: left out."""
+
+        def moved(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values - shift
+
+        low, high = moved(self.minimum), moved(self.maximum)
+        absmax = None if low is None or high is None else torch.maximum(low.abs(), high.abs())
+        return LinearStats(self.n_tokens, absmax=absmax, minimum=low, maximum=high, rows=moved(self.rows))
 
     def select(self, columns: Tensor) -> LinearStats:
         """Statistics of some of the inputs, int64 [k]."""

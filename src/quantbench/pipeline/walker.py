@@ -23,9 +23,10 @@ from quantbench.models.structure import (
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.attention import cache_operations
 from quantbench.pipeline.block import BlockStep, Rounder
-from quantbench.pipeline.capture import Captured, capture, replaced_forwards
+from quantbench.pipeline.capture import Captured, capture, run_head
 from quantbench.pipeline.collect import StatsAccumulator
 from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.rotate import rotate_model
 from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.pipeline.stats import LinearStats
 from quantbench.results.records import LayerRecord
@@ -69,6 +70,8 @@ class _Walk:
 
     @torch.no_grad()
     def run(self, tokens: Tensor | None) -> Quantized:
+        if self.recipe.rotation is not None:
+            self.artifact.ops.extend(rotate_model(self.handle, self.recipe.rotation, self.device))
         captured = None if tokens is None else capture(self.model, self.blocks, tokens)
         for index, block in enumerate(self.blocks):
             self.progress(index, len(self.blocks))
@@ -83,9 +86,9 @@ class _Walk:
                 step.ops.extend(self.cache_ops[index])
                 captured.hidden[:] = step.run()
                 self.artifact.ops.extend(step.ops)
-            self._note_changes(name, block)
             block.to("cpu")
         self._outside_blocks(captured)
+        self._note_changes()
         self.progress(len(self.blocks), len(self.blocks))
         return Quantized(self.artifact, self.rounder.layers)
 
@@ -97,14 +100,12 @@ class _Walk:
                 if self.recipe.activation is not None:
                     self.artifact.ops.append(QuantizeInput(module=slot.name, format=self.recipe.activation))
 
-    def _note_changes(self, name: str, block: torch.nn.Module) -> None:
-        """Parameters a transform replaced other than quantized weights: norm gains, biases, weights that were kept."""
-        originals = self.handle.originals
-        for parameter_name, parameter in block.named_parameters():
-            full_name = f"{name}.{parameter_name}"
-            is_quantized = full_name.removesuffix(".weight") in self.artifact.weights
-            if parameter is not originals[full_name] and not is_quantized:
-                self.artifact.changed[full_name] = parameter.detach().cpu()
+    def _note_changes(self) -> None:
+        """Parameters that were replaced other than quantized weights: norm gains, biases, weights that were kept."""
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            is_quantized = name.removesuffix(".weight") in self.artifact.weights
+            if parameter is not self.handle.originals[name] and not is_quantized:
+                self.artifact.changed[name] = parameter.detach().cpu()
 
     def _outside_blocks(self, captured: Captured | None) -> None:
         policy = self.recipe.policy
@@ -124,13 +125,6 @@ class _Walk:
         accumulator = StatsAccumulator(slot.shape[1], needs)
         handle = slot.module.register_forward_pre_hook(lambda _m, args: accumulator.add(args[0]))
         for states in captured.hidden:
-            states = states.cpu()
-            output = (states,) if captured.returns_tuple[type(self.blocks[-1])] else states
-            with replaced_forwards(self.blocks, _returning(output)):
-                self.model(inputs_embeds=torch.zeros_like(states), use_cache=False)
+            run_head(self.model, self.blocks, states, captured.returns_tuple[type(self.blocks[-1])])
         handle.remove()
         return accumulator.stats()
-
-
-def _returning(output: object) -> Callable[..., object]:
-    return lambda _index, _original, *_args, **_kwargs: output

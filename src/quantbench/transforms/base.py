@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from quantbench.formats.base import Format
+from quantbench.formats.base import ActivationFormat, Format
 from quantbench.pipeline.stats import LinearStats
 
 Producer = Literal["norm", "linear"]
@@ -30,6 +30,32 @@ class ScaleTransform(Protocol):
 
     def scale(self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None) -> Tensor:
         """The scale [in] for the weights [out_i, in] (float32) that read the same input."""
+        ...
+
+
+@runtime_checkable
+class ShiftTransform(Protocol):
+    """Chooses a per-input-channel shift z [in], and then a scale s [in] > 0 for the shifted inputs.
+
+    The pipeline applies X' = (X - z) / s, W' = W diag(s), and adds W z to the output: the shift as the model runs, for
+    every group; the scale folded into the producer of X, where there is one. Implementations are components.
+    """
+
+    needs: ClassVar[frozenset[str]]
+
+    @property
+    def producers(self) -> frozenset[Producer]:
+        """Which kinds of producer the scale may be folded into."""
+        ...
+
+    def shift(self, stats: LinearStats) -> Tensor:
+        """The shift [in] for the inputs that `stats` describe."""
+        ...
+
+    def scale_shifted(
+        self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None, activation: ActivationFormat | None
+    ) -> Tensor:
+        """The scale [in] for weights [out_i, in] (float32) that read the same input; `stats` are of X - z."""
         ...
 
 
