@@ -11,7 +11,7 @@ from torch import Tensor
 from helpers_math import random
 from quantbench.errors import ConfigError
 from quantbench.formats.kv import KVCache, attention
-from quantbench.transforms.head_rotation import random_signs, randomized_hadamard
+from quantbench.transforms.hadamard import Orthogonal
 
 LENGTH, WIDTH, SCALE = 11, 6, 0.4
 
@@ -118,7 +118,7 @@ def test_all_queries_at_once_see_what_a_decoding_loop_gives_them(cache: KVCache)
 @pytest.mark.parametrize("cache", [kivi(residual=12), per_token(bits=2, residual=11)])
 def test_a_residual_as_long_as_the_sequence_is_full_precision_bit_for_bit(cache: KVCache) -> None:
     assert torch.equal(attend(cache), attend(None))
-    assert torch.equal(attend(cache, randomized_hadamard(random_signs(WIDTH, "x"))), attend(None))
+    assert torch.equal(attend(cache, Orthogonal(WIDTH, "x").matrix().float()), attend(None))
 
 
 def test_what_comes_later_changes_nothing_before() -> None:
@@ -189,22 +189,17 @@ def test_effective_bits_weigh_keys_and_values_by_their_width() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 6, 8, 15, 64, 80, 96])
 def test_a_rotation_of_any_width_is_orthogonal(width: int) -> None:
-    rotation = randomized_hadamard(random_signs(width, "seed")).double()
+    rotation = Orthogonal(width, "seed").matrix()
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(width).double(), rtol=0, atol=1e-6)
     if width & (width - 1) == 0:
         torch.testing.assert_close(rotation.abs(), torch.full_like(rotation, width**-0.5), rtol=0, atol=1e-6)
-
-
-def test_a_seed_gives_the_same_signs_and_another_seed_others() -> None:
-    assert torch.equal(random_signs(64, "0 a"), random_signs(64, "0 a"))
-    assert not torch.equal(random_signs(64, "0 a"), random_signs(64, "1 a"))
 
 
 def test_a_rotation_leaves_the_function_as_it_is_and_spreads_an_outlier_channel() -> None:
     query, key, value = drawn(width=64)
     query /= 8
     key[..., 7] *= 20
-    rotation = randomized_hadamard(random_signs(64, "0"))
+    rotation = Orthogonal(64, "0").matrix().float()
     plain = attend(None, tensors=(query, key, value))
     turned = attend(None, tensors=(query @ rotation, key @ rotation, value))
     torch.testing.assert_close(turned, plain, rtol=1e-4, atol=1e-5)

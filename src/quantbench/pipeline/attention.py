@@ -16,7 +16,7 @@ from quantbench.models.attention import Attend, by_group, check_arguments, masks
 from quantbench.models.handle import Removable
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.fold import check_unchanged
-from quantbench.transforms.head_rotation import random_signs, randomized_hadamard
+from quantbench.transforms.hadamard import Orthogonal
 
 _PROBE_TOKENS = 8
 _SCORES = 1 << 20
@@ -27,7 +27,7 @@ class QuantizeKVCache:
     """Attention of a module with what a quantized cache gives back. See quantbench.formats.kv.
 
     heads, key_width, value_width  key-value heads, and channels of each
-    signs  int8 [key_width]: of the rotation of keys, if they are rotated
+    seed  of the rotation of keys, if they are rotated
     """
 
     module: str
@@ -35,7 +35,7 @@ class QuantizeKVCache:
     heads: int
     key_width: int
     value_width: int
-    signs: Tensor | None = None
+    seed: str | None = None
 
     @property
     def elements(self) -> int:
@@ -49,7 +49,7 @@ class QuantizeKVCache:
 
     def install(self, module: nn.Module) -> Removable:
         """See RuntimeOp. Sequences of at most `residual` tokens are left to the module's own attention."""
-        rotation = None if self.signs is None else randomized_hadamard(self.signs)
+        rotation = None if self.seed is None else Orthogonal(self.key_width, self.seed).matrix().float()
 
         def attend(
             query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, arguments: Mapping[str, Any]
@@ -75,7 +75,7 @@ def cache_operations(
                 heads=key[0],
                 key_width=key[1],
                 value_width=value[1],
-                signs=random_signs(key[1], f"{cache.rotation_seed} {name}") if cache.rotate else None,
+                seed=f"{cache.rotation_seed} {name}" if cache.rotate else None,
             )
             for name, (key, value) in modules.items()
         ]
