@@ -85,7 +85,6 @@ def test_a_later_evaluation_in_a_new_process_equals_one_process(place: Workplace
         (["scale.window=192"], "task local: windows of 192 tokens, but the model takes at most 128"),
         (["calib.length=192"], "calib.length=192: the model takes at most 128 tokens"),
         (["model.path=/no/such/folder"], "model.path=/no/such/folder: no such folder. Give a folder that"),
-        (["-m", "quantizer=rtn", "calib.source.column=text,body"], "need different task names"),
     ],
 )
 def test_bad_input_is_one_clear_message_before_anything_runs(
@@ -229,6 +228,18 @@ def test_killed_at_random_moments_and_repeated_it_ends_like_an_undisturbed_sweep
     (disturbed,) = place.outputs.glob("sweeps/*/results.csv")
     (reference,) = undisturbed.glob("sweeps/*/results.csv")
     assert disturbed.read_bytes() == reference.read_bytes()
+
+
+def test_two_texts_under_one_task_name_are_refused_before_anything_runs(place: Workplace) -> None:
+    tests = []
+    for name in ("one", "two"):
+        tests.append(place.folder / f"{name}.txt")
+        tests[-1].write_text("\n\n".join(f"{name} {i} and {i * i} of it " * 20 for i in range(10)))
+    done = place.run("-m", "quantizer=gptq", f"calib.source.test_path={tests[0]},{tests[1]}")
+    assert done.returncode == 2
+    assert "nothing was run: task local: scores of protocol" in done.stderr
+    assert "tests on different texts need different task names" in done.stderr
+    assert not list(place.outputs.glob("runs/*"))
 
 
 def test_two_files_make_a_table_of_both_tested_on_both(place: Workplace) -> None:
