@@ -24,11 +24,13 @@ class GridParams:
     scale   holds values as they are stored (already rounded to the stored dtype)
     zero    zero points, None where the format has none
     steps   highest level 2^b - 1 of each group, None where all groups have the format's own number of bits
+    shared  [1, g] or [out, g]: a second factor of the scales that all groups share (NVFP4), None where there is none
     """
 
     scale: Tensor
     zero: Tensor | None = None
     steps: Tensor | None = None
+    shared: Tensor | None = None
 
     def group(self, index: int) -> GridParams:
         """The parameters of one group, [out, 1] each: broadcastable to any slice of that group's columns."""

@@ -5,16 +5,15 @@ The grids and their symmetric and asymmetric conventions are those of `quantbenc
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import pad
 
 from quantbench.component import component
 from quantbench.errors import ConfigError
-from quantbench.formats.base import GridParams, PackedGrid, group_count
+from quantbench.formats.base import GridParams
+from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
 
 # The range search of the GPTQ authors' code: shrink both bounds by 1 - i/100 for i < 80, compare in the 2.4-norm.
@@ -22,16 +21,18 @@ _MSE_STEPS, _MSE_GRID, _MSE_NORM = 80, 100, 2.4
 
 
 @component
-class IntFormat(PackedGrid):
-    """Weights as integers of `bits` bits, one scale (and, asymmetric, one b-bit zero point) per group of columns.
+class IntFormat(BlockGrid):
+    """Weights as integers of `bits` bits, one scale (and, asymmetric, one b-bit zero point) per block.
 
     group_size: input columns per scale (the last group of a row may be short), "channel" for one scale per output row,
     or "tensor" for one scale in all, whose parameters have shape [1, 1] and broadcast over rows.
+    block_rows: output rows that share a scale: blocks of block_rows x group_size weights (the last may be short).
     range: "minmax", or "mse", the GPTQ authors' search for a shrunken range (80 passes over the weight).
     """
 
     bits: Bits
-    group_size: Annotated[int, Field(ge=1)] | Literal["channel", "tensor"]
+    group_size: GroupSize
+    block_rows: BlockRows = 1
     symmetric: bool
     scale_convention: Convention | None = None
     range: Literal["minmax", "mse"] = "minmax"
@@ -39,21 +40,18 @@ class IntFormat(PackedGrid):
 
     def __post_init__(self) -> None:
         check_convention(self.symmetric, self.scale_convention)
+        check_blocks(self.group_size, self.block_rows)
 
     @property
     def _grid(self) -> IntGrid:
         return IntGrid(self.bits, self.scale_convention, self.scale_dtype)
-
-    def columns_per_group(self, in_features: int) -> int:
-        """Columns that share a scale in one row; the whole width for "channel" and "tensor"."""
-        return self.group_size if isinstance(self.group_size, int) else in_features
 
     def params(self, weight: Tensor) -> GridParams:
         """Scales and zero points [out, groups] of weight [out, in], or [1, 1] for "tensor".
 
         Raises ValueError if the weight holds NaN or infinity, or if a scale overflows `scale_dtype`.
         """
-        groups = self._grouped(weight.float())
+        groups = self.blocks.cut(weight.float())
         low, high = torch.aminmax(groups, dim=-1, keepdim=True)
         if not bool((low.isfinite() & high.isfinite()).all()):
             raise ValueError(f"the weight {list(weight.shape)} holds NaN or infinity and cannot be quantized")
@@ -64,7 +62,8 @@ class IntFormat(PackedGrid):
             raise ValueError(
                 f"weights up to {largest:.4g} need a scale that overflows scale_dtype={self.scale_dtype!r}"
             )
-        return GridParams(fitted.scale[..., 0], None if fitted.zero is None else fitted.zero[..., 0])
+        by_block = GridParams(fitted.scale[..., 0], None if fitted.zero is None else fitted.zero[..., 0])
+        return self.blocks.spread(by_block, len(weight))
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
         """The nearest codes, uint8 of weight's shape."""
@@ -76,25 +75,8 @@ class IntFormat(PackedGrid):
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Effective bits: bits + (scale bits + zero-point bits) x scales / elements."""
-        out_features, in_features = shape
-        scales = out_features * group_count(in_features, self.columns_per_group(in_features))
-        if self.group_size == "tensor":
-            scales = 1
         per_scale = torch.finfo(getattr(torch, self.scale_dtype)).bits + (0 if self.symmetric else self.bits)
-        return self.bits + per_scale * scales / (out_features * in_features)
-
-    def _grouped(self, weight: Tensor) -> Tensor:
-        """The weight as [rows, groups, columns].
-
-        A short last group is filled up with zeros, which every range contains and every grid represents exactly:
-        neither the range nor the mse search notices them.
-        """
-        if self.group_size == "tensor":
-            return weight.reshape(1, 1, -1)
-        rows, width = weight.shape
-        columns = self.columns_per_group(width)
-        missing = -width % columns
-        return (pad(weight, (0, missing)) if missing else weight).reshape(rows, -1, columns)
+        return self.bits + per_scale * self.blocks.count(shape) / (shape[0] * shape[1])
 
     def _smallest_error(self, groups: Tensor, low: Tensor, high: Tensor) -> GridParams:
         """The parameters of the shrunken range with the smallest sum of |error|^2.4, for each group."""
