@@ -66,12 +66,7 @@ class FormatActivation:
 
         scale and zero are those of `static_params`; ValueError if they are given to a dynamic format or missing.
         """
-        if self.dynamic != (scale is None):
-            raise ValueError(
-                "a dynamic activation format takes its scales from the values: pass none"
-                if self.dynamic
-                else "a static activation format needs what static_params returned"
-            )
+        self._check(scale, zero)
         if x.numel() == 0:
             return x
         width = x.shape[-1]
@@ -82,6 +77,13 @@ class FormatActivation:
         params = self._params(rows, scale, zero).columns(groups)
         values = self.format.decode(self.format.encode(rows, params), params)
         return values.masked_fill_(broken, torch.nan).reshape(x.shape).to(x.dtype)
+
+    def _check(self, scale: Tensor | None, zero: Tensor | None) -> None:
+        if self.dynamic:
+            if scale is not None or zero is not None:
+                raise ValueError("a dynamic activation format takes its scales from the values: pass none")
+        elif scale is None or (zero is None) != getattr(self.format, "symmetric", True):
+            raise ValueError("a static activation format needs the parameters that static_params returned")
 
     def _params(self, rows: Tensor, scale: Tensor | None, zero: Tensor | None) -> GridParams:
         if isinstance(self.format, SharedScale):

@@ -47,7 +47,7 @@ class Blocks:
         height, width = weight.shape
         rows, columns = min(self.rows or height, height), min(self.columns or width, width)
         whole = pad(weight, (0, -width % columns, 0, -height % rows))
-        parts = whole.unflatten(1, (-1, columns)).unflatten(0, (-1, rows))  # [r, rows, g, columns]
+        parts = whole.reshape(len(whole) // rows, rows, -1, columns)  # [r, rows, g, columns]
         return parts.transpose(1, 2).flatten(2)
 
     def spread(self, params: GridParams, height: int) -> GridParams:
@@ -123,7 +123,7 @@ class ByteScales(BlockGrid):
     def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
         """See Format; with the scale that all groups share, where there is one."""
         stored = {"codes": pack_bits(codes, self.code_bits), "scale": self.scales.encode(params.scale).cpu()}
-        return stored if params.shared is None else stored | {"shared": params.shared[:, :1].cpu()}
+        return stored if params.shared is None else stored | {"shared": params.shared[0, 0].clone().reshape(1).cpu()}
 
     def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
         """See Format."""

@@ -9,7 +9,7 @@ Grid    value = element * 2^E, E one byte (E8M0) for each group of k = 32 column
 
 Groups along a row whose width is no multiple of k end with a short one, as if filled up with zeros, which changes no E:
 the specification has only whole groups, and layers of small models need not be multiples of 32. E is at least -126, not
--127, so that every scale is a normal float32. A group of zeros has E = 0.
+-127, so that every scale is a normal float32, and never so large that m 2^E were infinite. A group of zeros has E = 0.
 """
 
 from __future__ import annotations
@@ -48,9 +48,11 @@ class MxFormat(ByteScales):
     def params(self, weight: Tensor) -> GridParams:
         """Scales 2^E [out, groups] of weight [out, in]. Raises ValueError if the weight holds NaN or infinity."""
         peaks, largest = self.peaks(weight), self._elements.largest
-        scale = _power_of_two(_floor_log2(peaks) - _floor_log2(torch.tensor(largest, device=peaks.device)))
+        of_largest = _floor_log2(torch.tensor(largest, device=peaks.device))
+        E = _floor_log2(peaks) - of_largest
         if self.rule == "ceil":
-            scale = torch.where(peaks > largest * scale, 2 * scale, scale).clamp_(max=2.0**127)
+            E = E + (peaks > largest * _power_of_two(E)).int()
+        scale = _power_of_two(torch.minimum(E, 127 - of_largest))
         return GridParams(scale.masked_fill_(peaks == 0, 1.0))
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:

@@ -68,7 +68,7 @@ class Gptq(Part):
         if self.static_groups or not dependent:
             return None
         return (
-            f"rounding.static_groups=false fits groups one after another, but the groups of {dependent[0]} share a scale: "
+            f"rounding.static_groups=false fits groups one by one, but the groups of {dependent[0]} share a scale: "
             "set rounding.static_groups=true"
         )
 

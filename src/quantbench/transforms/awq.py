@@ -111,7 +111,7 @@ def _grouped(weight: Tensor, columns: int) -> Tensor:
 
 def _by_rows(values: Tensor, rows: int) -> Tensor:
     """Values [groups, out] as [groups, runs, rows]; a short last run is filled up with zeros."""
-    return pad(values, (0, -values.shape[1] % rows)).unflatten(1, (-1, rows))
+    return pad(values, (0, -values.shape[1] % rows)).reshape(len(values), -1, rows)
 
 
 def _bound(threshold: Tensor, rows: int, weight: Tensor, group_index: Tensor) -> Tensor:
