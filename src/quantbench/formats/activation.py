@@ -6,10 +6,11 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from quantbench.component import component
 from quantbench.errors import ConfigError
-from quantbench.formats.base import Format, GridParams, default_group_index
+from quantbench.formats.base import Format, GridParams
 
 
 @runtime_checkable
@@ -73,10 +74,11 @@ class FormatActivation:
         rows = x.float().reshape(-1, width)
         broken = ~rows.isfinite().all(dim=1, keepdim=True)
         rows = rows.masked_fill(broken, 0)
-        groups = default_group_index(width, self.format.columns_per_group(width)).to(x.device)
-        params = self._params(rows, scale, zero).columns(groups)
-        values = self.format.decode(self.format.encode(rows, params), params)
-        return values.masked_fill_(broken, torch.nan).reshape(x.shape).to(x.dtype)
+        columns = min(self.format.columns_per_group(width), width)
+        groups = pad(rows, (0, -width % columns)).reshape(len(rows), -1, columns)
+        params = self._params(rows, scale, zero)._each(lambda t: t.unsqueeze(-1))
+        values = self.format.decode(self.format.encode(groups, params), params).reshape(len(rows), -1)[:, :width]
+        return values.masked_fill(broken, torch.nan).reshape(x.shape).to(x.dtype)
 
     def _check(self, scale: Tensor | None, zero: Tensor | None) -> None:
         if self.dynamic:

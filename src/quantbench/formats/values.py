@@ -65,7 +65,7 @@ class Table:
         return max(self.values)
 
     @cached_property
-    def _ordered(self) -> tuple[Tensor, Tensor]:
+    def _ordered(self) -> tuple[Tensor, list[float]]:
         """Codes in rising order of their values; between each and the next, the largest float32 that belongs to it."""
         by_value = {float(np.float32(value)): code for code, value in reversed(list(enumerate(self.values)))}
         values = sorted(by_value)
@@ -78,7 +78,7 @@ class Table:
             if bound > middle or (goes_up and bound == middle):
                 bound = np.nextafter(bound, np.float32(-np.inf))
             bounds.append(float(bound))
-        return torch.tensor(codes, dtype=torch.uint8), torch.tensor(bounds)
+        return torch.tensor(codes, dtype=torch.uint8), bounds
 
     @cached_property
     def _values(self) -> Tensor:
@@ -86,12 +86,15 @@ class Table:
 
     def encode(self, x: Tensor) -> Tensor:
         """See Elements."""
-        codes, bounds = (t.to(x.device) for t in self._ordered)
-        return codes[torch.bucketize(x.contiguous(), bounds, out_int32=True)]
+        codes, bounds = self._ordered
+        rank = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
+        for bound in bounds:  # with a dozen of bounds twice as fast as torch.bucketize
+            rank += x > bound
+        return _at(codes.to(x.device), rank)
 
     def decode(self, codes: Tensor) -> Tensor:
         """See Elements."""
-        return self._values.to(codes.device)[codes.int()]
+        return _at(self._values.to(codes.device), codes)
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,11 @@ class PowersOfTwo:
     def decode(self, codes: Tensor) -> Tensor:
         """See Elements."""
         return (codes.int() << 23).view(torch.float32)
+
+
+def _at(table: Tensor, index: Tensor) -> Tensor:
+    """table[index]; several times as fast."""
+    return table.index_select(0, index.reshape(-1).int()).reshape(index.shape)
 
 
 _E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
