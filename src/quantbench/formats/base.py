@@ -26,6 +26,7 @@ class GridParams:
     zero    zero points, None where the format has none
     steps   highest level 2^b - 1 of each group, None where all groups have the format's own number of bits
     scale_runs, zero_runs  [2 r, g] the second level of scales and of zero points (`SecondLevel`), None without one
+    shared  [1, g] or [out, g]: a second factor of the scales that all groups share (NVFP4), None where there is none
     """
 
     scale: Tensor
@@ -33,6 +34,7 @@ class GridParams:
     steps: Tensor | None = None
     scale_runs: Tensor | None = None
     zero_runs: Tensor | None = None
+    shared: Tensor | None = None
 
     def group(self, index: int) -> GridParams:
         """The parameters of one group, [out, 1] each: broadcastable to any slice of that group's columns."""

@@ -61,8 +61,7 @@ class IntGrid:
         return GridParams(self._stored(absmax / (2 ** (self.bits - 1) - 1)))
 
     def _stored(self, scale: Tensor) -> Tensor:
-        """The scale as it will be stored: rounded first, so that zero points and codes belong to the stored value."""
-        return scale.to(getattr(torch, self.scale_dtype)).float().clamp(min=_SMALLEST_SCALE[self.scale_dtype])
+        return stored_scale(scale, self.scale_dtype)
 
     def levels(self, values: Tensor, params: GridParams) -> Tensor:
         """The nearest levels, still float32: integers from 0 (narrow range: 1) to 2^b - 1."""
@@ -80,6 +79,14 @@ class IntGrid:
     @property
     def _middle(self) -> float:
         return 2.0 ** (self.bits - 1)
+
+
+def stored_scale(scale: Tensor, dtype: ScaleDtype) -> Tensor:
+    """Scales > 0 as they will be stored: rounded first, so that zero points and codes belong to the stored value.
+
+    One too small for the dtype becomes its smallest one, one too large becomes infinite.
+    """
+    return scale.to(getattr(torch, dtype)).float().clamp(min=_SMALLEST_SCALE[dtype])
 
 
 def containing_zero(low: Tensor, high: Tensor, empty: float = 1.0) -> tuple[Tensor, Tensor]:

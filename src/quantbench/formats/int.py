@@ -5,16 +5,15 @@ The grids and their symmetric and asymmetric conventions are those of `quantbenc
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import pad
 
 from quantbench.component import component
 from quantbench.errors import ConfigError
-from quantbench.formats.base import GridParams, PackedGrid, group_count
+from quantbench.formats.base import GridParams
+from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
 from quantbench.formats.range_search import smallest_error
 from quantbench.formats.second_level import SecondLevel
@@ -24,18 +23,20 @@ _MSE_STEPS, _MSE_GRID = 80, 100
 
 
 @component
-class IntFormat(PackedGrid):
-    """Weights as integers of `bits` bits, one scale (and, asymmetric, one b-bit zero point) per group of columns.
+class IntFormat(BlockGrid):
+    """Weights as integers of `bits` bits, one scale (and, asymmetric, one b-bit zero point) per block.
 
     group_size: input columns per scale (the last group of a row may be short), "channel" for one scale per output row,
     or "tensor" for one scale in all, whose parameters have shape [1, 1] and broadcast over rows.
+    block_rows: output rows that share a scale: blocks of block_rows x group_size weights (the last may be short).
     range: "minmax", or "mse", the GPTQ authors' search for a shrunken range (80 passes over the weight).
     zero_rounding: zero points are levels of b bits; false: real numbers, stored in scale_dtype.
     second_level: puts the scales, and real zero points, on small grids of their own.
     """
 
     bits: Bits
-    group_size: Annotated[int, Field(ge=1)] | Literal["channel", "tensor"]
+    group_size: GroupSize
+    block_rows: BlockRows = 1
     symmetric: bool
     scale_convention: Convention | None = None
     range: Literal["minmax", "mse"] = "minmax"
@@ -45,6 +46,7 @@ class IntFormat(PackedGrid):
 
     def __post_init__(self) -> None:
         check_convention(self.symmetric, self.scale_convention)
+        check_blocks(self.group_size, self.block_rows)
         self._check_levels()
 
     def _check_levels(self) -> None:
@@ -56,6 +58,8 @@ class IntFormat(PackedGrid):
             return
         if self.group_size == "tensor":
             raise ConfigError("second_level needs group_size=channel or a number: one scale in all has no second level")
+        if self.block_rows != 1:
+            raise ConfigError(f"second_level has runs of rows already: block_rows={self.block_rows} must be 1")
         if self.second_level.zero_bits is not None and self.zero_rounding:
             raise ConfigError("second_level.zero_bits needs zero_rounding=false: zero points are rounded once; or null")
 
@@ -63,16 +67,12 @@ class IntFormat(PackedGrid):
     def _grid(self) -> IntGrid:
         return IntGrid(self.bits, self.scale_convention, self.scale_dtype, self.zero_rounding)
 
-    def columns_per_group(self, in_features: int) -> int:
-        """Columns that share a scale in one row; the whole width for "channel" and "tensor"."""
-        return self.group_size if isinstance(self.group_size, int) else in_features
-
     def params(self, weight: Tensor) -> GridParams:
         """Scales and zero points [out, groups] of weight [out, in], or [1, 1] for "tensor".
 
         Raises ValueError if the weight holds NaN or infinity, or if a scale overflows `scale_dtype`.
         """
-        groups = self._grouped(weight.float())
+        groups = self.blocks.cut(weight.float())
         low, high = torch.aminmax(groups, dim=-1, keepdim=True)
         if not bool((low.isfinite() & high.isfinite()).all()):
             raise ValueError(f"the weight {list(weight.shape)} holds NaN or infinity and cannot be quantized")
@@ -83,7 +83,8 @@ class IntFormat(PackedGrid):
             raise ValueError(
                 f"weights up to {largest:.4g} need a scale that overflows scale_dtype={self.scale_dtype!r}"
             )
-        params = GridParams(fitted.scale[..., 0], None if fitted.zero is None else fitted.zero[..., 0])
+        by_block = GridParams(fitted.scale[..., 0], None if fitted.zero is None else fitted.zero[..., 0])
+        params = self.blocks.spread(by_block, len(weight))
         return params if self.second_level is None else self.stored(params)
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
@@ -96,11 +97,8 @@ class IntFormat(PackedGrid):
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Effective bits: bits + (scales and zero points, with their second level) / elements."""
-        out_features, in_features = shape
-        rows, groups = out_features, group_count(in_features, self.columns_per_group(in_features))
-        if self.group_size == "tensor":
-            rows = 1
-        return self.bits + self.params_bits(rows, groups, not self.symmetric) / (out_features * in_features)
+        rows, groups = self.blocks.counts(shape)
+        return self.bits + self.params_bits(rows, groups, not self.symmetric) / (shape[0] * shape[1])
 
     @property
     def _empty_range(self) -> float:
@@ -110,19 +108,6 @@ class IntFormat(PackedGrid):
         nothing would widen the range of all scales in its run.
         """
         return 1.0 if self.zero_rounding and self.second_level is None else 0.0
-
-    def _grouped(self, weight: Tensor) -> Tensor:
-        """The weight as [rows, groups, columns].
-
-        A short last group is filled up with zeros, which every range contains and every grid represents exactly:
-        neither the range nor the mse search notices them.
-        """
-        if self.group_size == "tensor":
-            return weight.reshape(1, 1, -1)
-        rows, width = weight.shape
-        columns = self.columns_per_group(width)
-        missing = -width % columns
-        return (pad(weight, (0, missing)) if missing else weight).reshape(rows, -1, columns)
 
     def _smallest_error(self, groups: Tensor, low: Tensor, high: Tensor) -> GridParams:
         """The parameters of the shrunken range with the smallest sum of |error|^2.4, for each group."""

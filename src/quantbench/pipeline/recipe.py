@@ -83,6 +83,12 @@ class Recipe:
         """Whether no part uses calibration data: then the run is the same whatever calibration set is chosen."""
         return not (self.first_needs | self.rounding_needs)
 
+    @property
+    def weight_formats(self) -> dict[str, Format]:
+        """Every format a weight may get, by the key it stands at."""
+        rules = {f"policy.rules.{name}.format": rule.format for name, rule in self.policy.rules.items()}
+        return {key: grid for key, grid in {"weight": self.weight, **rules}.items() if grid is not None}
+
     def _parts(self) -> list[object]:
         parts = (self.weight, self.activation, *self.transforms.values(), self.clip, self.rounding, self.policy)
         return [part for part in (*parts, self.rotation, self.kv_cache) if part is not None]

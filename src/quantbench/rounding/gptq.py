@@ -28,7 +28,7 @@ Example    W = (.6, .6), the grid being the integers, H = [[2, 1], [1, 2]]: H^-1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -61,6 +61,16 @@ class Gptq(Part):
     static_groups: bool = False
     damping: Annotated[float, Field(gt=0)] = 0.01
     block_size: Annotated[int, Field(ge=1)] = 128
+
+    def refusal(self, recipe: Any) -> str | None:
+        """Dynamic groups are fitted one after another: not for formats whose groups share a scale."""
+        dependent = [key for key, grid in recipe.weight_formats.items() if not grid.independent_groups]
+        if self.static_groups or not dependent:
+            return None
+        return (
+            f"rounding.static_groups=false fits groups one by one, but the groups of {dependent[0]} share a scale: "
+            "set rounding.static_groups=true"
+        )
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if the Hessian is missing or not finite."""

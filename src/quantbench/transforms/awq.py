@@ -71,8 +71,8 @@ class AwqScale(Part):
 class AwqClip(Part):
     """grid, max_shrink: the ranges tried are 1 - i / grid of the largest magnitude, for i < max_shrink * grid.
 
-    Works in a few copies of the weight; nothing grows with the number of tokens or candidates. A format with one scale
-    for all rows gets one threshold. For formats whose groups are independent of each other, the objective is never
+    Works in a few copies of the weight; nothing grows with the number of tokens or candidates. Rows that share a scale
+    get one threshold. For formats whose groups are independent of each other, the objective is never
     worse than without clipping.
     """
 
@@ -87,22 +87,19 @@ class AwqClip(Part):
         columns = min(format.columns_per_group(width), width)
         group_index = default_group_index(width, columns).to(weight.device)
         blocks = _diagonal_blocks(finite_hessian(stats), columns)
-        shared = format.params(weight).scale.shape[0] == 1  # one scale for all rows
-        peak = _grouped(weight.abs(), columns).amax(dim=2)  # [groups, out]
-        if shared:
-            peak = peak.amax(dim=1, keepdim=True)
+        one = format.params(weight).scale.shape[0] == 1  # one scale for all rows
+        rows = len(weight) if one else getattr(format, "block_rows", 1)  # so many rows share a scale
+        peak = _by_rows(_grouped(weight.abs(), columns).amax(dim=2), rows).amax(dim=2)  # [groups, runs of rows]
         best, least = peak, torch.full_like(peak, torch.inf)
         for i in range(max(1, int(self.max_shrink * self.grid))):
             threshold = peak * (1 - i / self.grid)
-            bound = threshold[group_index].t()  # [out, in], or [1, in] if shared
+            bound = _bound(threshold, rows, weight, group_index)
             rounded = quantize(weight.clamp(-bound, bound), format).dequantize()
             dw = _grouped(weight - rounded, columns)
-            error = (torch.bmm(dw, blocks) * dw).sum(dim=2)  # dw^T H_gg dw, [groups, out]
-            if shared:
-                error = error.sum(dim=1, keepdim=True)
+            error = _by_rows((torch.bmm(dw, blocks) * dw).sum(dim=2), rows).sum(dim=2)  # dw^T H_gg dw
             better = error < least
             best, least = torch.where(better, threshold, best), torch.where(better, error, least)
-        bound = best[group_index].t()
+        bound = _bound(best, rows, weight, group_index)
         return weight.clamp(-bound, bound)
 
 
@@ -110,6 +107,16 @@ def _grouped(weight: Tensor, columns: int) -> Tensor:
     """The weight [out, in] as [groups, out, columns]; a short last group is filled up with zeros."""
     rows, width = weight.shape
     return pad(weight, (0, -width % columns)).reshape(rows, -1, columns).transpose(0, 1)
+
+
+def _by_rows(values: Tensor, rows: int) -> Tensor:
+    """Values [groups, out] as [groups, runs, rows]; a short last run is filled up with zeros."""
+    return pad(values, (0, -values.shape[1] % rows)).reshape(len(values), -1, rows)
+
+
+def _bound(threshold: Tensor, rows: int, weight: Tensor, group_index: Tensor) -> Tensor:
+    """The thresholds [groups, runs] for each element of the weight [out, in]."""
+    return threshold.repeat_interleave(rows, dim=1)[group_index, : len(weight)].t()
 
 
 def _diagonal_blocks(hessian: Tensor, columns: int) -> Tensor:

@@ -1,0 +1,74 @@
+"""MX formats: mxfp4, mxfp8, mxint8: groups of 32 with power-of-two scales.
+
+Source  Open Compute Project: "Microscaling Formats (MX) Specification", v1.0, 2023; Rouhani et al., arXiv 2310.10537
+Grid    value = element * 2^E, E one byte (E8M0) for each group of k = 32 columns
+
+    floor  E = floor(log2 max|w|) - floor(log2 m), m the largest element: the specification's rule. What lies above
+           m 2^E saturates: for e2m1 up to a quarter of the largest weight is lost.
+    ceil   the smallest E with max|w| <= m 2^E: nothing saturates, but the step may be twice as large. Known as RCEIL.
+
+Groups along a row whose width is no multiple of k end with a short one, as if filled up with zeros, which changes no E:
+the specification has only whole groups, and layers of small models need not be multiples of 32. E is at least -126, not
+-127, so that every scale is a normal float32, and never so large that m 2^E were infinite. A group of zeros has E = 0.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from quantbench.component import component
+from quantbench.formats.base import GridParams
+from quantbench.formats.blocks import ByteScales
+from quantbench.formats.values import ELEMENTS, Elements
+
+
+@component
+class MxFormat(ByteScales):
+    """element: mxfp4 has e2m1, mxfp8 e4m3 or e5m2, mxint8 int8; group_size: 32 in the specification."""
+
+    scales: ClassVar[Elements] = ELEMENTS["e8m0"]
+
+    element: Literal["e2m1", "e4m3", "e5m2", "int8"]
+    rule: Literal["floor", "ceil"] = "floor"
+    group_size: Annotated[int, Field(ge=1)] = 32
+
+    @property
+    def _elements(self) -> Elements:
+        return ELEMENTS[self.element]
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a code."""
+        return self._elements.code_bits
+
+    def params(self, weight: Tensor) -> GridParams:
+        """Scales 2^E [out, groups] of weight [out, in]. Raises ValueError if the weight holds NaN or infinity."""
+        peaks, largest = self.peaks(weight), self._elements.largest
+        of_largest = _floor_log2(torch.tensor(largest, device=peaks.device))
+        E = _floor_log2(peaks) - of_largest
+        if self.rule == "ceil":
+            E = E + (peaks > largest * _power_of_two(E)).int()
+        scale = _power_of_two(torch.minimum(E, 127 - of_largest))
+        return GridParams(scale.masked_fill_(peaks == 0, 1.0))
+
+    def encode(self, weight: Tensor, params: GridParams) -> Tensor:
+        """The nearest codes, uint8 of weight's shape."""
+        return self._elements.encode(weight / params.scale)
+
+    def decode(self, codes: Tensor, params: GridParams) -> Tensor:
+        """The float32 values of codes."""
+        return self._elements.decode(codes).mul_(params.scale)
+
+
+def _floor_log2(x: Tensor) -> Tensor:
+    """floor(log2 x), exact for normal float32 x > 0; -127 for smaller ones."""
+    return (x.view(torch.int32) >> 23) - 127
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """2^E float32, E kept within what E8M0 and a normal float32 hold."""
+    return ((exponent.clamp(-126, 127) + 127) << 23).view(torch.float32)

@@ -1,0 +1,78 @@
+"""NVFP4: groups of 16 four-bit floats, a scale of eight bits for each, and one scale of 32 bits for the tensor.
+
+Source  NVIDIA: the FP4 format of Blackwell tensor cores; compressed-tensors' "nvfp4-pack-quantized"
+Grid    value = e s_j S,  e an e2m1 element,  s_j an e4m3 scale for each group j of 16 columns,  S float32
+
+ 1. S = max|W| / (6 * 448): then the largest s_j is 448, the largest e4m3 value
+ 2. s_j = nearest e4m3 value to max|w_j| / (6 S), at least 2^-9, its smallest: a group whose weights are all below
+    about 2^-18 of max|W| has steps that are too large for it, and may become zero.
+
+S depends on the whole weight, so groups cannot be fitted one after another. Groups along a row whose width is no
+multiple of 16 end with a short one, as if filled up with zeros, which changes no scale.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from quantbench.component import component
+from quantbench.formats.base import GridParams
+from quantbench.formats.blocks import ByteScales
+from quantbench.formats.values import ELEMENTS, Elements
+
+_SMALLEST_SCALE = 2.0**-9  # of e4m3
+_SMALLEST_SHARED = 2.0**-117  # times the smallest scale, still a normal float32
+
+
+@component
+class Nvfp4Format(ByteScales):
+    """group_size: 16 in NVIDIA's format."""
+
+    scales: ClassVar[Elements] = ELEMENTS["e4m3"]
+    code_bits: ClassVar[int] = 4
+
+    group_size: Annotated[int, Field(ge=1)] = 16
+
+    @property
+    def independent_groups(self) -> bool:
+        """No: all groups share S."""
+        return False
+
+    @property
+    def _elements(self) -> Elements:
+        return ELEMENTS["e2m1"]
+
+    def params(self, weight: Tensor) -> GridParams:
+        """Group scales [out, groups] and the shared one [1, groups] of weight [out, in].
+
+        Raises ValueError if the weight holds NaN or infinity.
+        """
+        return self.group_params(weight, self.shared_scale(self.peaks(weight).amax().reshape(1, 1)))
+
+    def shared_scale(self, peak: Tensor) -> Tensor:
+        """Step 1: S for a largest magnitude `peak`, of any shape."""
+        shared = peak / (self._elements.largest * self.scales.largest)
+        return shared.masked_fill(peak == 0, 1.0).clamp_(min=_SMALLEST_SHARED)
+
+    def group_params(self, weight: Tensor, shared: Tensor) -> GridParams:
+        """Step 2: the groups' scales for a given S, [1, 1] or one for each row [out, 1]."""
+        peaks = self.peaks(weight)
+        scale = self.scales.decode(self.scales.encode(peaks / (self._elements.largest * shared)))
+        return GridParams(scale.clamp_(min=_SMALLEST_SCALE), shared=shared.expand(-1, peaks.shape[1]))
+
+    def encode(self, weight: Tensor, params: GridParams) -> Tensor:
+        """The nearest codes, uint8 of weight's shape."""
+        assert params.shared is not None
+        return self._elements.encode(weight / (params.scale * params.shared))
+
+    def decode(self, codes: Tensor, params: GridParams) -> Tensor:
+        """The float32 values of codes: e s_j is exact, so that only the product with S is rounded."""
+        assert params.shared is not None
+        return self._elements.decode(codes).mul_(params.scale).mul_(params.shared)
+
+    def bits_per_weight(self, shape: tuple[int, int]) -> float:
+        """Four bits, a byte for each group, and 32 bits for S."""
+        return super().bits_per_weight(shape) + 32 / (shape[0] * shape[1])

@@ -1,0 +1,71 @@
+"""Small floats and tables of values times one scale per block: fp8, nf4.
+
+Grid    value = element * scale,  scale = max|w| / largest element, over a block of weights
+        fp8  (Micikevicius et al., "FP8 Formats for Deep Learning", arXiv 2209.05433): e4m3, e5m2
+        nf4  (Dettmers et al., QLoRA, arXiv 2305.14314): e.g. blocks of 64. There blocks run over the flattened weight;
+             here along rows, which is the same where 64 divides the width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quantbench.component import component
+from quantbench.formats.base import GridParams
+from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
+from quantbench.formats.grid import ScaleDtype, stored_scale
+from quantbench.formats.values import ELEMENTS, Elements
+
+
+@component
+class ScaledFormat(BlockGrid):
+    """The nearest of the elements' values times the scale of the block; beyond the largest it is the largest.
+
+    element     values and codes: see `quantbench.formats.values`
+    group_size  input columns per scale, "channel": one scale per output row, "tensor": one in all
+    block_rows  output rows that share a scale
+    """
+
+    element: Literal["e2m1", "e4m3", "e5m2", "nf4"]
+    group_size: GroupSize
+    block_rows: BlockRows = 1
+    scale_dtype: ScaleDtype = "float32"
+
+    def __post_init__(self) -> None:
+        check_blocks(self.group_size, self.block_rows)
+
+    @property
+    def _elements(self) -> Elements:
+        return ELEMENTS[self.element]
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a code."""
+        return self._elements.code_bits
+
+    def params(self, weight: Tensor) -> GridParams:
+        """Scales [out, groups] of weight [out, in], or [1, 1] for "tensor"; a block of zeros gets that of a largest 1.
+
+        Raises ValueError if the weight holds NaN or infinity, or if a scale overflows `scale_dtype`.
+        """
+        peaks = self.peaks(weight)
+        scale = stored_scale(peaks.masked_fill(peaks == 0, 1.0) / self._elements.largest, self.scale_dtype)
+        if not bool(scale.isfinite().all()):
+            raise ValueError(f"weights up to {float(peaks.max()):.4g} overflow scale_dtype={self.scale_dtype!r}")
+        return self.blocks.spread(GridParams(scale), len(weight))
+
+    def encode(self, weight: Tensor, params: GridParams) -> Tensor:
+        """The nearest codes, uint8 of weight's shape."""
+        return self._elements.encode(weight / params.scale)
+
+    def decode(self, codes: Tensor, params: GridParams) -> Tensor:
+        """The float32 values of codes."""
+        return self._elements.decode(codes).mul_(params.scale)
+
+    def bits_per_weight(self, shape: tuple[int, int]) -> float:
+        """Bits of a code, and a scale for each block."""
+        per_scale = torch.finfo(getattr(torch, self.scale_dtype)).bits
+        return self.code_bits + per_scale * self.blocks.count(shape) / (shape[0] * shape[1])
