@@ -146,11 +146,10 @@ def _bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
     bits, count = 0.0, 0
     seen: set[int] = set()
     for name, parameter in handle.originals.items():
-        weight = artifact.weights.get(name.removesuffix(".weight"))
-        if weight is None and id(parameter) in seen:  # tied to one that was counted
+        if id(parameter) in seen and not artifact.quantizes(name):  # tied to one that was counted
             continue
         seen.add(id(parameter))
-        bits += parameter.numel() * (8 * parameter.element_size() if weight is None else weight.bits_per_weight())
+        bits += artifact.bits_of(name, parameter)
         count += parameter.numel()
     return bits / count
 

@@ -33,6 +33,8 @@ class Policy:
     keep       regular expressions, searched in layer names (`layers.0.mlp`, `o_proj$`): these layers stay as they are
     rules      named rules, each a `match` and a `format` (null: keep); the first that matches decides, `keep` first
     outlier_columns  so many input columns of each weight, those with the largest activations, stay in 16 bits
+    min_expert_tokens  an expert to which fewer calibration tokens were routed is rounded to nearest, without clip and
+               kept columns: n tokens span at most n of the directions its Hessian should weigh
     no_clip    regular expressions of layers whose weights are not clipped (queries and keys: their product counts)
     lm_head, embeddings  quantize these too (the embeddings by nearest rounding: they have no input to calibrate on)
     """
@@ -43,6 +45,7 @@ class Policy:
     keep: tuple[str, ...] = ()
     rules: dict[str, Rule] = Field(default_factory=dict)
     outlier_columns: Annotated[int, Field(ge=0)] = 0
+    min_expert_tokens: Annotated[int, Field(ge=1)] = 64
     no_clip: tuple[str, ...] = ()
     lm_head: bool = False
     embeddings: bool = False

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from quantbench.errors import ModelError
+from quantbench.formats.base import Format
+from quantbench.models.experts import eager_experts
 from quantbench.models.handle import ModelHandle
 from quantbench.models.structure import (
     WeightSlot,
@@ -18,7 +21,7 @@ from quantbench.models.structure import (
     embedding_slot,
     find_blocks,
     head_slot,
-    refuse_expert_weights,
+    refuse_unknown_weights,
 )
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.block import BlockStep, Rounder
@@ -57,14 +60,29 @@ class _Walk:
         self.handle, self.recipe, self.device, self.progress = handle, recipe, device, progress
         self.model = handle.restore()
         self.prefix, self.blocks = find_blocks(self.model)
-        refuse_expert_weights(self.prefix, self.blocks)
+        refuse_unknown_weights(self.prefix, self.blocks)
         self.artifact = Artifact()
         self.slots = [list(block_slots(f"{self.prefix}.{i}", block)) for i, block in enumerate(self.blocks)]
         plan = recipe.policy.plan([[slot.name for slot in slots] for slots in self.slots], recipe.weight)
+        self._refuse_activations(plan)
         self.rounder = Rounder(recipe, plan, self.artifact)
+
+    def _refuse_activations(self, plan: dict[str, Format | None]) -> None:
+        routed = [slot for slots in self.slots for slot in slots if slot.routed and slot.name in plan]
+        if self.recipe.activation is not None and routed:
+            experts = routed[0].parameter_name.rsplit(".", 2)[1]
+            raise ModelError(
+                f"quantizer.activation: {routed[0].name} is one of the experts in a 3-D parameter, whose inputs cannot "
+                f"be quantized. Leave the experts in full precision (quantizer.policy.keep=[{experts}]), or choose a "
+                "recipe for weights only"
+            )
 
     @torch.no_grad()
     def run(self, tokens: Tensor | None) -> Quantized:
+        with eager_experts(self.model):
+            return self._run(tokens)
+
+    def _run(self, tokens: Tensor | None) -> Quantized:
         captured = None if tokens is None else capture(self.model, self.blocks, tokens)
         for index, block in enumerate(self.blocks):
             self.progress(index, len(self.blocks))
@@ -80,6 +98,7 @@ class _Walk:
             self._note_changes(name, block)
             block.to("cpu")
         self._outside_blocks(captured)
+        self.rounder.list_scarce()
         self.progress(len(self.blocks), len(self.blocks))
         return Quantized(self.artifact, self.rounder.layers)
 
@@ -96,9 +115,15 @@ class _Walk:
         originals = self.handle.originals
         for parameter_name, parameter in block.named_parameters():
             full_name = f"{name}.{parameter_name}"
-            is_quantized = full_name.removesuffix(".weight") in self.artifact.weights
-            if parameter is not originals[full_name] and not is_quantized:
+            if parameter is originals[full_name]:
+                continue
+            if not self.artifact.quantizes(full_name):
                 self.artifact.changed[full_name] = parameter.detach().cpu()
+        for slot in block_slots(name, block):  # experts that were kept, beside others that were not
+            if slot.name not in self.artifact.weights and self.artifact.quantizes(slot.parameter_name):
+                original = originals[slot.parameter_name].detach()[slot.index].to(slot.stored.device)
+                if not torch.equal(slot.stored, original):
+                    self.artifact.changed[slot.name] = slot.get().to(slot.dtype).cpu()
 
     def _outside_blocks(self, captured: Captured | None) -> None:
         policy = self.recipe.policy
