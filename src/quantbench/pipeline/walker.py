@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from quantbench.errors import ModelError
+from quantbench.errors import ConfigError, ModelError
 from quantbench.formats.base import Format
 from quantbench.models.experts import eager_experts
 from quantbench.models.handle import ModelHandle
@@ -23,6 +23,7 @@ from quantbench.models.structure import (
     head_slot,
     refuse_unknown_weights,
 )
+from quantbench.pipeline.allocation import BitAllocation, allocate, measure
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.block import BlockStep, Rounder
 from quantbench.pipeline.capture import Captured, capture, replaced_forwards
@@ -84,6 +85,8 @@ class _Walk:
 
     def _run(self, tokens: Tensor | None) -> Quantized:
         captured = None if tokens is None else capture(self.model, self.blocks, tokens)
+        if self.recipe.policy.allocation is not None and captured is not None:
+            self._allocate(self.recipe.policy.allocation, captured)
         for index, block in enumerate(self.blocks):
             self.progress(index, len(self.blocks))
             name = f"{self.prefix}.{index}"
@@ -101,6 +104,21 @@ class _Walk:
         self.rounder.list_scarce()
         self.progress(len(self.blocks), len(self.blocks))
         return Quantized(self.artifact, self.rounder.layers)
+
+    def _allocate(self, allocation: BitAllocation, captured: Captured) -> None:
+        """Give the layers that have the recipe's own format the bits the allocation chooses."""
+        default, plan = self.recipe.weight, self.rounder.plan
+        assert default is not None
+        layers = {name for name, chosen in plan.items() if chosen is default}
+        if not layers:
+            raise ConfigError("quantizer.policy.allocation: rules give every layer a format, so no bits are to choose")
+        few = self.recipe.policy.min_expert_tokens
+        measured = measure(allocation, default, layers, self.prefix, self.blocks, captured, self.device, few)
+        bits, note = allocate(allocation, measured)
+        self.rounder.notes[measured[0].name].append(note)
+        for name, chosen in bits.items():
+            plan[name] = allocation.format(default, chosen)
+            self.rounder.notes[name].append(f"allocated {chosen} bits")
 
     def _round_data_free(self, slots: list[WeightSlot]) -> None:
         for slot in slots:
