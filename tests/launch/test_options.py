@@ -29,6 +29,7 @@ RECIPE_PARTS = {
     "clip": "quantizer.clip",
     "rounding": "quantizer.rounding",
     "policy": "quantizer.policy",
+    "allocation": "quantizer.policy.allocation",
 }
 PLACEHOLDERS = {"model": "some_folder", "calib": "some.txt", "eval": "some.txt"}
 """Values of the options that have no default (`???`), by the part of the configuration they stand in."""
@@ -74,7 +75,7 @@ def place_of(file: Path) -> tuple[str, list[str]]:
         return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
     places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | RECIPE_PARTS
     place = places.get(group, group)
-    if group in {"transform", "clip", "activation"}:  # GPTQ, the default, has none of these
+    if group in {"transform", "clip", "activation", "allocation"}:  # GPTQ, the default, has none of these
         return place, [f"+{group}@{place}={option}"]
     if group == "rounding":  # GPTQ is true-sequential, which not every rounding can be
         return place, ["quantizer=rtn", f"{group}@{place}={option}"]

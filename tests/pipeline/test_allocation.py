@@ -195,10 +195,10 @@ def test_experts_without_tokens_are_measured_on_what_the_others_saw() -> None:
 
 def test_the_same_bits_for_all_where_all_suffer_alike() -> None:
     weight = random(8, 16, seed=0)
-    format = mixed().weight
-    assert format is not None
+    grid = mixed().weight
+    assert grid is not None
     allocation = BitAllocation(target_bits=4.2, candidates=(2, 3, 4))
-    formats = [allocation.format(format, bits) for bits in allocation.candidates]
+    formats = [allocation.format(grid, bits) for bits in allocation.candidates]
     errors = [float((quantize(weight, f).dequantize() - weight).square().sum()) for f in formats]
     costs = [round(f.bits_per_weight((8, 16)) * 128) for f in formats]
     bits, _ = allocate(allocation, [Sensitivity(name, 128, errors, costs) for name in "abc"])

@@ -129,9 +129,16 @@ def test_the_same_weights_act_whichever_implementation_runs(implementation: str)
 
 def test_the_implementation_is_restored_after_a_failure() -> None:
     model = tiny_mixtral()
-    with pytest.raises(RuntimeError), eager_experts(model):
-        assert model.config._experts_implementation == "eager"
-        raise RuntimeError
+    seen: list[str] = []
+
+    def fail() -> None:
+        with eager_experts(model):
+            seen.append(model.config._experts_implementation)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert seen == ["eager"]
     assert model.config._experts_implementation == "grouped_mm"
 
 
@@ -140,7 +147,9 @@ def test_experts_with_few_or_no_tokens_are_rounded_to_nearest_counted_and_listed
     handle = tiny_handle(tiny_qwen3_moe())
     quantized = quantize(handle, recipe("gptq", "quantizer.policy.min_expert_tokens=6"))
     layers = by_name(quantized)
-    kinds = {kind: [n for n, layer in layers.items() if kind in layer.fallbacks] for kind in ("few_tokens", "no_tokens")}
+    kinds = {
+        kind: [n for n, layer in layers.items() if kind in layer.fallbacks] for kind in ("few_tokens", "no_tokens")
+    }
     assert kinds["few_tokens"]
     assert kinds["no_tokens"]
     listed = " ".join(note for layer in quantized.layers for note in layer.notes)

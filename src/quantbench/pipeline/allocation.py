@@ -1,15 +1,15 @@
 """Bits for each layer, chosen by how much the output of each layer suffers.
 
 Objective  min over b of sum_i p_i e_i(b_i),  subject to sum_i n_i B_i(b_i) <= target * sum_i n_i
-Symbols    e_i(b)  tr(dW H dW^T), dW the error of rounding layer i to nearest with b bits, H = 2/n X^T X of its inputs X in
-                   the full-precision model; objective `relative`: divided by tr(W H W^T), the power of its output
+Symbols    e_i(b)  tr(dW H dW^T), dW the error of rounding layer i to nearest with b bits, H = 2/n X^T X of its inputs X
+                   in the full-precision model; objective `relative`: divided by tr(W H W^T), the power of its output
            p_i     1; for an expert the share of the calibration tokens routed to it
            n_i     weights of layer i           B_i(b)  effective bits of its format with b bits, scales counted
 
 Steps
  1. Run the calibration sequences through the full-precision blocks; collect H of every group of weights.
- 2. Round every layer to nearest with each of the candidate numbers of bits: e_i(b). An expert that saw too few tokens is
-    measured on the H of all experts beside it together, and counts as much as they do on average.
+ 2. Round every layer to nearest with each of the candidate numbers of bits: e_i(b). An expert that saw too few tokens
+    is measured on the H of all experts beside it together, and counts as much as they do on average.
  3. Choose b (quantbench.pipeline.knapsack). The same bits everywhere are among the choices, so the objective is never
     larger than that of the best uniform allocation within the target.
 
@@ -156,8 +156,8 @@ def _sensitivity(
     weight = slot.get()
     power = output_error(weight, hessian) if objective == "relative" else 1.0
     unit = share / power if power > 0 else 0.0
-    errors = [unit * output_error(quantize(weight, format).dequantize() - weight, hessian) for format in formats]
-    costs = [round(format.bits_per_weight(slot.shape) * weight.numel()) for format in formats]
+    errors = [unit * output_error(quantize(weight, grid).dequantize() - weight, hessian) for grid in formats]
+    costs = [round(grid.bits_per_weight(slot.shape) * weight.numel()) for grid in formats]
     return Sensitivity(slot.name, weight.numel(), errors, costs)
 
 
@@ -170,13 +170,13 @@ def allocate(allocation: BitAllocation, measured: Sequence[Sensitivity]) -> tupl
     if chosen is None:
         least = float(costs.amin(dim=1).sum()) / weights
         raise ConfigError(
-            f"{KEY}.target_bits={allocation.target_bits}: with {allocation.candidates[0]} bits everywhere the layers of "
-            f"this model take {least:.3f} effective bits; give at least as many"
+            f"{KEY}.target_bits={allocation.target_bits}: with {allocation.candidates[0]} bits everywhere the layers "
+            f"of this model take {least:.3f} effective bits; give at least as many"
         )
     average = float(total(costs, chosen)) / weights
     note = (
-        f"allocation: {average:.3f} effective bits on average (target {allocation.target_bits}), {allocation.objective} "
-        f"error {float(total(errors, chosen)):.4g}"
+        f"allocation: {average:.3f} effective bits on average (target {allocation.target_bits}), "
+        f"{allocation.objective} error {float(total(errors, chosen)):.4g}"
     )
     for k, bits in enumerate(allocation.candidates):
         uniform = float(costs[:, k].sum()) / weights

@@ -89,7 +89,7 @@ class Rounder:
             if self.recipe.clip is not None and self.recipe.policy.clips(slot.name):
                 assert clip_stats is not None
                 weight = self.recipe.clip.clip(weight, clip_stats, grid)
-            kept = None if clip_stats is None else self.outlier_columns(clip_stats)
+            kept = None if clip_stats is None else self.outlier_columns(slot, clip_stats)
             if kept is None:
                 rounded = rounding.round(weight, stats, grid)
             else:
@@ -100,14 +100,17 @@ class Rounder:
             raise ModelError(f"{slot.name}: {error}") from error
         self.keep(slot, original, rounded, stats, time.perf_counter() - started)
 
-    def outlier_columns(self, stats: LinearStats) -> Tensor | None:
-        """The input columns the policy keeps, int64 rising; None if it keeps none."""
+    def outlier_columns(self, slot: WeightSlot, stats: LinearStats) -> Tensor | None:
+        """The input columns of a weight that the policy keeps, int64 rising; None if it keeps none."""
         count = self.recipe.policy.outlier_columns
         if not count:
             return None
         absmax = stats.require("absmax")
         if count >= len(absmax):
-            raise ValueError(f"policy.outlier_columns={count} would keep the whole weight, {len(absmax)} columns wide")
+            raise ModelError(
+                f"{slot.name}: quantizer.policy.outlier_columns={count} would keep the whole weight, {len(absmax)} "
+                "columns wide; give fewer"
+            )
         return absmax.topk(count).indices.sort().values
 
     def keep(
@@ -243,7 +246,7 @@ class BlockStep:
         if activation is None or not quantized:
             return []
         params: dict[str, Tensor] = {}
-        kept = None if stats is None else self.rounder.outlier_columns(stats)
+        kept = None if stats is None else self.rounder.outlier_columns(quantized[0], stats)
         if activation.needs:
             assert stats is not None
             low, high = stats.require("minimum"), stats.require("maximum")

@@ -89,4 +89,3 @@ def total(errors: Tensor, chosen: Tensor) -> Tensor:
 def _uniform(costs: Tensor, room: int) -> list[Tensor]:
     every = [torch.full((len(costs),), k) for k in range(costs.shape[1])]
     return [choice for choice in every if int(total(costs, choice)) <= room]
-

@@ -12,6 +12,7 @@ from quantbench.component import component
 from quantbench.errors import ConfigError
 from quantbench.formats.base import Format
 from quantbench.pipeline.allocation import BitAllocation
+from quantbench.rounding.base import BlockRounding
 
 _ATTENTION = re.compile(r"attn|attention")
 """Every architecture of transformers names its attention modules so; what is not attention in a block is its MLP."""
@@ -65,7 +66,10 @@ class Policy:
         return self
 
     def refusal(self, recipe: Any) -> str | None:
-        """See Part: that of the allocation."""
+        """See Part: kept columns need a rounding that takes a weight at a time; and that of the allocation."""
+        if self.outlier_columns and isinstance(recipe.rounding, BlockRounding):
+            name = type(recipe.rounding).__name__
+            return f"policy.outlier_columns: {name} takes a whole block and cannot keep columns: set it to 0"
         return None if self.allocation is None else self.allocation.refusal(recipe)
 
     @property
