@@ -34,7 +34,7 @@ from quantbench.errors import ConfigError
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.models.structure import GroupFinder, InputGroup, WeightSlot
-from quantbench.pipeline.capture import Captured, run_block
+from quantbench.pipeline.capture import Captured, block_on, run_block
 from quantbench.pipeline.collect import collect
 from quantbench.pipeline.knapsack import choose, total
 from quantbench.pipeline.stats import LinearStats
@@ -116,18 +116,17 @@ def measure(
     found: list[Sensitivity] = []
     hidden = list(captured.hidden)
     for index, block in enumerate(blocks):
-        block.to(device)
         calls = captured.calls[index]
-        with GroupFinder(f"{prefix}.{index}", block) as finder:
-            run_block(block, hidden[0], calls[0])
-        groups = [group for group in finder.groups() if any(slot.name in layers for slot in group.slots)]
-        stats = collect(block, groups, hidden, calls, allocation.needs) if groups else []
-        tokens = sum(states.shape[1] for states in hidden)
-        for slot, hessian, share in _inputs(groups, stats, tokens, min_tokens):
-            if slot.name in layers:
-                found.append(_sensitivity(slot, hessian, share, formats, allocation.objective))
-        hidden = [run_block(block, states, call).cpu() for states, call in zip(hidden, calls, strict=True)]
-        block.to("cpu")
+        with block_on(block, device):
+            with GroupFinder(f"{prefix}.{index}", block) as finder:
+                run_block(block, hidden[0], calls[0])
+            groups = [group for group in finder.groups() if any(slot.name in layers for slot in group.slots)]
+            stats = collect(block, groups, hidden, calls, allocation.needs) if groups else []
+            tokens = sum(states.shape[1] for states in hidden)
+            for slot, hessian, share in _inputs(groups, stats, tokens, min_tokens):
+                if slot.name in layers:
+                    found.append(_sensitivity(slot, hessian, share, formats, allocation.objective))
+            hidden = [run_block(block, states, call).cpu() for states, call in zip(hidden, calls, strict=True)]
     return found
 
 
