@@ -239,7 +239,7 @@ def tiny_mixtral() -> MixtralForCausalLM:
 
 def tiny_qwen2_moe() -> Qwen2MoeForCausalLM:
     """A shared expert with a gate beside the routed ones; the first block is dense."""
-    options = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    options: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     options |= {"shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}
     return tiny(Qwen2MoeConfig, Qwen2MoeForCausalLM, **options)
 

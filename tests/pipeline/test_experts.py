@@ -257,7 +257,7 @@ def test_a_learned_rounding_sees_experts_and_leaves_out_those_with_few_tokens() 
             torch.testing.assert_close(context.output(0, weights), context.output(0, {}))
             name = next(n for n in weights if "experts" in n)
             leaf = weights[name].clone().requires_grad_()
-            context.output(0, {name: leaf}).square().sum().backward()
+            context.output(0, {name: leaf}).square().sum().backward()  # type: ignore[no-untyped-call]
             assert leaf.grad is not None
             return {n: Nearest().round(w, None, context.formats[n]) for n, w in weights.items()}
 

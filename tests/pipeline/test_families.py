@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
 
 from quantbench.errors import ModelError
 from quantbench.evals.logits import SplitModel
-from quantbench.models.structure import block_slots, find_blocks
+from quantbench.models.structure import block_slots, embedding_slot, find_blocks, head_slot
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.recipe import Recipe
@@ -99,9 +97,9 @@ def test_a_tied_head_is_quantized_without_the_embeddings(family: str) -> None:
     artifact = quantize_model(handle, recipe, tokens(), torch.device("cpu"), _silent).artifact
     assert "lm_head" in artifact.weights
     artifact.install(handle)
-    embeddings, head = handle.model.get_input_embeddings(), handle.model.get_output_embeddings()
-    assert torch.equal(embeddings.weight, handle.originals[_name_of(handle, embeddings)])
-    assert not torch.equal(head.weight, embeddings.weight)
+    embeddings, head = embedding_slot(handle.model), head_slot(handle.model)
+    assert torch.equal(embeddings.stored, handle.originals[embeddings.parameter_name])
+    assert not torch.equal(head.stored, embeddings.stored)
 
 
 def test_a_dense_family_whose_activations_are_quantized_is_not_refused_but_a_mixture_is() -> None:
@@ -111,10 +109,6 @@ def test_a_dense_family_whose_activations_are_quantized_is_not_refused_but_a_mix
         assert quantize_model(handle, recipe, tokens(), torch.device("cpu"), _silent).artifact.ops
     with pytest.raises(ModelError, match="whose inputs cannot be quantized"):
         quantize_model(tiny_handle(FAMILIES["mixtral"]()), recipe, tokens(), torch.device("cpu"), _silent)
-
-
-def _name_of(handle: Any, module: Any) -> str:
-    return next(f"{name}.weight" for name, found in handle.model.named_modules() if found is module)
 
 
 def _silent(_done: int, _total: int) -> None: ...

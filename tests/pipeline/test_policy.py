@@ -277,7 +277,8 @@ def test_a_rounding_of_whole_blocks_cannot_keep_columns() -> None:
         def round_block(self, context: Any) -> dict[str, Any]:
             raise AssertionError(context)
 
-    given, learned = recipe("rtn", "quantizer.policy.outlier_columns=2"), Learned()
+    given = recipe("rtn", "quantizer.policy.outlier_columns=2")
+    learned: Any = Learned()
     with pytest.raises(ValueError, match=r"policy\.outlier_columns: Learned takes a whole block"):
         Recipe(weight=given.weight, rounding=learned, policy=given.policy)
 

@@ -71,7 +71,9 @@ def router_modules(block: nn.Module) -> set[nn.Module]:
 @contextmanager
 def eager_experts(model: nn.Module) -> Iterator[None]:
     """Within the context every mixture of experts runs expert by expert; afterwards as it did before."""
-    configs = {id(m.config): m.config for m in model.modules() if expert_parameters(m) and hasattr(m, "config")}
+    configs: dict[int, Any] = {
+        id(m.config): m.config for m in model.modules() if expert_parameters(m) and hasattr(m, "config")
+    }
     before = {key: config._experts_implementation for key, config in configs.items()}
     for config in configs.values():
         config._experts_implementation = "eager"

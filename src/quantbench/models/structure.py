@@ -240,11 +240,11 @@ class GroupFinder:
                 self._handles.append(module.register_forward_hook(self._on_norm))
         by_name = {slot.name: slot for slots in self._experts.values() for slot in slots}
         self._watch = watch_slices(by_name.values(), lambda name, x: self._reads.append((by_name[name], x)))
-        self._watch.__enter__()
+        self._watch.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watch.__exit__(None, None, None)
+        self._watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
 

@@ -29,7 +29,7 @@ def choose(errors: Tensor, costs: Tensor, budget: int) -> Tensor | None:
         return None
     above = costs - lowest[:, None]
     room = min(room, int(above.amax(dim=1).sum()))
-    unit = max(1, math.gcd(*above.unique().tolist()))
+    unit = max(1, math.gcd(*set(above.flatten().tolist())))
     if len(errors) * (room // unit + 1) <= MOST_STATES:
         return exact(errors, above // unit, room // unit)
     return min(
@@ -58,7 +58,7 @@ def exact(errors: Tensor, costs: Tensor, room: int) -> Tensor:
 def greedy(errors: Tensor, costs: Tensor, room: int) -> Tensor:
     """Choices by steepest descent, from the cheapest ones; near the best where no single item matters much."""
     E, C = errors.double().tolist(), costs.tolist()
-    chosen = [min(range(len(c)), key=lambda k, c=c, e=e: (c[k], e[k])) for c, e in zip(C, E, strict=True)]
+    chosen = [min((c, e, k) for k, (c, e) in enumerate(zip(*item, strict=True)))[2] for item in zip(C, E, strict=True)]
     steps: list[tuple[float, int, int]] = []
 
     def push(i: int) -> None:
