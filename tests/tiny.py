@@ -9,21 +9,41 @@ from typing import Any, TypeVar
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from quantbench.models.handle import ModelHandle
@@ -51,7 +71,8 @@ def _make(kind: Callable[[Any], M], config: Callable[..., PreTrainedConfig], see
     """A model of two blocks, hidden states of width 32 and four heads; `own` are what its family needs besides."""
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": POSITIONS}
     torch.manual_seed(seed)
-    return _settled(kind(config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, **(shape | own))))
+    given = {name: value for name, value in (shape | own).items() if value is not None}
+    return _settled(kind(config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, **given)))
 
 
 def tiny_llama(seed: int = 0, tied: bool = False) -> LlamaForCausalLM:
@@ -94,6 +115,89 @@ def tiny_qwen3() -> Qwen3ForCausalLM:
     return _make(Qwen3ForCausalLM, Qwen3Config, **GROUPED)
 
 
+def tiny(config: type[PreTrainedConfig], model: Callable[[Any], M], **options: Any) -> M:
+    """Two blocks of a family; `options` are those of its configuration beside the usual ones, null: leave one out."""
+    usual = {"intermediate_size": 48, "num_key_value_heads": 2, "pad_token_id": 1}
+    return _make(model, config, **(usual | options))
+
+
+def tiny_mistral() -> MistralForCausalLM:
+    """A sliding window in all blocks."""
+    return tiny(MistralConfig, MistralForCausalLM, sliding_window=8)
+
+
+def tiny_qwen2() -> Qwen2ForCausalLM:
+    """Biases of queries, keys and values; a tied head."""
+    return tiny(Qwen2Config, Qwen2ForCausalLM, tie_word_embeddings=True)
+
+
+def tiny_gemma3() -> Gemma3ForCausalLM:
+    """Local and global attention with two rotary bases, norms around each half of a block, and on queries and keys."""
+    kinds = ["sliding_attention", "full_attention"]
+    return tiny(Gemma3TextConfig, Gemma3ForCausalLM, head_dim=8, sliding_window=4, layer_types=kinds)
+
+
+def tiny_bloom() -> BloomForCausalLM:
+    """ALiBi, a fused query-key-value matrix, LayerNorms with biases, a tied head."""
+    return tiny(BloomConfig, BloomForCausalLM, n_layer=2, n_head=4, num_hidden_layers=None, num_attention_heads=None)
+
+
+def tiny_falcon() -> FalconForCausalLM:
+    """One key and value head for all queries, fused; attention and MLP side by side behind one norm."""
+    return tiny(FalconConfig, FalconForCausalLM, multi_query=True, parallel_attn=True, bias=False)
+
+
+def tiny_falcon_two_norms() -> FalconForCausalLM:
+    """Groups of key and value heads, and a norm for each of attention and MLP, as the 40B model has."""
+    return tiny(FalconConfig, FalconForCausalLM, new_decoder_architecture=True, num_kv_heads=2)
+
+
+def tiny_phi() -> PhiForCausalLM:
+    """Attention and MLP side by side behind one norm, partial rotary embedding, biases everywhere."""
+    return tiny(PhiConfig, PhiForCausalLM, num_key_value_heads=4)
+
+
+def tiny_mixtral() -> MixtralForCausalLM:
+    """Four experts, two for each token."""
+    return tiny(MixtralConfig, MixtralForCausalLM, num_local_experts=4, num_experts_per_tok=2)
+
+
+def tiny_qwen2_moe() -> Qwen2MoeForCausalLM:
+    """A shared expert with a gate beside the routed ones; the first block is dense."""
+    options: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    options |= {"shared_expert_intermediate_size": 24, "mlp_only_layers": [0]}
+    return tiny(Qwen2MoeConfig, Qwen2MoeForCausalLM, **options)
+
+
+def tiny_qwen3_moe() -> Qwen3MoeForCausalLM:
+    """Sixteen experts, of which some see few tokens and some see none."""
+    options = {"num_experts": 16, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+    return tiny(Qwen3MoeConfig, Qwen3MoeForCausalLM, **options)
+
+
+def tiny_gpt_oss() -> GptOssForCausalLM:
+    """Experts stored transposed and with biases; attention sinks."""
+    options = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 8}
+    return tiny(GptOssConfig, GptOssForCausalLM, **options)
+
+
+MORE_FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
+    "mistral": tiny_mistral,
+    "qwen2": tiny_qwen2,
+    "gemma3": tiny_gemma3,
+    "bloom": tiny_bloom,
+    "falcon": tiny_falcon,
+    "falcon_two_norms": tiny_falcon_two_norms,
+    "phi": tiny_phi,
+}
+
+MIXTURES: dict[str, Callable[[], PreTrainedModel]] = {
+    "mixtral": tiny_mixtral,
+    "qwen2_moe": tiny_qwen2_moe,
+    "qwen3_moe": tiny_qwen3_moe,
+    "gpt_oss": tiny_gpt_oss,
+}
+
 FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": tiny_llama,
     "llama_tied": tiny_llama_tied,
@@ -102,6 +206,8 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt2": tiny_gpt2,
     "gemma2": tiny_gemma2,
     "qwen3": tiny_qwen3,
+    **MORE_FAMILIES,
+    **MIXTURES,
 }
 
 

@@ -148,11 +148,11 @@ def _bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
     bits, count = float(artifact.shift_bits), 0
     seen: set[int] = set()
     for name, parameter in handle.originals.items():
-        weight = artifact.weights.get(name.removesuffix(".weight"))
-        if weight is None and name not in artifact.changed and id(parameter) in seen:  # tied to one that was counted
+        known = artifact.quantizes(name) or name in artifact.changed
+        if id(parameter) in seen and not known:  # tied to one that was counted
             continue
         seen.add(id(parameter))
-        bits += parameter.numel() * (8 * parameter.element_size() if weight is None else weight.bits_per_weight())
+        bits += artifact.bits_of(name, parameter)
         count += parameter.numel()
     return bits / count
 

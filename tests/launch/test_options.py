@@ -31,6 +31,7 @@ RECIPE_PARTS = {
     "clip": "quantizer.clip",
     "rounding": "quantizer.rounding",
     "policy": "quantizer.policy",
+    "allocation": "quantizer.policy.allocation",
 }
 PLACEHOLDERS = {"model": "some_folder", "calib": "some.txt", "eval": "some.txt"}
 """Values of the options that have no default (`???`), by the part of the configuration they stand in."""
@@ -76,7 +77,7 @@ def place_of(file: Path) -> tuple[str, list[str]]:
         return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
     places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | RECIPE_PARTS
     place = places.get(group, group)
-    if group in {"transform", "clip", "activation", "kv_cache", "rotation"}:  # GPTQ, the default, has none of these
+    if group in {"transform", "clip", "activation", "kv_cache", "rotation", "allocation"}:  # GPTQ has none of these
         return place, [f"+{group}@{place}={option}"]
     if group == "rounding":  # in the recipe of its name, since not every format and order suits it
         recipe = option if (CONF / "quantizer" / file.name).exists() else "rtn"

@@ -103,7 +103,8 @@ def _explained(name: str, folder: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines() or [""]
-        hint = " If you trust its code: model.trust_remote_code=true." if "trust_remote_code" in str(error) else ""
+        asks = "trust_remote_code" in str(error)
+        hint = " If you trust its code: model.trust_remote_code=true (models of the hub only)." if asks else ""
         message = f"model {name} ({folder}) cannot be loaded: {type(error).__name__}: {reason[0]}{hint}"
         raise ModelError(message) from error
 

@@ -19,7 +19,7 @@ from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.corrections import Correction, Outliers
 from quantbench.formats.stored import join, split
 from quantbench.models.handle import ModelHandle
-from quantbench.models.structure import WeightSlot
+from quantbench.models.structure import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
 from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
@@ -77,13 +77,31 @@ class Artifact:
         model = handle.restore()
         modules = dict(model.named_modules())
         for name, weight in self.weights.items():
-            module = modules[name]
-            WeightSlot(name, module, transposed=_is_transposed(module)).set(weight.dequantize())
+            find_slot(modules, name).set(weight.dequantize())
         for name, value in self.changed.items():
             owner, _, attribute = name.rpartition(".")
-            old = getattr(modules[owner], attribute)
-            setattr(modules[owner], attribute, nn.Parameter(value.to(old), requires_grad=False))
+            if owner in modules:
+                old = getattr(modules[owner], attribute)
+                setattr(modules[owner], attribute, nn.Parameter(value.to(old), requires_grad=False))
+            else:  # one expert of a parameter that holds them all
+                find_slot(modules, name).set(value)
         handle.keep_hooks(install(modules, self.ops))
+
+    def bits_of(self, name: str, parameter: Tensor) -> float:
+        """Bits that a parameter of the model takes in all: quantized weights as stored, the rest in its dtype."""
+        own_bits = 8 * parameter.element_size()
+        if parameter.dim() == 3:
+            parts = [self.weights.get(f"{name}.{index}") for index in range(len(parameter))]
+        else:
+            parts = [self.weights.get(name.removesuffix(".weight"))]
+        size = parameter.numel() / len(parts)
+        return sum(size * (own_bits if part is None else part.bits_per_weight()) for part in parts)
+
+    def quantizes(self, name: str) -> bool:
+        """Whether a weight lies in the parameter `name`."""
+        return name.removesuffix(".weight") in self.weights or any(
+            key.rpartition(".")[0] == name for key in self.weights
+        )
 
     @property
     def effective_bits(self) -> float | None:
@@ -140,7 +158,3 @@ def _weight(name: str, entry: dict[str, Any], tensors: dict[str, Tensor]) -> Qua
     codes, params = grid.unpack({key: tensors[f"{name}#{key}"] for key in entry["stored"]}, (rows, columns))
     corrections = [build(spec, Correction, "stored correction") for spec in join(entry["corrections"], tensors)]
     return QuantizedWeight(codes, params, grid, tensors.get(f"{name}#group_index"), tuple(corrections))
-
-
-def _is_transposed(module: nn.Module) -> bool:
-    return type(module).__name__ == "Conv1D"

@@ -11,7 +11,9 @@ A rounding that learns gets the whole block instead.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +36,7 @@ from quantbench.pipeline.stats import LinearStats
 from quantbench.results.records import LayerRecord
 from quantbench.rounding.base import BlockRounding, Rounded, Rounding
 from quantbench.rounding.hessian import output_error
+from quantbench.rounding.nearest import Nearest
 from quantbench.transforms.base import ShiftTransform
 
 
@@ -47,9 +50,40 @@ class Rounder:
     def __init__(self, recipe: Recipe, plan: dict[str, Format | None], artifact: Artifact) -> None:
         self.recipe, self.plan, self.artifact = recipe, plan, artifact
         self.layers: list[LayerRecord] = []
+        self.notes: dict[str, list[str]] = defaultdict(list)
+        self.scarce: dict[str, dict[str, int]] = defaultdict(dict)
+
+    def is_scarce(self, slot: WeightSlot, *stats: LinearStats | None) -> bool:
+        """Whether the weight is that of an expert to which too few calibration tokens were routed."""
+        seen = [found.n_tokens for found in stats if found is not None]
+        if slot.routed and seen and min(seen) < self.recipe.policy.min_expert_tokens:
+            self.scarce[slot.parameter_name][slot.name] = min(seen)
+            return True
+        return False
+
+    def round_scarce(self, slot: WeightSlot) -> None:
+        """Round the weight of such an expert to nearest: its few inputs say too little about the others."""
+        grid, started, original = self.plan[slot.name], time.perf_counter(), finite_weight(slot)
+        assert grid is not None
+        kind = "few_tokens" if self.scarce[slot.parameter_name][slot.name] else "no_tokens"
+        rounded = dataclasses.replace(Nearest().round(original, None, grid), fallbacks={kind: 1})
+        self.keep(slot, original, rounded, None, time.perf_counter() - started)
+
+    def list_scarce(self) -> None:
+        """Note for each parameter which of its experts were rounded to nearest, with the first of them."""
+        layers = {layer.name: layer for layer in self.layers}
+        for parameter, counts in self.scarce.items():
+            listed = ", ".join(f"{name.rpartition('.')[2]} ({count})" for name, count in counts.items())
+            layers[next(iter(counts))].notes.append(
+                f"{parameter}: rounded to nearest for want of calibration tokens (fewer than policy.min_expert_tokens="
+                f"{self.recipe.policy.min_expert_tokens}): experts {listed}"
+            )
 
     def round(self, slot: WeightSlot, stats: LinearStats | None, clip_stats: LinearStats | None) -> None:
         """Clip and round one weight: by statistics of its input as it is now, and as it was before any change."""
+        if self.is_scarce(slot, stats, clip_stats):
+            self.round_scarce(slot)
+            return
         rounding, grid, started = self.recipe.rounding, self.plan[slot.name], time.perf_counter()
         assert grid is not None
         assert isinstance(rounding, Rounding)
@@ -58,7 +92,7 @@ class Rounder:
             if self.recipe.clip is not None and self.recipe.policy.clips(slot.name):
                 assert clip_stats is not None
                 weight = self.recipe.clip.clip(weight, clip_stats, grid)
-            kept = None if clip_stats is None else self.outlier_columns(clip_stats)
+            kept = None if clip_stats is None else self.outlier_columns(slot, clip_stats)
             if kept is None:
                 rounded = rounding.round(weight, stats, grid)
             else:
@@ -69,14 +103,17 @@ class Rounder:
             raise ModelError(f"{slot.name}: {error}") from error
         self.keep(slot, original, rounded, stats, time.perf_counter() - started)
 
-    def outlier_columns(self, stats: LinearStats) -> Tensor | None:
-        """The input columns the policy keeps, int64 rising; None if it keeps none."""
+    def outlier_columns(self, slot: WeightSlot, stats: LinearStats) -> Tensor | None:
+        """The input columns of a weight that the policy keeps, int64 rising; None if it keeps none."""
         count = self.recipe.policy.outlier_columns
         if not count:
             return None
         absmax = stats.require("absmax")
         if count >= len(absmax):
-            raise ValueError(f"policy.outlier_columns={count} would keep the whole weight, {len(absmax)} columns wide")
+            raise ModelError(
+                f"{slot.name}: quantizer.policy.outlier_columns={count} would keep the whole weight, {len(absmax)} "
+                "columns wide; give fewer"
+            )
         return absmax.topk(count).indices.sort().values
 
     def keep(
@@ -87,7 +124,7 @@ class Rounder:
         loss = None
         if stats is not None and stats.hessian is not None:
             loss = output_error(value - original, stats.hessian) / len(value)
-        notes = []
+        notes = self.notes.pop(slot.name, [])
         width = rounded.weight.codes.shape[1]
         group = rounded.weight.format.columns_per_group(width)
         if width % group:
@@ -140,7 +177,8 @@ class BlockStep:
         learned = isinstance(recipe.rounding, BlockRounding)
         full = self._outputs() if recipe.propagate == "full" or learned else []
         stats: list[LinearStats | None] = [None] * len(groups)
-        if recipe.first_needs:
+        count_only = learned and any(group.routed for group in groups)
+        if recipe.first_needs or count_only:
             stats = list(collect(self.block, groups, self.hidden, self.calls, recipe.first_needs))
         if recipe.transforms:
             self._transform(groups, stats)
@@ -179,7 +217,9 @@ class BlockStep:
             self._shift_inputs([])  # producers are found without
             for index, group in enumerate(groups):
                 current, quantized = stats[index], self._quantized(group)
-                if current is None or not quantized:
+                if group.routed or group.feeds_experts:
+                    self._note_experts(quantized)
+                if current is None or not quantized or group.routed:
                     continue
                 if isinstance(transform, ShiftTransform):
                     shift = transform.shift(current)
@@ -226,11 +266,20 @@ class BlockStep:
         self, groups: list[InputGroup], index: int, kinds: frozenset[str]
     ) -> NormProducer | LinearProducer | None:
         group = groups[index]
+        if group.routed or group.feeds_experts:  # the router and every expert would have to be scaled, too
+            return None
         if "norm" in kinds and (found := norm_producer(group)) is not None:
             return found
         if "linear" in kinds and group.norm is None:
-            return linear_producer(group, [s for g in groups[:index] for s in g.slots], self._first)
+            earlier = [s for g in groups[:index] if not g.routed for s in g.slots]
+            return linear_producer(group, earlier, self._first)
         return None
+
+    def _note_experts(self, slots: list[WeightSlot]) -> None:
+        text = "experts, and layers that read the same input as they do, are not transformed"
+        for slot in slots:
+            if text not in self.rounder.notes[slot.name]:
+                self.rounder.notes[slot.name].append(text)
 
     # Activations
 
@@ -240,7 +289,7 @@ class BlockStep:
         if activation is None or not quantized:
             return []
         params: dict[str, Tensor] = {}
-        kept = None if stats is None else self.rounder.outlier_columns(stats)
+        kept = None if stats is None else self.rounder.outlier_columns(quantized[0], stats)
         if activation.needs:
             assert stats is not None
             low, high = stats.require("minimum"), stats.require("maximum")
@@ -255,20 +304,28 @@ class BlockStep:
 
     def _round(self, groups: list[InputGroup], stats: list[LinearStats | None]) -> None:
         recipe = self.recipe
-        for group, first in zip(groups, stats, strict=True):
-            quantized = self._quantized(group)
-            current = first
-            if recipe.true_sequential and quantized:
-                current = collect(self.block, [group], self.hidden, self.calls, recipe.rounding_needs)[0]
-            for slot in quantized:
-                self.rounder.round(slot, current, first)
+        for _, side_by_side in itertools.groupby(zip(groups, stats, strict=True), key=lambda pair: pair[0].stage):
+            stage = [(group, found) for group, found in side_by_side if self._quantized(group)]
+            current = [found for _, found in stage]
+            if recipe.true_sequential and stage:
+                together = [group for group, _ in stage]
+                current = [*collect(self.block, together, self.hidden, self.calls, recipe.rounding_needs)]
+            for (group, first), now in zip(stage, current, strict=True):
+                for slot in self._quantized(group):
+                    self.rounder.round(slot, now, first)
 
     def _learn(
         self, rounding: BlockRounding, groups: list[InputGroup], stats: list[LinearStats | None], full: list[Tensor]
     ) -> None:
         """The whole block at once: the rounding gets everything it needs to minimise the block's output error."""
         started = time.perf_counter()
-        slots = {slot.name: slot for group in groups for slot in self._quantized(group)}
+        slots: dict[str, WeightSlot] = {}
+        for group, found in zip(groups, stats, strict=True):
+            for slot in self._quantized(group):
+                if self.rounder.is_scarce(slot, found):
+                    self.rounder.round_scarce(slot)
+                else:
+                    slots[slot.name] = slot
         originals = {name: finite_weight(slot) for name, slot in slots.items()}
         context = BlockContext(
             name=self.name,

@@ -76,6 +76,19 @@ def run_block(block: nn.Module, hidden: Tensor, call: BlockCall) -> Tensor:
 
 
 @contextmanager
+def block_on(block: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within the context a block that nobody changes is on `device`; afterwards where it was, without a copy back."""
+    before = [(parameter, parameter.data) for parameter in block.parameters()]
+    block.to(device)
+    try:
+        yield
+    finally:
+        for parameter, data in before:
+            parameter.data = data
+        block.to("cpu")
+
+
+@contextmanager
 def replaced_forwards(blocks: nn.ModuleList, forward: Callable[..., Any]) -> Iterator[None]:
     """Within the context each block calls `forward(index, its original forward, *args, **kwargs)` instead."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from quantbench.errors import ModelError
-from quantbench.models.structure import InputGroup
+from quantbench.models.structure import InputGroup, watch_slices
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.sample import RowSample
 from quantbench.pipeline.stats import LinearStats
@@ -29,6 +30,8 @@ class StatsAccumulator:
     def add(self, x: Tensor) -> None:
         """Add inputs [..., in]. Raises ValueError if they hold NaN or infinity."""
         x = x.detach().reshape(-1, self._in_features).float()
+        if not len(x):
+            return
         if not torch.isfinite(x).all():
             raise ValueError("NaN or infinite activations")
         if "rows" in self._needs:
@@ -48,8 +51,10 @@ class StatsAccumulator:
         self._sums[name] = combine(self._sums[name], value) if name in self._sums else value
 
     def stats(self) -> LinearStats:
-        """The statistics asked for, over everything added so far."""
+        """The statistics asked for, over everything added so far; none but the count if that is nothing."""
         n, s, needs = self._n, self._sums, self._needs
+        if n == 0:
+            return LinearStats(n_tokens=0)
         return LinearStats(
             n_tokens=n,
             hessian=s["hessian"] * (2 / n) if "hessian" in needs else None,
@@ -74,26 +79,33 @@ def collect(
 ) -> list[LinearStats]:
     """Statistics of each group's input, over all sequences; a forward ends at the last group asked for.
 
+    Those of an expert are over the tokens routed to it, which may be none.
     Raises ModelError naming the weight if an activation is not finite.
     """
     accumulators = [StatsAccumulator(g.in_features, needs) for g in groups]
 
+    def add(index: int, x: Tensor) -> None:
+        try:
+            accumulators[index].add(x)
+        except ValueError as error:
+            raise ModelError(f"{groups[index].slots[0].name}: {error} in its calibration input") from error
+
     def watch(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            try:
-                accumulators[index].add(args[0])
-            except ValueError as error:
-                raise ModelError(f"{groups[index].slots[0].name}: {error} in its calibration input") from error
+            add(index, args[0])
             if index == len(groups) - 1:
                 raise _StopForwardError
 
         return hook
 
-    handles = [g.reader.register_forward_pre_hook(watch(i)) for i, g in enumerate(groups)]
+    handles = [g.reader.register_forward_pre_hook(watch(i)) for i, g in enumerate(groups) if not g.routed]
+    routed = {g.slots[0].name: i for i, g in enumerate(groups) if g.routed}
+    experts = watch_slices([groups[i].slots[0] for i in routed.values()], lambda name, x: add(routed[name], x))
     try:
         for states, call in zip(hidden, calls, strict=True):
             try:
-                run_block(block, states, call)
+                with experts if routed else nullcontext():
+                    run_block(block, states, call)
             except _StopForwardError:
                 continue
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -44,11 +45,15 @@ class BlockContext:
         Differentiable in the weights; the block is not changed.
         """
         slots = {slot.name: slot for group in self.groups for slot in group.slots}
-        own = self.name + "."
-        given = {
-            f"{name.removeprefix(own)}.weight": (w.t() if slots[name].transposed else w).to(slots[name].dtype)
-            for name, w in weights.items()
-        }
+        given: dict[str, Tensor] = {}
+        for name, w in weights.items():
+            slot = slots[name]
+            key = slot.parameter_name.removeprefix(self.name + ".")
+            stored = (w.t() if slot.transposed else w).to(slot.dtype)
+            if slot.index is not None:  # one expert of a parameter that holds them all
+                whole = given.get(key, getattr(slot.module, slot.parameter).detach())
+                stored = torch.cat([whole[: slot.index], stored[None], whole[slot.index + 1 :]])
+            given[key] = stored
         call = self.calls[index]
         states = self.inputs[index]
         result = functional_call(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from quantbench.component import component
 from quantbench.errors import ConfigError
 from quantbench.formats.base import Format
+from quantbench.pipeline.allocation import BitAllocation
+from quantbench.rounding.base import BlockRounding
 
 _ATTENTION = re.compile(r"attn|attention")
 """Every architecture of transformers names its attention modules so; what is not attention in a block is its MLP."""
@@ -33,6 +35,9 @@ class Policy:
     keep       regular expressions, searched in layer names (`layers.0.mlp`, `o_proj$`): these layers stay as they are
     rules      named rules, each a `match` and a `format` (null: keep); the first that matches decides, `keep` first
     outlier_columns  so many input columns of each weight, those with the largest activations, stay in 16 bits
+    allocation  the bits of each layer by measured sensitivity, for a target average; null: the format's own bits
+    min_expert_tokens  an expert to which fewer calibration tokens were routed is rounded to nearest, without clip and
+               kept columns: n tokens span at most n of the directions its Hessian should weigh
     no_clip    regular expressions of layers whose weights are not clipped (queries and keys: their product counts)
     lm_head, embeddings  quantize these too (the embeddings by nearest rounding: they have no input to calibrate on)
     """
@@ -43,6 +48,8 @@ class Policy:
     keep: tuple[str, ...] = ()
     rules: dict[str, Rule] = Field(default_factory=dict)
     outlier_columns: Annotated[int, Field(ge=0)] = 0
+    allocation: BitAllocation | None = None
+    min_expert_tokens: Annotated[int, Field(ge=1)] = 64
     no_clip: tuple[str, ...] = ()
     lm_head: bool = False
     embeddings: bool = False
@@ -57,6 +64,13 @@ class Policy:
             except re.error as error:
                 raise ValueError(f"{key}: {pattern!r} is not a regular expression: {error}") from error
         return self
+
+    def refusal(self, recipe: Any) -> str | None:
+        """See Part: kept columns need a rounding that takes a weight at a time; and that of the allocation."""
+        if self.outlier_columns and isinstance(recipe.rounding, BlockRounding):
+            name = type(recipe.rounding).__name__
+            return f"policy.outlier_columns: {name} takes a whole block and cannot keep columns: set it to 0"
+        return None if self.allocation is None else self.allocation.refusal(recipe)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -81,7 +81,8 @@ class Recipe:
     @property
     def data_free(self) -> bool:
         """Whether no part uses calibration data: then the run is the same whatever calibration set is chosen."""
-        return not (self.first_needs | self.rounding_needs)
+        allocation = self.policy.allocation
+        return not (self.first_needs | self.rounding_needs | (allocation.needs if allocation else frozenset()))
 
     @property
     def weight_formats(self) -> dict[str, Format]:

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from quantbench.errors import ConfigError, ModelError
+from quantbench.formats.base import Format
+from quantbench.models.experts import eager_experts
 from quantbench.models.handle import ModelHandle
 from quantbench.models.structure import (
     WeightSlot,
@@ -18,8 +21,9 @@ from quantbench.models.structure import (
     embedding_slot,
     find_blocks,
     head_slot,
-    refuse_expert_weights,
+    refuse_unknown_weights,
 )
+from quantbench.pipeline.allocation import BitAllocation, allocate, measure
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.attention import cache_operations
 from quantbench.pipeline.block import BlockStep, Rounder
@@ -59,20 +63,37 @@ class _Walk:
         self.handle, self.recipe, self.device, self.progress = handle, recipe, device, progress
         self.model = handle.restore()
         self.prefix, self.blocks = find_blocks(self.model)
-        refuse_expert_weights(self.prefix, self.blocks)
+        refuse_unknown_weights(self.prefix, self.blocks)
         self.artifact = Artifact()
         self.slots = [list(block_slots(f"{self.prefix}.{i}", block)) for i, block in enumerate(self.blocks)]
         plan = recipe.policy.plan([[slot.name for slot in slots] for slots in self.slots], recipe.weight)
+        self._refuse_activations(plan)
         self.rounder = Rounder(recipe, plan, self.artifact)
         cache = recipe.kv_cache
         found = [] if cache is None else cache_operations(cache, self.model, self.prefix, self.blocks)
         self.cache_ops = found or [[] for _ in self.blocks]
 
+    def _refuse_activations(self, plan: dict[str, Format | None]) -> None:
+        routed = [slot for slots in self.slots for slot in slots if slot.routed and slot.name in plan]
+        if self.recipe.activation is not None and routed:
+            experts = routed[0].parameter_name.rsplit(".", 2)[1]
+            raise ModelError(
+                f"quantizer.activation: {routed[0].name} is one of the experts in a 3-D parameter, whose inputs cannot "
+                f"be quantized. Leave the experts in full precision (quantizer.policy.keep=[{experts}]), or choose a "
+                "recipe for weights only"
+            )
+
     @torch.no_grad()
     def run(self, tokens: Tensor | None) -> Quantized:
+        with eager_experts(self.model):
+            return self._run(tokens)
+
+    def _run(self, tokens: Tensor | None) -> Quantized:
         if self.recipe.rotation is not None:
             self.artifact.ops.extend(rotate_model(self.handle, self.recipe.rotation, self.device))
         captured = None if tokens is None else capture(self.model, self.blocks, tokens)
+        if self.recipe.policy.allocation is not None and captured is not None:
+            self._allocate(self.recipe.policy.allocation, captured)
         for index, block in enumerate(self.blocks):
             self.progress(index, len(self.blocks))
             name = f"{self.prefix}.{index}"
@@ -88,9 +109,25 @@ class _Walk:
                 self.artifact.ops.extend(step.ops)
             block.to("cpu")
         self._outside_blocks(captured)
+        self.rounder.list_scarce()
         self._note_changes()
         self.progress(len(self.blocks), len(self.blocks))
         return Quantized(self.artifact, self.rounder.layers)
+
+    def _allocate(self, allocation: BitAllocation, captured: Captured) -> None:
+        """Give the layers that have the recipe's own format the bits the allocation chooses."""
+        default, plan = self.recipe.weight, self.rounder.plan
+        assert default is not None
+        layers = {name for name, chosen in plan.items() if chosen is default}
+        if not layers:
+            raise ConfigError("quantizer.policy.allocation: rules give every layer a format, so no bits are to choose")
+        few = self.recipe.policy.min_expert_tokens
+        measured = measure(allocation, default, layers, self.prefix, self.blocks, captured, self.device, few)
+        bits, note = allocate(allocation, measured)
+        self.rounder.notes[measured[0].name].append(note)
+        for name, chosen in bits.items():
+            plan[name] = allocation.format(default, chosen)
+            self.rounder.notes[name].append(f"allocated {chosen} bits")
 
     def _round_data_free(self, slots: list[WeightSlot]) -> None:
         for slot in slots:
@@ -102,10 +139,15 @@ class _Walk:
 
     def _note_changes(self) -> None:
         """Parameters that were replaced other than quantized weights: norm gains, biases, weights that were kept."""
+        originals = self.handle.originals
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
-            is_quantized = name.removesuffix(".weight") in self.artifact.weights
-            if parameter is not self.handle.originals[name] and not is_quantized:
+            if parameter is not originals[name] and not self.artifact.quantizes(name):
                 self.artifact.changed[name] = parameter.detach().cpu()
+        for slot in (slot for slots in self.slots for slot in slots):  # experts kept beside others that were not
+            if slot.name not in self.artifact.weights and self.artifact.quantizes(slot.parameter_name):
+                original = originals[slot.parameter_name].detach()[slot.index].to(slot.stored.device)
+                if not torch.equal(slot.stored, original):
+                    self.artifact.changed[slot.name] = slot.get().to(slot.dtype).cpu()
 
     def _outside_blocks(self, captured: Captured | None) -> None:
         policy = self.recipe.policy
