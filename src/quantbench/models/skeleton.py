@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from quantbench.errors import ModelError
 from quantbench.models.folder import quiet_transformers
 from quantbench.models.loading import ModelSource
-from quantbench.models.structure import block_slots, find_blocks, refuse_expert_weights
+from quantbench.models.structure import block_slots, find_blocks, refuse_unknown_weights
 
 
 def skeleton(source: ModelSource) -> PreTrainedModel:
@@ -30,5 +30,5 @@ def skeleton(source: ModelSource) -> PreTrainedModel:
 def layer_names(model: PreTrainedModel) -> list[str]:
     """Names of the weights that a recipe quantizes. Raises ModelError for a structure that cannot be quantized."""
     prefix, blocks = find_blocks(model)
-    refuse_expert_weights(prefix, blocks)
+    refuse_unknown_weights(prefix, blocks)
     return [slot.name for index, block in enumerate(blocks) for slot in block_slots(f"{prefix}.{index}", block)]
