@@ -226,7 +226,8 @@ class BlockStep:
         """The whole block at once: the rounding gets everything it needs to minimise the block's output error."""
         started = time.perf_counter()
         slots = {slot.name: slot for group in groups for slot in self._quantized(group)}
-        originals = {name: finite_weight(slot) for name, slot in slots.items()}
+        for slot in slots.values():
+            finite_weight(slot)
         context = BlockContext(
             name=self.name,
             block=self.block,
@@ -236,18 +237,21 @@ class BlockStep:
             groups=groups,
             stats=stats,
             formats={name: grid for name in slots if (grid := self.rounder.plan[name]) is not None},
-            activation=self.recipe.activation,
+            ops=[op for op in self.ops if isinstance(op, QuantizeInput)],
         )
-        with torch.enable_grad():
-            rounded = rounding.round_block(context)
+        try:
+            with torch.enable_grad():
+                rounded = rounding.round_block(context) if slots else {}
+        except ValueError as error:
+            raise ModelError(f"{self.name}: {error}") from error
         if set(rounded) != set(slots):
             raise ModelError(
                 f"{self.name}: {type(rounding).__name__} did not round {sorted(set(slots) ^ set(rounded))}"
             )
         seconds = (time.perf_counter() - started) / max(1, len(slots))
         by_slot = {slot.name: found for group, found in zip(groups, stats, strict=True) for slot in group.slots}
-        for name, slot in slots.items():
-            self.rounder.keep(slot, originals[name], rounded[name], by_slot[name], seconds)
+        for name, slot in slots.items():  # a learned scale may have changed the weights: they are read now
+            self.rounder.keep(slot, slot.get(), rounded[name], by_slot[name], seconds)
 
 
 def finite_weight(slot: WeightSlot) -> Tensor:

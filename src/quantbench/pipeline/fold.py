@@ -27,12 +27,17 @@ class NormProducer:
 
     def divide(self, scale: Tensor) -> None:
         """Make the normalization write X / scale."""
-        gain = self.module.weight
+        for name, value in self.divided(scale).items():
+            _replace(self.module, name, value)
+
+    def divided(self, scale: Tensor) -> dict[str, Tensor]:
+        """Gain and bias with which the normalization writes X / scale, in their dtypes; differentiable in scale."""
+        gain, bias = self.module.weight, getattr(self.module, "bias", None)
         assert isinstance(gain, Tensor)
-        _replace(self.module, "weight", (gain.float() + self.offset) / scale - self.offset)
-        bias = getattr(self.module, "bias", None)
+        found = {"weight": ((gain.float() + self.offset) / scale - self.offset).to(gain.dtype)}
         if isinstance(bias, Tensor):
-            _replace(self.module, "bias", bias.float() / scale)
+            found["bias"] = (bias.float() / scale).to(bias.dtype)
+        return found
 
 
 @dataclass(frozen=True, eq=False)
