@@ -20,7 +20,7 @@ from recipes import make_recipe, recipe_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama
 
 SIGN = ("signround", "quantizer.rounding.iterations=20")
-OMNI = ("omniquant", "quantizer.rounding.epochs=6")
+OMNI = ("omniquant", "quantizer.rounding.epochs=6", "quantizer.rounding.lwc_lr=0.1")
 LET = ("omniquant_w4a4", "quantizer.rounding.epochs=3", "quantizer.activation.bits=6")
 LKD = ("zeroquant_lkd", "quantizer.rounding.steps=15", "quantizer.rounding.lr=5e-4")
 RECIPES = [SIGN, OMNI, LET, LKD]
@@ -55,11 +55,15 @@ def run(model: Any, recipe: Recipe) -> tuple[Any, Quantized]:
 @pytest.mark.parametrize("name", RECIPES, ids=lambda given: given[0])
 def test_the_block_is_reconstructed_better_than_by_rounding_to_nearest(name: tuple[str, ...], family: str) -> None:
     model = FAMILIES[family]()
+    if name is LET:  # channels of unequal size are what its scales are for
+        for key, parameter in model.named_parameters():
+            if parameter.dim() == 1 and key.endswith("weight"):
+                parameter[:2] += 10
     recipe = learned(*name)
     context = context_of(model, recipe, index=1)
     before = error(context, nearest(context))
     rounded = round_block(recipe, context)
-    assert error(context, values(rounded)) < (0.98 if family != "gemma2" else 1.0) * before
+    assert error(context, values(rounded)) < 0.97 * before
     for name_, one in rounded.items():
         assert not one.fallbacks
         stored = one.weight
@@ -152,7 +156,7 @@ def test_activations_are_quantized_while_learning_and_gradients_pass_them() -> N
     context = context_of(tiny_llama(), learned("omniquant_w4a4", "quantizer.activation.bits=2"))
     weights = {name: w.requires_grad_() for name, w in context.weights().items()}
     output = context.output(0, weights)
-    assert float((output - context.targets[0]).norm()) > 0.1 * float(context.targets[0].norm())
+    assert float((output.detach() - context.targets[0]).norm()) > 0.1 * float(context.targets[0].norm())
     # The first layers are reached only through the rounded inputs of the last ones.
     gradients = torch.autograd.grad(output.square().sum(), list(weights.values()))
     assert all(float(gradient.norm()) > 0 for gradient in gradients)

@@ -53,8 +53,8 @@ def refuse_unlearnable(recipe: Any, method: str) -> str | None:
     """
     formats = {"weight": recipe.weight}
     formats |= {f"policy.rules.{name}.format": rule.format for name, rule in recipe.policy.rules.items()}
-    for key, format in formats.items():
-        if (reason := unlearnable(format)) is not None:
+    for key, one in formats.items():
+        if (reason := unlearnable(one)) is not None:
             return f"{key}: {method} cannot use it: {reason}"
     return None
 
@@ -107,7 +107,8 @@ class SoftGrid:
 
     def _exact_scale(self, low: Tensor, high: Tensor) -> Tensor:
         """The scale before it is rounded to its dtype: see quantbench.formats.grid."""
-        convention, steps = self.format.scale_convention, 2**self.format.bits - 1
+        convention = self.format.scale_convention
+        steps: int = 2**self.format.bits - 1
         if convention is None:
             return (high - low) / steps
         return torch.maximum(-low, high) * (2 / steps if convention == "full_range" else 2 / (steps - 1))
