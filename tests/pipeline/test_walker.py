@@ -19,7 +19,7 @@ from quantbench.pipeline.fold import check_unchanged
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.pipeline.walker import Quantized, quantize_model
-from recipes import NAMES, recipe_spec
+from recipes import NAMES, quickened, recipe_spec
 from tiny import (
     VOCABULARY,
     tiny_gemma2,
@@ -43,7 +43,7 @@ def recipe(name: str, **weight: Any) -> Recipe:
 
 
 def spec_of(name: str, **weight: Any) -> dict[str, Any]:
-    spec = recipe_spec(name)
+    spec = quickened(recipe_spec(name))
     if spec["weight"] is not None:
         if spec["weight"]["group_size"] != "channel":
             spec["weight"]["group_size"] = 16

@@ -325,8 +325,8 @@ class BlockStep:
                 if self.rounder.is_scarce(slot, found):
                     self.rounder.round_scarce(slot)
                 else:
+                    finite_weight(slot)
                     slots[slot.name] = slot
-        originals = {name: finite_weight(slot) for name, slot in slots.items()}
         context = BlockContext(
             name=self.name,
             block=self.block,
@@ -336,18 +336,21 @@ class BlockStep:
             groups=groups,
             stats=stats,
             formats={name: grid for name in slots if (grid := self.rounder.plan[name]) is not None},
-            activation=self.recipe.activation,
+            ops=[op for op in self.ops if isinstance(op, QuantizeInput)],
         )
-        with torch.enable_grad():
-            rounded = rounding.round_block(context)
+        try:
+            with torch.enable_grad():
+                rounded = rounding.round_block(context) if slots else {}
+        except ValueError as error:
+            raise ModelError(f"{self.name}: {error}") from error
         if set(rounded) != set(slots):
             raise ModelError(
                 f"{self.name}: {type(rounding).__name__} did not round {sorted(set(slots) ^ set(rounded))}"
             )
         seconds = (time.perf_counter() - started) / max(1, len(slots))
         by_slot = {slot.name: found for group, found in zip(groups, stats, strict=True) for slot in group.slots}
-        for name, slot in slots.items():
-            self.rounder.keep(slot, originals[name], rounded[name], by_slot[name], seconds)
+        for name, slot in slots.items():  # a learned scale may have changed the weights: they are read now
+            self.rounder.keep(slot, slot.get(), rounded[name], by_slot[name], seconds)
 
 
 def finite_weight(slot: WeightSlot) -> Tensor:

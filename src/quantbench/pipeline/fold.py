@@ -27,12 +27,17 @@ class NormProducer:
 
     def divide(self, scale: Tensor) -> None:
         """Make the normalization write X / scale."""
-        gain = self.module.weight
+        for name, value in self.divided(scale).items():
+            replace_parameter(self.module, name, value)
+
+    def divided(self, scale: Tensor) -> dict[str, Tensor]:
+        """Gain and bias with which the normalization writes X / scale, in their dtypes; differentiable in scale."""
+        gain, bias = self.module.weight, getattr(self.module, "bias", None)
         assert isinstance(gain, Tensor)
-        replace_parameter(self.module, "weight", (gain.float() + self.offset) / scale - self.offset)
-        bias = getattr(self.module, "bias", None)
+        found = {"weight": ((gain.float() + self.offset) / scale - self.offset).to(gain.dtype)}
         if isinstance(bias, Tensor):
-            replace_parameter(self.module, "bias", bias.float() / scale)
+            found["bias"] = (bias.float() / scale).to(bias.dtype)
+        return found
 
     def release(self) -> Tensor:
         """Make the gain one; the gain float32 [in] it had, by which the readers' columns are to be multiplied."""

@@ -55,11 +55,23 @@ class Recipe:
             refusal = getattr(part, "refusal", None)
             if refusal is not None and (reason := refusal(self)) is not None:
                 raise ValueError(reason)
-        if self.true_sequential and isinstance(self.rounding, BlockRounding):
-            raise ValueError("true_sequential has no effect on a rounding that takes a whole block: set it to false")
+        if isinstance(self.rounding, BlockRounding):
+            self._check_whole_block()
         if self.true_sequential and not self.rounding_needs:
             raise ValueError("true_sequential has no effect on a rounding that uses no statistics: set it to false")
         return self
+
+    def _check_whole_block(self) -> None:
+        """What works weight by weight does not go with a rounding that takes all weights of a block at once."""
+        whole = "a rounding that takes a whole block"
+        if self.true_sequential:
+            raise ValueError(f"true_sequential has no effect on {whole}: set it to false")
+        if self.clip is not None:
+            raise ValueError(f"clip has no effect on {whole}: set it to null")
+        if self.policy.lm_head:
+            raise ValueError(f"policy.lm_head=true does not go with {whole}: the head is in no block; set it to false")
+        if self.policy.outlier_columns:
+            raise ValueError(f"policy.outlier_columns does not go with {whole}: set it to 0")
 
     @property
     def rounding_needs(self) -> frozenset[str]:

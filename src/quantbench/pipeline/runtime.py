@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from quantbench.component import component
 from quantbench.errors import StoreError
 from quantbench.formats.base import ActivationFormat
+from quantbench.formats.straight_through import straight_through
 from quantbench.models.handle import Removable
 
 
@@ -52,13 +53,13 @@ class QuantizeInput:
         kept = None if self.keep is None else self.keep.to(device).long()
 
         def quantize_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            x = args[0]
+            x = args[0].detach()
             # Kept channels must not widen the range of the others.
             rest = x if kept is None else x.index_fill(-1, kept, 0)
             quantized = self.format.fake_quantize(rest, scale, zero)
             if kept is not None:
                 quantized = quantized.index_copy(-1, kept, x.index_select(-1, kept))
-            return (quantized, *args[1:])
+            return (straight_through(quantized, args[0]), *args[1:])
 
         return module.register_forward_pre_hook(quantize_input)
 

@@ -1,0 +1,147 @@
+"""OmniQuant: learns how far to clip each weight's range, and how to share the spread of channels with activations.
+
+Paper      Shao, Chen, Zhang, Xu, Zhao, Li, Zhang, Gao, Qiao, Luo: "OmniQuant: Omnidirectionally Calibrated Quantization
+           for Large Language Models", ICLR 2024 (arXiv 2308.13137)
+Objective  min over gamma, beta, a of 1/N sum_i mean |f(X_i; Q, s) - Y_i|^2, the squared error of the block's output
+
+Symbols    W [out, in]  a weight of the block     s = exp(a) [in]  a scale of the input of a group of weights
+           l, h [out, g]  smallest and largest element of each group of columns of W diag(s)
+           gamma, beta [out, g]  the range is (sigmoid(beta) l, sigmoid(gamma) h); initially 4, so sigmoid = .982
+           f(X; Q, s)  the block with weights Q = quantized W diag(s), and inputs divided by s; Y_i = f(X_i; W, 1)
+
+Steps
+ 1. Learnable equivalent transformation (`let`): for each group of weights whose input a normalization writes,
+    s_j = max|X_j|^alpha / max|W_:j|^(1 - alpha), SmoothQuant's scale. Inputs nothing else can write have s = 1.
+ 2. Learnable weight clipping (`lwc`): gamma = beta = 4; without it sigmoid(.) is 1.
+ 3. AdamW without weight decay on gamma, beta (lwc_lr) and a (let_lr), `epochs` passes over the sequences; rounding has
+    the gradient of the identity. The best parameters measured on all sequences are kept.
+ 4. s is folded into the normalizations, W diag(s) is rounded with the learned range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from quantbench.component import Part, component
+from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.rounding.base import Rounded
+from quantbench.rounding.reconstruct import Candidate, Schedule, reconstruct, with_fallbacks
+from quantbench.rounding.soft_grid import Range, SoftGrid, refuse_unlearnable, soft_grid
+from quantbench.transforms.smooth import SmoothQuant
+
+if TYPE_CHECKING:
+    from quantbench.pipeline.context import BlockContext
+
+_START = 4.0
+
+
+@component
+class OmniQuant(Part):
+    """OmniQuant.
+
+    lwc, let  which of the two is learned; let is meant for recipes that quantize activations
+    epochs    passes over the calibration sequences
+    batch     sequences of a minibatch
+    lwc_lr, let_lr  learning rates
+    alpha     SmoothQuant's, of the scales to begin with
+    seed      of the order of the sequences
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"block", "absmax"})
+
+    lwc: bool = True
+    let: bool = False
+    epochs: Annotated[int, Field(ge=0)] = 20
+    batch: Annotated[int, Field(ge=1)] = 1
+    lwc_lr: Annotated[float, Field(gt=0)] = 1e-2
+    let_lr: Annotated[float, Field(gt=0)] = 5e-3
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    seed: Annotated[int, Field(ge=0)] = 2
+
+    def refusal(self, recipe: Any) -> str | None:
+        """Integer formats with ranges of their own only; scales not with calibrated activation ranges."""
+        if not (self.lwc or self.let):
+            return "OmniQuant has nothing to learn: set rounding.lwc or rounding.let to true"
+        if self.let and recipe.activation is not None and recipe.activation.needs:
+            return (
+                "rounding.let=true changes the range of activations while it learns: "
+                "set activation.dynamic=true, or rounding.let=false"
+            )
+        return refuse_unlearnable(recipe, "OmniQuant")
+
+    def round_block(self, context: BlockContext) -> dict[str, Rounded]:
+        """See the steps of this file."""
+        logs = self._first_scales(context) if self.let else {}  # step 1
+        scale_of = {slot.name: logs[i] for i, group in enumerate(context.groups) if i in logs for slot in group.slots}
+        weights = context.weights()
+        layers = {n: _Layer.of(W, context.formats[n], scale_of.get(n), self.lwc) for n, W in weights.items()}
+        clips = [end for layer in layers.values() for end in layer.logits]
+        groups = [{"params": clips, "lr": self.lwc_lr}, {"params": list(logs.values()), "lr": self.let_lr}]
+
+        def make() -> Candidate:
+            return Candidate({n: layer.values() for n, layer in layers.items()}, _exp(logs))
+
+        if clips or logs:
+            optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=0.0)
+            passes = -(-len(context.inputs) // self.batch)
+            fallbacks = reconstruct(context, make, optimizer, Schedule(self.epochs * passes, self.batch, self.seed))
+        else:
+            fallbacks = {}
+        rounded = {n: layer.quantized() for n, layer in layers.items()}
+        context.fold(_exp(logs))  # step 4
+        return with_fallbacks(rounded, fallbacks)
+
+    def _first_scales(self, context: BlockContext) -> dict[int, Tensor]:
+        """A = log s [in] of the groups that can be scaled, by their index in the block."""
+        weights, smooth = context.weights(), SmoothQuant(alpha=self.alpha)
+        logs: dict[int, Tensor] = {}
+        for index in context.scalable:
+            stats = context.stats[index]
+            if stats is not None:
+                readers = [weights[slot.name] for slot in context.groups[index].slots]
+                logs[index] = smooth.scale(readers, stats, None).log().requires_grad_()
+        if not logs:
+            raise ValueError("rounding.let=true found no normalization that a scale can be folded into on this model")
+        return logs
+
+
+def _exp(logs: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    return {index: a.exp() for index, a in logs.items()}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One weight with its grid, a = log s of its input or None, and (beta, gamma), empty if they are not learned."""
+
+    W: Tensor
+    soft: SoftGrid
+    a: Tensor | None
+    logits: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, W: Tensor, format: Format, a: Tensor | None, lwc: bool) -> _Layer:
+        soft = soft_grid(format, W)
+        ends = soft.range(W) if lwc else ()
+        return cls(W, soft, a, tuple(torch.full_like(end, _START).requires_grad_() for end in ends))
+
+    def _scaled(self) -> tuple[Tensor, Range]:
+        """W diag(s) and its clipped range."""
+        W = self.W if self.a is None else self.W * self.a.exp()
+        low, high = self.soft.range(W)
+        if self.logits:
+            beta, gamma = self.logits
+            low, high = beta.sigmoid() * low, gamma.sigmoid() * high
+        return W, (low, high)
+
+    def values(self) -> Tensor:
+        return self.soft.values(*self._scaled())
+
+    def quantized(self) -> QuantizedWeight:
+        W, limits = self._scaled()
+        return self.soft.quantized(W.detach(), limits)
