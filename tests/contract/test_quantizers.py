@@ -43,7 +43,7 @@ MODELS: dict[str, Make] = {
     "gpt2": tiny_gpt2,
     "gemma2": tiny_gemma2,
 }
-SMALL = {"group_size": 16, "iterations": 8, "epochs": 1, "residual": 8, "block_size": 32}
+SMALL = {"group_size": 16, "iterations": 2, "epochs": 1, "steps": 2, "residual": 16, "min_expert_tokens": 4}
 """Largest values of options that would make a tiny model slow, or that it is too small for."""
 
 REFUSED: dict[tuple[str, str], str] = {}
