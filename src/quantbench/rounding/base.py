@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -20,6 +21,14 @@ class Rounded:
 
     weight: QuantizedWeight
     fallbacks: dict[str, int] = field(default_factory=dict)
+
+
+def unfit_format(recipe: Any, reason: Callable[[Format], str | None]) -> str | None:
+    """The first reason against a weight format of a recipe, those of its rules included, with the key it stands at."""
+    for key, grid in recipe.weight_formats.items():
+        if (found := reason(grid)) is not None:
+            return f"{key}: {found}"
+    return None
 
 
 @runtime_checkable

@@ -31,7 +31,7 @@ from quantbench.formats.corrections import Outliers
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import with_params
 from quantbench.pipeline.stats import LinearStats
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import Rounded, unfit_format
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's usual constants
 
@@ -53,7 +53,7 @@ class EasyQuant(Part):
 
     def refusal(self, recipe: Any) -> str | None:
         """It needs scales that are stored one by one, and no zero points."""
-        return _unfit(recipe.weight)
+        return unfit_format(recipe, _unfit)
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:  # noqa: ARG002 - contract
         """Round weight float32 [out, in]; stats are not read and may be None."""
@@ -97,9 +97,9 @@ def squared_error(W: Tensor, params: GridParams, format: IntFormat) -> tuple[Ten
     return error.square().sum(1, keepdim=True), 2 * (error * q).sum(1, keepdim=True) / params.scale
 
 
-def _unfit(format: Format | None) -> str | None:
+def _unfit(format: Format) -> str | None:
     if not isinstance(format, IntFormat) or not format.symmetric:
         return "EasyQuant optimises scales around zero: it needs an IntFormat with symmetric=true"
-    if format.group_size == "tensor" or format.second_level is not None:
-        return "EasyQuant gives every row and group a scale of its own: not with group_size=tensor or a second_level"
+    if format.group_size == "tensor" or format.block_rows != 1 or format.second_level is not None:
+        return "EasyQuant gives every row and group a scale of its own: no group_size=tensor, block_rows, second_level"
     return None

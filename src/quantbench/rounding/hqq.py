@@ -33,7 +33,7 @@ from quantbench.formats.base import Format, GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import with_params
 from quantbench.pipeline.stats import LinearStats
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import Rounded, unfit_format
 
 
 @component
@@ -57,7 +57,7 @@ class Hqq(Part):
 
     def refusal(self, recipe: Any) -> str | None:
         """It needs zero points that are real numbers, each stored by itself."""
-        return _unfit(recipe.weight)
+        return unfit_format(recipe, _unfit)
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:  # noqa: ARG002 - contract
         """Round weight float32 [out, in]; stats are not read and may be None."""
@@ -97,9 +97,9 @@ def shrink(x: Tensor, p: float, beta: float) -> Tensor:
     return x.sign() * (size - size.pow(p - 1) / beta).clamp_(min=0)
 
 
-def _unfit(format: Format | None) -> str | None:
+def _unfit(format: Format) -> str | None:
     if not isinstance(format, IntFormat) or format.zero_rounding or format.symmetric:
         return "HQQ moves zero points as real numbers: it needs an IntFormat with zero_rounding=false, symmetric=false"
-    if format.group_size == "tensor" or format.second_level is not None:
-        return "HQQ gives every row and group a zero point of its own: not with group_size=tensor or a second_level"
+    if format.group_size == "tensor" or format.block_rows != 1 or format.second_level is not None:
+        return "HQQ gives every row and group a zero point of its own: no group_size=tensor, block_rows, second_level"
     return None

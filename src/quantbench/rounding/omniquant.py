@@ -22,13 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.component import component
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, reconstruct, with_fallbacks
@@ -42,7 +42,7 @@ _START = 4.0
 
 
 @component
-class OmniQuant(Part):
+class OmniQuant:
     """OmniQuant.
 
     lwc, let  which of the two is learned; let is meant for recipes that quantize activations
@@ -53,8 +53,6 @@ class OmniQuant(Part):
     seed      of the order of the sequences
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"block", "absmax"})
-
     lwc: bool = True
     let: bool = False
     epochs: Annotated[int, Field(ge=0)] = 20
@@ -63,6 +61,11 @@ class OmniQuant(Part):
     let_lr: Annotated[float, Field(gt=0)] = 5e-3
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     seed: Annotated[int, Field(ge=0)] = 2
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The block; learned scales begin with SmoothQuant's, which read absmax."""
+        return frozenset({"block", "absmax"} if self.let else {"block"})
 
     def refusal(self, recipe: Any) -> str | None:
         """Integer formats with ranges of their own only; scales not with calibrated activation ranges."""

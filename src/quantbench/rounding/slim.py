@@ -39,7 +39,7 @@ from quantbench.formats.mixed import MixedIntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.range_search import smallest_error
 from quantbench.pipeline.stats import LinearStats
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import Rounded, unfit_format
 from quantbench.rounding.gptq import Columns, Groups
 
 Z_SCORE = 2.0
@@ -72,11 +72,7 @@ class SlimLlm(Part):
 
     def refusal(self, recipe: Any) -> str | None:
         """It makes its own format of one that says N, the group size and the dtype of the scales."""
-        rules = {f"policy.rules.{name}.format": rule.format for name, rule in recipe.policy.rules.items()}
-        for key, given in ({"weight": recipe.weight} | rules).items():
-            if given is not None and (reason := unsuitable(given)) is not None:
-                return f"{key}: {reason}"
-        return None
+        return unfit_format(recipe, unsuitable)
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if a statistic is missing or not finite."""

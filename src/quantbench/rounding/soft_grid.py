@@ -23,6 +23,7 @@ from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.grid import IntGrid, containing_zero
 from quantbench.formats.int import IntFormat
 from quantbench.formats.straight_through import straight_through
+from quantbench.rounding.base import unfit_format
 
 Range = tuple[Tensor, Tensor]
 
@@ -51,12 +52,9 @@ def refuse_unlearnable(recipe: Any, method: str) -> str | None:
 
     The message names the key.
     """
-    formats = {"weight": recipe.weight}
-    formats |= {f"policy.rules.{name}.format": rule.format for name, rule in recipe.policy.rules.items()}
-    for key, one in formats.items():
-        if (reason := unlearnable(one)) is not None:
-            return f"{key}: {method} cannot use it: {reason}"
-    return None
+    return unfit_format(
+        recipe, lambda grid: None if (reason := unlearnable(grid)) is None else f"{method} cannot use it: {reason}"
+    )
 
 
 def _equal(found: Tensor | None, expected: Tensor | None) -> bool:

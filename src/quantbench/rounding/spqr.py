@@ -38,7 +38,7 @@ from quantbench.formats.base import Format, GridParams, first_level
 from quantbench.formats.corrections import Outliers, as_kept
 from quantbench.formats.quantize import quantize
 from quantbench.pipeline.stats import LinearStats
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import Rounded, unfit_format
 from quantbench.rounding.gptq import Columns, Groups
 
 
@@ -58,10 +58,8 @@ class Spqr(Part):
     block_size: Annotated[int, Field(ge=1)] = 128
 
     def refusal(self, recipe: Any) -> str | None:
-        """Step 5 fits the grids of rows one by one."""
-        if getattr(recipe.weight, "group_size", None) == "tensor":
-            return "SpQR needs scales for each output row: set weight.group_size to a number or channel, not tensor"
-        return None
+        """Step 5 fits the grids of rows one by one, group after group."""
+        return unfit_format(recipe, _unfit)
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if the Hessian is missing or not finite."""
@@ -136,3 +134,10 @@ def _with_outliers(rounded: Rounded, kept: Tensor, values: Tensor) -> Rounded:
         return rounded
     weight = dataclasses.replace(rounded.weight, corrections=(Outliers.of(values, kept),))
     return dataclasses.replace(rounded, weight=weight)
+
+
+def _unfit(format: Format) -> str | None:
+    rows = getattr(format, "block_rows", 1)
+    if getattr(format, "group_size", None) == "tensor" or rows != 1 or not format.independent_groups:
+        return "SpQR needs scales for each output row and group: set group_size to a number or channel, block_rows to 1"
+    return None
