@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.stats import LinearStats
 from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.results import tensors
 from recipes import NAMES, recipe_spec
 from tiny import (
     VOCABULARY,
@@ -138,14 +140,16 @@ def test_it_is_deterministic(name: str, model: str) -> None:
 
 
 @each
-def test_it_reloads_bit_for_bit_and_leaves_the_model_unharmed(name: str, model: str) -> None:
+def test_it_reloads_bit_for_bit_and_leaves_the_model_unharmed(name: str, model: str, tmp_path: Path) -> None:
     artifact = done(name, model).artifact
     handle = tiny_handle(MODELS[model]())
     before = logits(handle.model)
     artifact.install(handle)
     fresh = logits(handle.model)
     assert not torch.equal(fresh, before)
-    Artifact.from_tensors(*artifact.to_tensors()).install(handle)
+    stored, spec = artifact.to_tensors()
+    tensors.save(tmp_path / "weights.safetensors", stored)
+    Artifact.from_tensors(tensors.load(tmp_path / "weights.safetensors"), spec).install(handle)
     assert torch.equal(logits(handle.model), fresh)
     handle.restore()
     assert torch.equal(logits(handle.model), before)

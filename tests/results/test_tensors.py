@@ -50,3 +50,14 @@ def test_a_damaged_tensor_file_is_named(tmp_path: Path) -> None:
         tensors.load(path)
     with pytest.raises(StoreError, match=r"cannot write .*gone/weights\.safetensors"):
         tensors.save(tmp_path / "gone" / "weights.safetensors", {"a": torch.zeros(1)})
+
+
+def test_tensors_that_share_memory_are_stored_each(tmp_path: Path) -> None:
+    one = torch.arange(6.0)
+    tensors.save(tmp_path / "t.safetensors", {"a": one, "b": one, "part": one[2:4]})
+    loaded = tensors.load(tmp_path / "t.safetensors")
+    assert {name: value.tolist() for name, value in loaded.items()} == {
+        "a": one.tolist(),
+        "b": one.tolist(),
+        "part": [2.0, 3.0],
+    }

@@ -19,9 +19,22 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] 
     """Write tensors as safetensors, atomically, in a folder that exists. Raises StoreError if that is refused."""
     with replacing(path) as temporary:
         try:
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)  # type: ignore[arg-type]
+            save_file(_apart(tensors), temporary, metadata)  # type: ignore[arg-type]
         except SafetensorError as error:
             raise write_failure(path, error) from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without memory in common (several layers may have one scale), which safetensors refuses."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        found[name] = tensor.detach().contiguous()
+        place = found[name].untyped_storage().data_ptr()
+        if place in seen:
+            found[name] = found[name].clone()
+        seen.add(place)
+    return found
 
 
 def load(path: Path, device: str = "cpu") -> dict[str, Tensor]:
