@@ -56,6 +56,16 @@ class ModelHandle:
             setattr(module, name, parameter)
         return self.model
 
+    def bring_home(self, block: nn.Module) -> None:
+        """Move a block of the model to the CPU. Its originals are there already, those that were replaced included:
+        they are not copied, and nothing of them stays on the device.
+        """
+        inside = set(block.modules())
+        for module, _, parameter, data in self._originals:
+            if module in inside:
+                parameter.data = data
+        block.to("cpu")
+
     @contextmanager
     def on_device(self, device: torch.device) -> Iterator[PreTrainedModel]:
         """The model as it stands, on `device`; afterwards every tensor is where it was, without a copy back."""

@@ -71,7 +71,7 @@ def rotate_model(handle: ModelHandle, rotation: Rotation, device: torch.device) 
         handle.keep_hooks(install(modules, found))
         states, rotated = step.output, run_block(block, rotated, call)
         _same(states if stream is None else stream.apply(states), rotated, f"{name}'s output")
-        block.to("cpu")
+        handle.bring_home(block)
         ops += found
     as_tuple = captured.returns_tuple[type(blocks[-1])]
     before = run_head(model, blocks, states, as_tuple)

@@ -48,12 +48,11 @@ class QuantizeInput:
 
     def install(self, module: nn.Module) -> Removable:
         """See RuntimeOp."""
-        device = next(module.parameters()).device
-        scale, zero = (p.to(device) if (p := self.params.get(k)) is not None else None for k in ("scale", "zero"))
-        kept = None if self.keep is None else self.keep.to(device).long()
 
         def quantize_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            x = args[0].detach()
+            x = args[0].detach()  # its device is known only now: the model may have moved since
+            scale, zero = (p.to(x.device) if (p := self.params.get(k)) is not None else None for k in ("scale", "zero"))
+            kept = None if self.keep is None else self.keep.to(x.device).long()
             # Kept channels must not widen the range of the others.
             rest = x if kept is None else x.index_fill(-1, kept, 0)
             quantized = self.format.fake_quantize(rest, scale, zero)

@@ -107,7 +107,7 @@ class _Walk:
                 step.ops.extend(self.cache_ops[index])
                 captured.hidden[:] = step.run()
                 self.artifact.ops.extend(step.ops)
-            block.to("cpu")
+            self.handle.bring_home(block)
         self._outside_blocks(captured)
         self.rounder.list_scarce()
         self._note_changes()
