@@ -275,6 +275,7 @@ def test_an_edited_algorithm_is_a_new_run(place: Workplace) -> None:
 
 def test_sweep_names_are_stable() -> None:
     assert sweep_name(["+sweep=demo"], {}) == "demo"
+    assert sweep_name(["+sweep=eight_bits"], {}) == "eight_bits"
     assert sweep_name(["+sweep=demo", "threads=4", "dry_run=true"], {}) == "demo"
     one = sweep_name(["quantizer=gptq,awq", "calib=c4"], {})
     assert one == sweep_name(["calib=c4", "quantizer=gptq,awq", "device=cpu"], {})

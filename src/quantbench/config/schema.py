@@ -83,5 +83,5 @@ def counts(override: str) -> bool:
 
 
 def slug(text: str, length: int = 40) -> str:
-    """Letters, digits, dots and dashes of a text; safe as a file name on every system."""
-    return re.sub(r"[^A-Za-z0-9.=]+", "-", text).strip("-")[:length].strip("-") or "sweep"
+    """Letters, digits, dots, dashes and underscores of a text; safe as a file name on every system."""
+    return re.sub(r"[^A-Za-z0-9.=_]+", "-", text).strip("-")[:length].strip("-") or "sweep"

@@ -130,7 +130,7 @@ def sweep_name(command: Sequence[str], params: Mapping[str, str]) -> str:
         return slug(files[0])
     if not counted:
         return "default"
-    base = "_".join([*files, *map(_leaf, others)])
+    base = "-".join([*files, *map(_leaf, others)])
     return f"{slug(base)}-{digest([counted, dict(params)], 8)}"
 
 
