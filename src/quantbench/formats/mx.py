@@ -23,11 +23,11 @@ from torch import Tensor
 from quantbench.component import component
 from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import ByteScales
-from quantbench.formats.values import ELEMENTS, Elements
+from quantbench.formats.values import ELEMENTS, ElementCodes, Elements
 
 
 @component
-class MxFormat(ByteScales):
+class MxFormat(ElementCodes, ByteScales):
     """element: mxfp4 has e2m1, mxfp8 e4m3 or e5m2, mxint8 int8; group_size: 32 in the specification."""
 
     scales: ClassVar[Elements] = ELEMENTS["e8m0"]
@@ -35,15 +35,6 @@ class MxFormat(ByteScales):
     element: Literal["e2m1", "e4m3", "e5m2", "int8"]
     rule: Literal["floor", "ceil"] = "floor"
     group_size: Annotated[int, Field(ge=1)] = 32
-
-    @property
-    def _elements(self) -> Elements:
-        return ELEMENTS[self.element]
-
-    @property
-    def code_bits(self) -> int:
-        """Bits of a code."""
-        return self._elements.code_bits
 
     def params(self, weight: Tensor) -> GridParams:
         """Scales 2^E [out, groups] of weight [out, in]. Raises ValueError if the weight holds NaN or infinity."""
@@ -54,14 +45,6 @@ class MxFormat(ByteScales):
             E = E + (peaks > largest * _power_of_two(E)).int()
         scale = _power_of_two(torch.minimum(E, 127 - of_largest))
         return GridParams(scale.masked_fill_(peaks == 0, 1.0))
-
-    def encode(self, weight: Tensor, params: GridParams) -> Tensor:
-        """The nearest codes, uint8 of weight's shape."""
-        return self._elements.encode(weight / params.scale)
-
-    def decode(self, codes: Tensor, params: GridParams) -> Tensor:
-        """The float32 values of codes."""
-        return self._elements.decode(codes).mul_(params.scale)
 
 
 def _floor_log2(x: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from quantbench.component import component
 from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.grid import ScaleDtype, stored_scale
-from quantbench.formats.values import ELEMENTS, Elements
+from quantbench.formats.values import ElementCodes
 
 
 @component
-class ScaledFormat(BlockGrid):
+class ScaledFormat(ElementCodes, BlockGrid):
     """The nearest of the elements' values times the scale of the block; beyond the largest it is the largest.
 
     element     values and codes: see `quantbench.formats.values`
@@ -37,15 +37,6 @@ class ScaledFormat(BlockGrid):
     def __post_init__(self) -> None:
         check_blocks(self.group_size, self.block_rows)
 
-    @property
-    def _elements(self) -> Elements:
-        return ELEMENTS[self.element]
-
-    @property
-    def code_bits(self) -> int:
-        """Bits of a code."""
-        return self._elements.code_bits
-
     def params(self, weight: Tensor) -> GridParams:
         """Scales [out, groups] of weight [out, in], or [1, 1] for "tensor"; a block of zeros gets that of a largest 1.
 
@@ -56,14 +47,6 @@ class ScaledFormat(BlockGrid):
         if not bool(scale.isfinite().all()):
             raise ValueError(f"weights up to {float(peaks.max()):.4g} overflow scale_dtype={self.scale_dtype!r}")
         return self.blocks.spread(GridParams(scale), len(weight))
-
-    def encode(self, weight: Tensor, params: GridParams) -> Tensor:
-        """The nearest codes, uint8 of weight's shape."""
-        return self._elements.encode(weight / params.scale)
-
-    def decode(self, codes: Tensor, params: GridParams) -> Tensor:
-        """The float32 values of codes."""
-        return self._elements.decode(codes).mul_(params.scale)
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Bits of a code, and a scale for each block."""

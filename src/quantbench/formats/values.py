@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from quantbench.formats.base import GridParams
+
 
 class Elements(Protocol):
     """Values with codes of `code_bits` bits, symmetric in their largest magnitude."""
@@ -171,3 +173,26 @@ ELEMENTS: dict[str, Elements] = {
     "e8m0": PowersOfTwo(),
 }
 """The values by name."""
+
+
+class ElementCodes:
+    """A format whose codes are those of `element`, times a scale. Has the attribute `element`."""
+
+    element: str
+
+    @property
+    def _elements(self) -> Elements:
+        return ELEMENTS[self.element]
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a code."""
+        return self._elements.code_bits
+
+    def encode(self, weight: Tensor, params: GridParams) -> Tensor:
+        """The nearest codes, uint8 of weight's shape."""
+        return self._elements.encode(weight / params.scale)
+
+    def decode(self, codes: Tensor, params: GridParams) -> Tensor:
+        """The float32 values of codes."""
+        return self._elements.decode(codes).mul_(params.scale)

@@ -10,137 +10,27 @@ A rounding that learns gets the whole block instead.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from quantbench.errors import ModelError
-from quantbench.formats.base import Format
-from quantbench.formats.corrections import KeptColumns
 from quantbench.models.handle import Removable
 from quantbench.models.structure import GroupFinder, InputGroup, WeightSlot
-from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.collect import collect
 from quantbench.pipeline.context import BlockContext
 from quantbench.pipeline.fold import LinearProducer, NormProducer, check_unchanged, linear_producer, norm_producer
 from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.rounder import Rounder, finite_weight
 from quantbench.pipeline.runtime import QuantizeInput, RuntimeOp, install
 from quantbench.pipeline.stats import LinearStats
-from quantbench.results.records import LayerRecord
-from quantbench.rounding.base import BlockRounding, Rounded, Rounding
-from quantbench.rounding.hessian import output_error
-from quantbench.rounding.nearest import Nearest
+from quantbench.rounding.base import BlockRounding
 from quantbench.transforms.base import ShiftTransform
-
-
-class Rounder:
-    """Puts weights on their grids by the recipe, and keeps account of it.
-
-    plan: the weight format of each layer the recipe treats, null if only its input is quantized; other layers stay as
-    they are.
-    """
-
-    def __init__(self, recipe: Recipe, plan: dict[str, Format | None], artifact: Artifact) -> None:
-        self.recipe, self.plan, self.artifact = recipe, plan, artifact
-        self.layers: list[LayerRecord] = []
-        self.notes: dict[str, list[str]] = defaultdict(list)
-        self.scarce: dict[str, dict[str, int]] = defaultdict(dict)
-
-    def is_scarce(self, slot: WeightSlot, *stats: LinearStats | None) -> bool:
-        """Whether the weight is that of an expert to which too few calibration tokens were routed."""
-        seen = [found.n_tokens for found in stats if found is not None]
-        if slot.routed and seen and min(seen) < self.recipe.policy.min_expert_tokens:
-            self.scarce[slot.parameter_name][slot.name] = min(seen)
-            return True
-        return False
-
-    def round_scarce(self, slot: WeightSlot) -> None:
-        """Round the weight of such an expert to nearest: its few inputs say too little about the others."""
-        grid, started, original = self.plan[slot.name], time.perf_counter(), finite_weight(slot)
-        assert grid is not None
-        kind = "few_tokens" if self.scarce[slot.parameter_name][slot.name] else "no_tokens"
-        rounded = dataclasses.replace(Nearest().round(original, None, grid), fallbacks={kind: 1})
-        self.keep(slot, original, rounded, None, time.perf_counter() - started)
-
-    def list_scarce(self) -> None:
-        """Note for each parameter which of its experts were rounded to nearest, with the first of them."""
-        layers = {layer.name: layer for layer in self.layers}
-        for parameter, counts in self.scarce.items():
-            listed = ", ".join(f"{name.rpartition('.')[2]} ({count})" for name, count in counts.items())
-            layers[next(iter(counts))].notes.append(
-                f"{parameter}: rounded to nearest for want of calibration tokens (fewer than policy.min_expert_tokens="
-                f"{self.recipe.policy.min_expert_tokens}): experts {listed}"
-            )
-
-    def round(self, slot: WeightSlot, stats: LinearStats | None, clip_stats: LinearStats | None) -> None:
-        """Clip and round one weight: by statistics of its input as it is now, and as it was before any change."""
-        if self.is_scarce(slot, stats, clip_stats):
-            self.round_scarce(slot)
-            return
-        rounding, grid, started = self.recipe.rounding, self.plan[slot.name], time.perf_counter()
-        assert grid is not None
-        assert isinstance(rounding, Rounding)
-        original = weight = finite_weight(slot)
-        try:
-            if self.recipe.clip is not None and self.recipe.policy.clips(slot.name):
-                assert clip_stats is not None
-                weight = self.recipe.clip.clip(weight, clip_stats, grid)
-            kept = None if clip_stats is None else self.outlier_columns(slot, clip_stats)
-            if kept is None:
-                rounded = rounding.round(weight, stats, grid)
-            else:
-                others = _complement(kept, weight.shape[1])
-                part = rounding.round(weight[:, others], None if stats is None else stats.select(others), grid)
-                rounded = _with_columns(part, kept, original)
-        except ValueError as error:
-            raise ModelError(f"{slot.name}: {error}") from error
-        self.keep(slot, original, rounded, stats, time.perf_counter() - started)
-
-    def outlier_columns(self, slot: WeightSlot, stats: LinearStats) -> Tensor | None:
-        """The input columns of a weight that the policy keeps, int64 rising; None if it keeps none."""
-        count = self.recipe.policy.outlier_columns
-        if not count:
-            return None
-        absmax = stats.require("absmax")
-        if count >= len(absmax):
-            raise ModelError(
-                f"{slot.name}: quantizer.policy.outlier_columns={count} would keep the whole weight, {len(absmax)} "
-                "columns wide; give fewer"
-            )
-        return absmax.topk(count).indices.sort().values
-
-    def keep(
-        self, slot: WeightSlot, original: Tensor, rounded: Rounded, stats: LinearStats | None, seconds: float
-    ) -> None:
-        """Put a rounded weight in its place, and record it."""
-        value = rounded.weight.dequantize()
-        loss = None
-        if stats is not None and stats.hessian is not None:
-            loss = output_error(value - original, stats.hessian) / len(value)
-        notes = self.notes.pop(slot.name, [])
-        width = rounded.weight.codes.shape[1]
-        group = rounded.weight.format.columns_per_group(width)
-        if width % group:
-            notes.append(f"last group has {width % group} of {group} columns")
-        slot.set(value)
-        self.artifact.weights[slot.name] = rounded.weight
-        self.layers.append(
-            LayerRecord(
-                name=slot.name,
-                loss=loss,
-                bits_per_weight=rounded.weight.bits_per_weight(),
-                seconds=seconds,
-                fallbacks=dict(rounded.fallbacks),
-                notes=notes,
-            )
-        )
 
 
 class BlockStep:
@@ -351,23 +241,3 @@ class BlockStep:
         by_slot = {slot.name: found for group, found in zip(groups, stats, strict=True) for slot in group.slots}
         for name, slot in slots.items():  # a learned scale may have changed the weights: they are read now
             self.rounder.keep(slot, slot.get(), rounded[name], by_slot[name], seconds)
-
-
-def finite_weight(slot: WeightSlot) -> Tensor:
-    """The weight float32 [out, in]; ModelError naming the layer if it holds NaN or infinite values."""
-    weight = slot.get()
-    if not torch.isfinite(weight).all():
-        raise ModelError(f"{slot.name}: the weight holds NaN or infinite values")
-    return weight
-
-
-def _complement(columns: Tensor, width: int) -> Tensor:
-    others = torch.ones(width, dtype=torch.bool, device=columns.device)
-    others[columns] = False
-    return others.nonzero()[:, 0]
-
-
-def _with_columns(rounded: Rounded, kept: Tensor, weight: Tensor) -> Rounded:
-    columns = KeptColumns(index=kept.int(), values=weight[:, kept].half())
-    whole = dataclasses.replace(rounded.weight, corrections=(*rounded.weight.corrections, columns))
-    return dataclasses.replace(rounded, weight=whole)

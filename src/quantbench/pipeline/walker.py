@@ -26,11 +26,12 @@ from quantbench.models.structure import (
 from quantbench.pipeline.allocation import BitAllocation, allocate, measure
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.attention import cache_operations
-from quantbench.pipeline.block import BlockStep, Rounder
+from quantbench.pipeline.block import BlockStep
 from quantbench.pipeline.capture import Captured, capture, run_head
 from quantbench.pipeline.collect import StatsAccumulator
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rotate import rotate_model
+from quantbench.pipeline.rounder import Rounder
 from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.pipeline.stats import LinearStats
 from quantbench.results.records import LayerRecord

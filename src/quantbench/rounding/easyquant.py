@@ -19,25 +19,24 @@ Steps
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.component import component
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.corrections import Outliers
 from quantbench.formats.int import IntFormat
-from quantbench.formats.quantize import with_params
-from quantbench.pipeline.stats import LinearStats
-from quantbench.rounding.base import Rounded, unfit_format
+from quantbench.rounding.base import Rounded
+from quantbench.rounding.search import GridSearch, by_group
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's usual constants
 
 
 @component
-class EasyQuant(Part):
+class EasyQuant(GridSearch):
     """EasyQuant rounding. It reads no data.
 
     sigma          n, in standard deviations; null: no outliers
@@ -45,29 +44,25 @@ class EasyQuant(Part):
     steps          of Adam; 0 optimises nothing
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 3.0
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     steps: Annotated[int, Field(ge=0)] = 100
 
-    def refusal(self, recipe: Any) -> str | None:
-        """It needs scales that are stored one by one, and no zero points."""
-        return unfit_format(recipe, _unfit)
+    @staticmethod
+    def unfit(format: Format) -> str | None:
+        """See GridSearch."""
+        if not isinstance(format, IntFormat) or not format.symmetric:
+            return "EasyQuant optimises scales around zero: it needs an IntFormat with symmetric=true"
+        if format.group_size == "tensor" or format.block_rows != 1 or format.second_level is not None:
+            return "EasyQuant gives every row and group a scale of its own: no tensor scale, block_rows, second_level"
+        return None
 
-    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:  # noqa: ARG002 - contract
-        """Round weight float32 [out, in]; stats are not read and may be None."""
-        if (reason := _unfit(format)) is not None:
-            raise ValueError(reason)
-        assert isinstance(format, IntFormat)
+    def search(self, weight: Tensor, format: IntFormat) -> Rounded:
+        """See GridSearch."""
         M = torch.zeros_like(weight, dtype=torch.bool)
         if self.sigma is not None:
             M = (weight - weight.mean()).abs() > self.sigma * weight.std(correction=0)  # step 1
-        W = weight.masked_fill(M, 0)  # step 2
-        groups = torch.split(W, format.columns_per_group(W.shape[1]), dim=1)
-        fitted = format.params(W).split()
-        best = [self._optimised(w.contiguous(), params, format) for w, params in zip(groups, fitted, strict=True)]
-        rounded = with_params(W, GridParams.join(best), format)
+        rounded = by_group(weight.masked_fill(M, 0), format, self._optimised)  # steps 2 and 3
         if bool(M.any()):
             rounded = dataclasses.replace(rounded, corrections=(Outliers.of(weight, M),))
         return Rounded(rounded)
@@ -95,11 +90,3 @@ def squared_error(W: Tensor, params: GridParams, format: IntFormat) -> tuple[Ten
     q = format.decode(format.encode(W, params), params)
     error = q - W
     return error.square().sum(1, keepdim=True), 2 * (error * q).sum(1, keepdim=True) / params.scale
-
-
-def _unfit(format: Format) -> str | None:
-    if not isinstance(format, IntFormat) or not format.symmetric:
-        return "EasyQuant optimises scales around zero: it needs an IntFormat with symmetric=true"
-    if format.group_size == "tensor" or format.block_rows != 1 or format.second_level is not None:
-        return "EasyQuant gives every row and group a scale of its own: no group_size=tensor, block_rows, second_level"
-    return None

@@ -22,22 +22,21 @@ The unit   The authors' code has u = 1. Then E is 0 wherever |x|^(2-p) < 1 / bet
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.component import component
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.int import IntFormat
-from quantbench.formats.quantize import with_params
-from quantbench.pipeline.stats import LinearStats
-from quantbench.rounding.base import Rounded, unfit_format
+from quantbench.rounding.base import Rounded
+from quantbench.rounding.search import GridSearch, by_group
 
 
 @component
-class Hqq(Part):
+class Hqq(GridSearch):
     """HQQ rounding. It reads no data.
 
     p           the norm: 1 is the sum of absolute errors, a smaller one counts large errors less
@@ -47,27 +46,24 @@ class Hqq(Part):
     unit        of the errors that beta is compared with: weight (the authors') or step of the grid
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-
     p: Annotated[float, Field(gt=0, le=1)] = 0.7
     beta: Annotated[float, Field(gt=0)] = 10.0
     kappa: Annotated[float, Field(ge=1)] = 1.01
     iterations: Annotated[int, Field(ge=1)] = 20
     unit: Literal["weight", "step"] = "weight"
 
-    def refusal(self, recipe: Any) -> str | None:
-        """It needs zero points that are real numbers, each stored by itself."""
-        return unfit_format(recipe, _unfit)
+    @staticmethod
+    def unfit(format: Format) -> str | None:
+        """See GridSearch."""
+        if not isinstance(format, IntFormat) or format.zero_rounding or format.symmetric:
+            return "HQQ moves zero points as reals: it needs an IntFormat with zero_rounding=false, symmetric=false"
+        if format.group_size == "tensor" or format.block_rows != 1 or format.second_level is not None:
+            return "HQQ gives every row and group a zero point of its own: no tensor scale, block_rows, second_level"
+        return None
 
-    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:  # noqa: ARG002 - contract
-        """Round weight float32 [out, in]; stats are not read and may be None."""
-        if (reason := _unfit(format)) is not None:
-            raise ValueError(reason)
-        assert isinstance(format, IntFormat)
-        groups = torch.split(weight, format.columns_per_group(weight.shape[1]), dim=1)
-        fitted = format.params(weight).split()
-        best = [self._solve(W.contiguous(), params, format) for W, params in zip(groups, fitted, strict=True)]
-        return Rounded(with_params(weight, GridParams.join(best), format))
+    def search(self, weight: Tensor, format: IntFormat) -> Rounded:
+        """See GridSearch."""
+        return Rounded(by_group(weight, format, self._solve))
 
     def _solve(self, W: Tensor, params: GridParams, format: IntFormat) -> GridParams:
         """Steps 1 to 3 for one group: its parameters with the best zero points."""
@@ -95,11 +91,3 @@ def shrink(x: Tensor, p: float, beta: float) -> Tensor:
     """An approximate minimiser over e of |e|^p + beta/2 (e - x)^2: exact (soft thresholding) for p = 1."""
     size = x.abs()
     return x.sign() * (size - size.pow(p - 1) / beta).clamp_(min=0)
-
-
-def _unfit(format: Format) -> str | None:
-    if not isinstance(format, IntFormat) or format.zero_rounding or format.symmetric:
-        return "HQQ moves zero points as real numbers: it needs an IntFormat with zero_rounding=false, symmetric=false"
-    if format.group_size == "tensor" or format.block_rows != 1 or format.second_level is not None:
-        return "HQQ gives every row and group a zero point of its own: no group_size=tensor, block_rows, second_level"
-    return None
