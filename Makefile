@@ -17,8 +17,8 @@ dev: $(VENV)/installed-dev  ## the same with the tools for development
 demo: venv  ## run the demo sweep
 	$(BIN)/python -m quantbench +sweep=demo
 
-test: dev  ## run the tests
-	$(BIN)/python -m pytest
+test: dev  ## run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: dev  ## check style, format and types
 	$(BIN)/ruff check
