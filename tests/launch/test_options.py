@@ -77,7 +77,9 @@ def place_of(file: Path) -> tuple[str, list[str]]:
         return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
     places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | RECIPE_PARTS
     place = places.get(group, group)
-    if group in {"transform", "clip", "activation", "kv_cache", "rotation", "allocation"}:  # GPTQ has none of these
+    if group == "transform":  # some are for quantized activations
+        return place, ["quantizer=w4a8", f"+{group}@{place}={option}"]
+    if group in {"clip", "activation", "kv_cache", "rotation", "allocation"}:  # GPTQ has none of these
         return place, [f"+{group}@{place}={option}"]
     if group == "rounding":  # in the recipe of its name, since not every format and order suits it
         recipe = option if (CONF / "quantizer" / file.name).exists() else "rtn"

@@ -77,8 +77,11 @@ def tiny_gpt_oss() -> PreTrainedModel:
     )
 
 
+UNREACHABLE = {"bloom", "falcon", "falcon_two_norms", "gpt_oss"}
+"""Families whose attention is refused: their tests are below."""
+
 SUPPORTED: dict[str, Callable[[], PreTrainedModel]] = {
-    **FAMILIES,
+    **{name: make for name, make in FAMILIES.items() if name not in UNREACHABLE},
     "mistral": tiny_mistral,
     "phi": tiny_phi,
 }

@@ -50,7 +50,7 @@ class Unquantized:
 class Watching:
     """Rounds to nearest, and keeps the statistics it is given."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"hessian", "mean_abs", "absmax", "sample", "minimum", "maximum"})
+    needs: ClassVar[frozenset[str]] = frozenset({"hessian", "mean_abs", "absmax", "rows", "minimum", "maximum"})
 
     def __init__(self) -> None:
         self.seen: list[LinearStats] = []
@@ -102,7 +102,7 @@ def test_rounding_gets_the_statistics_of_the_shifted_inputs(true_sequential: boo
     options = {"rounding": watching, "true_sequential": true_sequential}
     quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3), **options))
     for stats in watching.seen:
-        X = stats.require("sample")
+        X = stats.require("rows")
         assert len(X) == stats.n_tokens
         torch.testing.assert_close(stats.require("hessian"), 2 / len(X) * X.T @ X, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(stats.require("mean_abs"), X.abs().mean(0))

@@ -209,7 +209,7 @@ def test_rules_may_give_layers_other_formats() -> None:
     [
         ("quantizer.true_sequential=true", "true_sequential has no effect on a rounding that takes a whole block"),
         ("quantizer.policy.lm_head=true", "policy.lm_head=true does not go with a rounding that takes a whole block"),
-        ("quantizer.policy.outlier_columns=2", "policy.outlier_columns does not go with a rounding that takes a whole"),
+        ("quantizer.policy.outlier_columns=2", "takes a whole block and cannot keep columns"),
         ("+clip@quantizer.clip=awq", "clip has no effect on a rounding that takes a whole block"),
     ],
 )

@@ -70,8 +70,6 @@ class Recipe:
             raise ValueError(f"clip has no effect on {whole}: set it to null")
         if self.policy.lm_head:
             raise ValueError(f"policy.lm_head=true does not go with {whole}: the head is in no block; set it to false")
-        if self.policy.outlier_columns:
-            raise ValueError(f"policy.outlier_columns does not go with {whole}: set it to 0")
 
     @property
     def rounding_needs(self) -> frozenset[str]:
