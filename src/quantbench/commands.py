@@ -67,15 +67,16 @@ def prepare(arguments: list[str]) -> int:
         return 0
     from quantbench.config.compose import cell_from
     from quantbench.config.identity import digest, identity
+    from quantbench.evals.task import Task
     from quantbench.models.loading import ModelSource
     from quantbench.texts.base import TextSource
 
     done: set[str] = set()
     for config, overrides, choices in _compose_all(arguments):
         cell = cell_from(config, overrides, choices)
-        sources: list[tuple[str, ModelSource | TextSource]] = [
+        sources: list[tuple[str, ModelSource | TextSource | Task]] = [
             ("model", cell.model),
-            *(("text", task.source) for task in cell.tasks.values()),
+            *(("task", task) for task in cell.tasks.values()),
         ]
         if cell.calib is not None:
             sources.append(("text", cell.calib.source))

@@ -15,8 +15,8 @@ import torch
 from quantbench.config.schema import Cell
 from quantbench.environment import environment
 from quantbench.errors import StoreError
-from quantbench.evals.evaluate import evaluate
 from quantbench.evals.reference import Reference
+from quantbench.evals.task import protocol_id
 from quantbench.meter import Meter
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
@@ -174,36 +174,39 @@ def _sum_fallbacks(quantized: Quantized) -> dict[str, int]:
 
 
 def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> bool:
-    windows = inputs.windows[task]
-    path = session.store.reference_path(baseline.run_id, task, windows.protocol)
-    scored = session.store.load_score(cell.run_id, task, windows.protocol) is not None
+    test = inputs.tests[task]
+    protocol = protocol_id(test)
+    path = session.store.reference_path(baseline.run_id, task, protocol) if test.uses_reference else None
+    scored = session.store.load_score(cell.run_id, task, protocol) is not None
     # The full-precision model is evaluated again where its reference was deleted: others are measured against it.
-    if scored and (path.exists() or not cell.recipe.full_precision):
+    if scored and (path is None or path.exists() or not cell.recipe.full_precision):
         return False
     device = session.device(cell)
     meter = Meter(device)
     handle = _install(session, cell, inputs)
-    reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
-    with progress(f"evaluating {task}", "window") as show:
-        result = evaluate(handle, windows, task, reference, device, show)
-    values = [metrics.measure(name, result.items) for name in metrics.METRICS]
+    reference = None
+    if path is not None:
+        reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
+    with progress(f"evaluating {task}", "item") as show:
+        outcome = test.score(handle, task, reference, device, show)
+    items = outcome.items
     overlap = inputs.overlaps.get(task)
     score = Score(
         run_id=cell.run_id,
         task=task,
-        protocol=windows.protocol,
-        protocol_values=windows.protocol_values,
+        protocol=protocol,
+        protocol_values=test.protocol_values,
         distribution=Distribution(**cell.tasks[task].distribution),
         in_distribution=in_distribution(cell, task),
-        metrics=values,
-        n_items=len(result.items),
-        n_tokens=int(result.items["n_tokens"].sum()),
-        n_bytes=int(result.items["n_bytes"].sum()),
+        metrics=[metrics.measure(name, items) for name in test.metrics],
+        n_items=len(items),
+        n_tokens=int(items["n_tokens"].sum()),
+        n_bytes=int(items["n_bytes"].sum()),
         environment=environment(device, cell.settings.threads),
         overlap=None if overlap is None else overlap.to_dict(),
         reference=baseline.run_id,
     )
-    session.store.save_score(score, result.items)
+    session.store.save_score(score, items, outcome.attachments)
     _append_cost(session, cell, f"evaluate {task}", meter.read())
     return True
 
@@ -212,9 +215,11 @@ def in_distribution(cell: Cell, task: str) -> bool | None:
     """Whether the cell was calibrated on the distribution it is tested on; None for a recipe that uses no data."""
     if cell.calib is None:
         return None
-    ours, theirs = cell.calib.source, cell.tasks[task].source
+    ours, theirs = cell.calib.source, cell.tasks[task]
+    if ours.name != theirs.distribution["name"]:
+        return False
     # Two files of the user's share the name `local` unless they are given others.
-    return ours.name == theirs.name and getattr(ours, "path", None) == getattr(theirs, "path", None)
+    return getattr(ours, "path", None) == getattr(getattr(theirs, "source", ours), "path", None)
 
 
 # Records

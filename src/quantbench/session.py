@@ -1,4 +1,4 @@
-"""What the cells of one process share: the loaded model, tokenizers, test windows, calibration sets."""
+"""What the cells of one process share: the loaded model, tokenizers, test sets, calibration sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quantbench.config.identity import digest, identity
 from quantbench.config.schema import Cell
 from quantbench.environment import pick_device
 from quantbench.errors import ConfigError, QuantbenchError
-from quantbench.evals.windows import TextTask, Windows
+from quantbench.evals.task import Task, TestSet, protocol_id
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
 from quantbench.models.loading import ModelSource, tokenizer_fingerprint
@@ -28,7 +28,7 @@ class Inputs:
     """Everything a cell reads besides the model's weights; calib is None for a recipe that uses no data."""
 
     calib: CalibSet | None
-    windows: dict[str, Windows]
+    tests: dict[str, TestSet]
     overlaps: dict[str, Overlap]
 
 
@@ -39,7 +39,7 @@ class Session:
         self.store = store
         self._tokenizers: dict[str, tuple[PreTrainedTokenizerBase, str]] = {}
         self._skeletons: dict[str, PreTrainedModel] = {}
-        self._windows: dict[str, Windows | QuantbenchError] = {}
+        self._tests: dict[str, TestSet | QuantbenchError] = {}
         self._calibs: dict[str, CalibSet] = {}
         self._overlaps: dict[tuple[str, str], Overlap] = {}
         self._model: tuple[str, ModelHandle] | None = None
@@ -74,41 +74,41 @@ class Session:
         return self._model[1]
 
     def inputs(self, cell: Cell) -> Inputs:
-        """Test windows and calibration set of a cell, checked for overlap. Raises DataError for what cannot be used."""
+        """Test sets and calibration set of a cell, checked for overlap. Raises DataError for what cannot be used."""
         tokenizer, _ = self.tokenizer(cell.model)
-        windows = {name: self.window(cell.model, task) for name, task in cell.tasks.items()}
+        tests = {name: self.test(cell.model, task) for name, task in cell.tasks.items()}
         if cell.calib is None:
-            return Inputs(None, windows, {})
+            return Inputs(None, tests, {})
         key = digest([identity(cell.model), identity(cell.calib)])
         if key not in self._calibs:
             self._calibs[key] = cell.calib.draw_set(tokenizer)
         calib = self._calibs[key]
         overlaps = {}
-        for name, drawn in windows.items():
-            pair = (calib.fingerprint, drawn.protocol)
+        for name, test in tests.items():
+            pair = (calib.fingerprint, protocol_id(test))
             if pair not in self._overlaps:
-                self._overlaps[pair] = overlap(calib, drawn.tokens, drawn.documents)
+                self._overlaps[pair] = overlap(calib, test.token_rows, test.documents)
             self._overlaps[pair].check(calib.name, name)
             overlaps[name] = self._overlaps[pair]
-        return Inputs(calib, windows, overlaps)
+        return Inputs(calib, tests, overlaps)
 
-    def window(self, model: ModelSource, task: TextTask) -> Windows:
-        """The test windows of a task. Raises DataError if its text cannot be had or is too short."""
+    def test(self, model: ModelSource, task: Task) -> TestSet:
+        """The test set of a task. Raises DataError if its data cannot be had or do not suffice."""
         tokenizer, fingerprint = self.tokenizer(model)
         key = digest([identity(model), identity(task)])
-        if key not in self._windows:
+        if key not in self._tests:
             try:
-                self._windows[key] = task.windows(tokenizer, fingerprint)
-            except QuantbenchError as error:  # an unreachable text is asked for once, not once a cell
-                self._windows[key] = error
-        found = self._windows[key]
+                self._tests[key] = task.load(tokenizer, fingerprint)
+            except QuantbenchError as error:  # an unreachable set is asked for once, not once a cell
+                self._tests[key] = error
+        found = self._tests[key]
         if isinstance(found, QuantbenchError):
             raise found
         return found
 
 
 def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
-    """Load every text and tokenizer the cells need, and compare the cells with the structure of their models.
+    """Load every data set and tokenizer the cells need, and compare the cells with the structure of their models.
 
     Raises QuantbenchError listing everything that is missing, too short, too long for the model, overlapping, or
     matches no layer, before any expensive work.
@@ -122,7 +122,7 @@ def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
             models.append((cell.model, usable))
         if not usable:  # a model that cannot be had is asked for once, not once a cell
             continue
-        steps: list[Callable[[], object]] = [partial(session.window, cell.model, t) for t in cell.tasks.values()]
+        steps: list[Callable[[], object]] = [partial(session.test, cell.model, t) for t in cell.tasks.values()]
         steps += [partial(step, session, cell) for step in (_check_lengths, _check_layers)]
         steps.append(partial(session.inputs, cell))
         for step in steps:
@@ -144,7 +144,7 @@ def _noted(problems: dict[str, None], step: Callable[[], object]) -> bool:
 def _check_lengths(session: Session, cell: Cell) -> None:
     limit = max_length(cell.model.config())
     for name, task in cell.tasks.items():
-        session.window(cell.model, task).check_length(limit, name)
+        session.test(cell.model, task).check_length(limit, name)
     if cell.calib is not None and limit is not None and cell.calib.length > limit:
         raise ConfigError(
             f"calib.length={cell.calib.length}: the model takes at most {limit} tokens; use {limit} or less"

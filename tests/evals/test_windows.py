@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from quantbench.errors import ConfigError, DataError
+from quantbench.evals.task import protocol_id
 from quantbench.evals.windows import TextTask, Windows
 from quantbench.texts.base import Documents
 from tiny import tiny_tokenizer
@@ -38,7 +39,7 @@ class FixedText:
 def cut(*documents: str, joiner: str = "\n\n", add_bos: bool = True, **options: Any) -> Windows:
     settings: dict[str, Any] = {"window": 4, "n_windows": None, "bos": "none"} | options
     task = TextTask(source=FixedText(documents, joiner), **settings)
-    return task.windows(tiny_tokenizer(add_bos), "tokenizer")
+    return task.load(tiny_tokenizer(add_bos), "tokenizer")
 
 
 def texts(windows: Windows) -> list[str]:
@@ -75,7 +76,7 @@ def test_bos_each_needs_a_bos() -> None:
     tokenizer.bos_token = None
     task = TextTask(source=FixedText(("abcdefgh",)), window=4, n_windows=None, bos="each")
     with pytest.raises(ConfigError, match=r"bos=each: .* no BOS token; use bos=first or bos=none"):
-        task.windows(tokenizer, "tokenizer")
+        task.load(tokenizer, "tokenizer")
 
 
 @pytest.mark.parametrize(("n", "slots"), [(1, [0]), (2, [0, 5]), (3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, [*range(10)])])
@@ -146,15 +147,15 @@ def test_the_protocol_changes_with_everything_that_fixes_a_score_and_with_nothin
         cut("abcd" * 10, "", n_windows=2),
         cut("abcd" * 10, n_windows=2, joiner=" "),
     ]
-    assert len({windows.protocol for windows in [base, *others]}) == len(others) + 1
-    assert cut("abcd" * 10, n_windows=2, about={"domain": "letters"}).protocol == base.protocol
-    assert cut("abcd" * 10, n_windows=10).protocol == cut("abcd" * 10).protocol
+    assert len({protocol_id(windows) for windows in [base, *others]}) == len(others) + 1
+    assert protocol_id(cut("abcd" * 10, n_windows=2, about={"domain": "letters"})) == protocol_id(base)
+    assert protocol_id(cut("abcd" * 10, n_windows=10)) == protocol_id(cut("abcd" * 10))
 
 
 def test_the_protocol_includes_the_tokenizer() -> None:
     task = TextTask(source=FixedText(("abcdefgh",)), window=4, n_windows=None, bos="none")
     tokenizer = tiny_tokenizer()
-    assert task.windows(tokenizer, "one").protocol != task.windows(tokenizer, "other").protocol
+    assert protocol_id(task.load(tokenizer, "one")) != protocol_id(task.load(tokenizer, "other"))
 
 
 def test_windows_longer_than_the_model_takes_are_refused() -> None:

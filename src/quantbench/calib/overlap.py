@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from quantbench.calib.base import CalibSet
 from quantbench.errors import DataError
-from quantbench.texts.ngrams import Integers, ngram_ids
+from quantbench.texts.ngrams import ngram_ids
 
 SHORT_RUN, LONG_RUN = 13, 64
 ALLOWED_SHARE = 0.01
@@ -50,12 +51,12 @@ class Overlap:
         }
 
 
-def overlap(calib: CalibSet, windows: Tensor, test_documents: Sequence[str]) -> Overlap:
-    """Compare calibration tokens [N, L] with test windows int64 [W, L'] and their documents; runs stay inside a row.
+def overlap(calib: CalibSet, rows: Sequence[Tensor], test_documents: Sequence[str]) -> Overlap:
+    """Compare calibration tokens [N, L] with the test set's rows of tokens, int64 [L_i], and its documents.
 
-    Exact. Documents are compared after every stretch of white space is made one space.
+    Exact; runs stay inside a row. Documents are compared after every stretch of white space is made one space.
     """
-    ours, theirs = calib.tokens.numpy(), windows.numpy()
+    ours, theirs = list(calib.tokens), list(rows)
     shared = _long(calib.documents) & _long(test_documents)
     return Overlap(_share(ours, theirs, SHORT_RUN), _share(ours, theirs, LONG_RUN), len(shared))
 
@@ -65,13 +66,17 @@ def _long(documents: Iterable[str]) -> set[str]:
     return {text for text in (" ".join(d.split()) for d in documents) if len(text) >= SHORTEST_DOCUMENT}
 
 
-def _share(ours: Integers, theirs: Integers, run: int) -> float:
+def _share(ours: Sequence[Tensor], theirs: Sequence[Tensor], run: int) -> float:
     """The share of rows of `theirs` with a run of that many ids that occurs in a row of `ours`."""
-    if ours.shape[1] < run or theirs.shape[1] < run or not len(theirs):
+    rows = [*ours, *theirs]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    if lengths.sum() < run or not len(theirs):
         return 0.0
-    ids = ngram_ids(np.concatenate([ours.ravel(), theirs.ravel()]), run)
+    ids = ngram_ids(torch.cat(rows).numpy(), run)
+    ends = np.repeat(np.cumsum(lengths), lengths)[: len(ids)]
     # A run that begins less than `run` before the end of its row goes on in the next one: it is dropped.
-    padded = np.concatenate([ids, np.full(run - 1, -1)])
-    known = padded[: ours.size].reshape(ours.shape)[:, : ours.shape[1] - run + 1]
-    asked = padded[ours.size :].reshape(theirs.shape)[:, : theirs.shape[1] - run + 1]
-    return float(np.isin(asked, known).any(axis=1).mean())
+    inside = np.arange(len(ids)) + run <= ends
+    row_of = np.repeat(np.arange(len(rows)), lengths)[: len(ids)]
+    known = np.unique(ids[inside & (row_of < len(ours))])
+    hits = inside & (row_of >= len(ours)) & np.isin(ids, known)
+    return len(np.unique(row_of[hits])) / len(theirs)

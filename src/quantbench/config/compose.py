@@ -70,7 +70,7 @@ def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, A
     """
     from quantbench.calib.calibration import Calibration
     from quantbench.config.schema import Cell, Scale, Settings
-    from quantbench.evals.windows import TextTask
+    from quantbench.evals.task import Task
     from quantbench.models.loading import ModelSource
     from quantbench.pipeline.recipe import Recipe
 
@@ -92,7 +92,7 @@ def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, A
         model=build(plain["model"], ModelSource, "model"),
         recipe=recipe,
         calib=None if recipe.data_free else calib,
-        tasks={name: build(node, TextTask, f"eval.tasks.{name}") for name, node in task_nodes.items()},
+        tasks={name: build(node, Task, f"eval.tasks.{name}") for name, node in task_nodes.items()},
         choices={group: str(choices[group]) for group in NODES},
         overrides=tuple(overrides),
         config=plain,

@@ -11,7 +11,7 @@ from pydantic import Field
 from quantbench.calib.calibration import Calibration
 from quantbench.component import component
 from quantbench.config.identity import digest, run_identity
-from quantbench.evals.windows import TextTask
+from quantbench.evals.task import Task
 from quantbench.models.loading import ModelSource
 from quantbench.paths import LocalPath, brief
 from quantbench.pipeline.recipe import Recipe
@@ -52,7 +52,7 @@ class Cell:
     model: ModelSource
     recipe: Recipe
     calib: Calibration | None
-    tasks: dict[str, TextTask]
+    tasks: dict[str, Task]
     choices: dict[str, str]
     overrides: tuple[str, ...]
     config: dict[str, Any] = field(repr=False)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -15,9 +16,11 @@ from quantbench.errors import ModelError
 from quantbench.evals.consumers import Consumer, Divergence, NegativeLogLikelihood
 from quantbench.evals.logits import SplitModel
 from quantbench.evals.reference import Reference
-from quantbench.evals.windows import Windows
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
+
+if TYPE_CHECKING:
+    from quantbench.evals.windows import Windows
 
 BLOCK_BYTES = 4 << 20
 """Bytes of log-probabilities consumers get at a time: few enough for a processor's cache, which halves the time."""

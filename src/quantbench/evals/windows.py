@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Annotated, Any, Literal
@@ -19,11 +18,16 @@ from transformers import PreTrainedTokenizerBase
 
 from quantbench.component import component
 from quantbench.errors import ConfigError, DataError, ModelError
+from quantbench.evals.evaluate import evaluate
+from quantbench.evals.reference import Reference
+from quantbench.evals.task import Outcome, Show
+from quantbench.models.handle import ModelHandle
 from quantbench.models.tokenizer import leading_special_tokens
 from quantbench.texts.base import Documents, TextSource
 
 Integers = NDArray[np.int64]
 
+METRICS = ("perplexity", "nll", "bits_per_byte", "kl", "same_top")
 PLACEMENT = "window i of n takes slot floor(i * K / n) of the K slots that do not overlap"
 
 
@@ -50,9 +54,30 @@ class Windows:
     protocol_values: dict[str, Any]
 
     @property
-    def protocol(self) -> str:
-        """sha256 of the protocol's canonical JSON: scores under different ids are never compared."""
-        return hashlib.sha256(json.dumps(self.protocol_values, sort_keys=True).encode()).hexdigest()
+    def metrics(self) -> tuple[str, ...]:
+        """Those of language modelling."""
+        return METRICS
+
+    @property
+    def uses_reference(self) -> bool:
+        """Every window's predictions are compared with those of the full-precision model."""
+        return True
+
+    @property
+    def token_rows(self) -> Sequence[Tensor]:
+        """The windows."""
+        return list(self.tokens)
+
+    @property
+    def n_positions(self) -> int:
+        """W x L."""
+        return self.tokens.numel()
+
+    def score(
+        self, handle: ModelHandle, task: str, reference: Reference | None, device: torch.device, show: Show
+    ) -> Outcome:
+        """See TestSet."""
+        return Outcome(evaluate(handle, self, task, reference, device, show).items)
 
     def frame(self) -> pd.DataFrame:
         """Columns item, document, n_tokens, n_bytes; one row per window."""
@@ -102,7 +127,11 @@ class TextTask:
         described = {key: str(about.get(key, "unknown")) for key in ("domain", "language")}
         return {"name": self.source.name, "family": self.source.family, **described}
 
-    def windows(self, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> Windows:
+    def prepare(self) -> str:
+        """Fetch the text."""
+        return self.source.prepare()
+
+    def load(self, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> Windows:
         """Load the text and cut its windows. Raises DataError if it is shorter than what is asked for."""
         documents = self.source.load(self.split)
         if self.max_documents is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from quantbench.config.identity import digest
 from quantbench.config.schema import Cell, counts, slug
 from quantbench.errors import QuantbenchError
+from quantbench.evals.task import protocol_id
 from quantbench.launch.entry import EXIT_FAILED
 from quantbench.launch.own_texts import name_by_file
 from quantbench.launch.plan import print_plan
@@ -104,13 +105,13 @@ def baseline_of(cell: Cell) -> Cell:
 
 
 def _entry(session: Session, cell: Cell) -> CellEntry:
-    windows = session.inputs(cell).windows
+    tests = session.inputs(cell).tests
     known = {task: in_distribution(cell, task) for task in cell.tasks}
     return CellEntry(
         key=" ".join(sorted(cell.overrides)) or "defaults",
         choices=cell.choices,
         overrides=list(cell.overrides),
-        tasks={task: windows[task].protocol for task in cell.tasks},
+        tasks={task: protocol_id(tests[task]) for task in cell.tasks},
         run_id=cell.run_id,
         baseline_run_id=baseline_of(cell).run_id,
         in_distribution={task: value for task, value in known.items() if value is not None},

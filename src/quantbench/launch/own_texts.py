@@ -12,6 +12,7 @@ from typing import Any
 
 from quantbench.config.schema import Cell
 from quantbench.errors import ConfigError
+from quantbench.evals.task import Task
 from quantbench.evals.windows import TextTask
 from quantbench.paths import short_names
 from quantbench.texts.local import LocalText
@@ -40,15 +41,15 @@ def _own_text(cell: Cell, task: str) -> LocalText | None:
     """The local text a task tests on, if it is the one the cell names to calibrate on."""
     if task not in cell.tasks:
         return None
-    source = cell.tasks[task].source
+    source = getattr(cell.tasks[task], "source", None)
     same = cell.config["calib"].get("source") == cell.config["eval"]["tasks"][task].get("source")
     return source if same and isinstance(source, LocalText) else None
 
 
 def _with_tasks(cell: Cell, task: str, sources: dict[str, LocalText]) -> Cell:
-    tasks: dict[str, TextTask] = {}
+    tasks: dict[str, Task] = {}
     for name, found in cell.tasks.items():
-        if name != task:
+        if name != task or not isinstance(found, TextTask):
             tasks[name] = found
             continue
         tasks |= {label: _on(found, source) for label, source in sources.items()}

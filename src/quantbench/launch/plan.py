@@ -89,7 +89,7 @@ def _counted(session: Session, left: list[tuple[Cell, _Work]]) -> float:
     for cell, work in left:
         tokens = 8 * cell.calib.n * cell.calib.length if work.quantize and cell.calib is not None else 0
         for task in work.scores:
-            tokens += cell.tasks[task].window * (cell.tasks[task].n_windows or 100)
+            tokens += session.test(cell.model, cell.tasks[task]).n_positions
         operations += 2.0 * _parameters(session, cell)[0] * tokens
     return operations / (0.5 * rate)
 

@@ -52,7 +52,7 @@ METRICS: dict[str, MetricInfo] = {
     "kl": MetricInfo("nats/token", False, _per_token("kl"), relative=True),
     "same_top": MetricInfo("share of tokens", True, _per_token("same_top"), relative=True),
 }
-"""The metrics of language modelling. Any other metric is the plain mean of the item column that has its name."""
+"""Metrics with an estimator of their own. Any other is the plain mean of the item column that has its name."""
 
 COLUMNS = {"perplexity": "nll", "bits_per_byte": "nll"}
 """The item column a metric is computed from, where it is not the one that has its name."""
@@ -76,10 +76,12 @@ def estimate(name: str, items: pd.DataFrame) -> Estimate | None:
 
 
 def measure(name: str, items: pd.DataFrame) -> Metric:
-    """A metric of `METRICS` with its standard error, as it is stored in a score."""
-    info = METRICS[name]
-    found = info.estimate(items)
-    return Metric(name=name, value=found.value, stderr=found.stderr, n=found.n, higher_is_better=info.higher_is_better)
+    """A metric with its standard error, as it is stored in a score. Raises StoreError if the items cannot give it."""
+    found = estimate(name, items)
+    if found is None:
+        raise StoreError(f"metric {name}: the items have only the columns {', '.join(map(str, items.columns))}")
+    better = METRICS[name].higher_is_better if name in METRICS else True
+    return Metric(name=name, value=found.value, stderr=found.stderr, n=found.n, higher_is_better=better)
 
 
 def paired(name: str, items: pd.DataFrame, others: pd.DataFrame) -> Comparison | None:

@@ -133,11 +133,12 @@ class Store:
         path = self._score_path(run_id, task, protocol)
         return files.read_parquet(path.with_suffix(".parquet"), _score_remedy(path))
 
-    def save_score(self, score: Score, items: pd.DataFrame) -> None:
+    def save_score(self, score: Score, items: pd.DataFrame, attachments: Mapping[str, str] | None = None) -> None:
         """Store a score and its per-item outcomes: columns item and document (str, item unique), then numbers.
 
         For language modelling these are n_tokens, n_bytes, nll (mean nats per predicted token of the item), and where
         a reference was at hand kl (mean nats per token) and same_top (share of tokens with the same most likely one).
+        attachments: file name suffix -> text, stored as it is beside the score.
         Raises StoreError if the items do not fit the score or hold NaN, or if a different score is stored already.
         """
         path = self._score_path(score.run_id, score.task, score.protocol)
@@ -150,6 +151,8 @@ class Store:
                 return
             files.make_folder(path.parent)
             files.write_parquet(path.with_suffix(".parquet"), items)
+            for suffix, attached in (attachments or {}).items():
+                files.write_text(path.with_suffix(f".{_safe(suffix, 'attachment')}"), attached)
             files.write_text(path, text)
 
     def scores(self, run_id: str) -> list[Score]:
