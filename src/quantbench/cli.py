@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -37,17 +38,19 @@ def main() -> None:
 
 
 def _commands() -> dict[str, Callable[[list[str]], int]]:
-    def command(name: str) -> Callable[[list[str]], int]:
+    def command(path: str) -> Callable[[list[str]], int]:
         def run(arguments: list[str]) -> int:
-            from quantbench import commands
-
-            result: int = getattr(commands, name)(arguments)
+            module, _, name = path.rpartition(".")
+            result: int = getattr(importlib.import_module(module), name)(arguments)
             return result
 
         return run
 
-    names = {"list": "list_options", "prepare": "prepare", "show": "show", "collate": "collate", "compare": "compare"}
-    return {name: command(function) for name, function in names.items()}
+    found = {"list": command("quantbench.commands.list_options")}
+    found |= {name: command(f"quantbench.commands.{name}") for name in ("prepare", "show", "collate", "compare")}
+    return found | {
+        name: command(f"quantbench.launch.commands.{name}") for name in ("status", "logs", "cancel", "retry")
+    }
 
 
 def _single(config: DictConfig) -> None:

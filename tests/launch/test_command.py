@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from command import Done, Workplace
-from quantbench.launch.grid import sweep_name
+from quantbench.launch.naming import sweep_name
 from quantbench.results.store import Store
 
 

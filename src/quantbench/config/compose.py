@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quantbench.config.schema import Cell
 
 NODES = ("model", "calib", "quantizer", "eval", "scale")
-"""Groups of the root; every other root key is one of the fields of Settings."""
+"""Groups of the root that tell cells apart. Besides them stand `cluster` and the fields of Settings."""
 
 CALIB_NODES = ("natural",)
 
@@ -64,18 +64,24 @@ def explain_composition(error: BaseException) -> str:
 
 
 def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, Any]) -> Cell:
-    """The checked cell of a composed configuration; ConfigError names the first key that is wrong.
+    """The checked cell of a composed configuration; ConfigError names the first key that is wrong."""
+    return cell_of(resolved(config), overrides, choices)
+
+
+def cell_of(config: dict[str, Any], overrides: Sequence[str], choices: dict[str, Any]) -> Cell:
+    """The checked cell of a resolved configuration.
 
     Components are imported and built here, which checks every option's name, type and range, but nothing is loaded.
     """
     from quantbench.calib.calibration import Calibration
     from quantbench.config.schema import Cell, Scale, Settings
     from quantbench.evals.task import Task
+    from quantbench.launch.cluster import Place
     from quantbench.models.loading import ModelSource
     from quantbench.pipeline.recipe import Recipe
 
-    plain = resolved(config)
-    root = {k: v for k, v in plain.items() if k not in NODES}
+    plain = dict(config)
+    root = {k: v for k, v in plain.items() if k not in (*NODES, "cluster")}
     settings = build({"_target_": "quantbench.config.schema.Settings", **root}, Settings, "")
     recipe = build(plain["quantizer"], Recipe, "quantizer")
     calib_node = {k: v for k, v in plain["calib"].items() if k not in CALIB_NODES}
@@ -95,6 +101,7 @@ def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, A
         tasks={name: build(node, Task, f"eval.tasks.{name}") for name, node in task_nodes.items()},
         choices={group: str(choices[group]) for group in NODES},
         overrides=tuple(overrides),
+        cluster=build(plain["cluster"], Place, "cluster"),
         config=plain,
     )
 

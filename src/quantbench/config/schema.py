@@ -12,11 +12,12 @@ from quantbench.calib.calibration import Calibration
 from quantbench.component import component
 from quantbench.config.identity import digest, run_identity
 from quantbench.evals.task import Task
+from quantbench.launch.cluster import Place
 from quantbench.models.loading import ModelSource
 from quantbench.paths import LocalPath, brief
 from quantbench.pipeline.recipe import Recipe
 
-OPERATIONAL = ("device", "threads", "save", "dry_run", "output_dir", "cluster", "hydra.")
+OPERATIONAL = ("device", "threads", "save", "dry_run", "output_dir", "cluster", "detach", "retry_failed", "hydra.")
 """Overrides that do not tell studies apart: a sweep keeps its name whatever they are."""
 
 
@@ -41,6 +42,8 @@ class Settings:
     save: Literal["weights", "none"]
     output_dir: LocalPath
     dry_run: bool
+    detach: bool
+    retry_failed: bool
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Cell:
     tasks: dict[str, Task]
     choices: dict[str, str]
     overrides: tuple[str, ...]
+    cluster: Place
     config: dict[str, Any] = field(repr=False)
 
     @property

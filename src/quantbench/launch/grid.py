@@ -1,27 +1,28 @@
-"""A grid of cells, run in this process: check everything, make sure of the baselines, run, collate, print."""
+"""A grid of cells: check everything, run or submit what is not done yet, collate, print."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
-import time
 from collections.abc import Mapping, Sequence
 
-from quantbench.config.identity import digest
-from quantbench.config.schema import Cell, counts, slug
-from quantbench.errors import QuantbenchError
+from quantbench.config.schema import Cell
+from quantbench.errors import ConfigError
 from quantbench.evals.task import protocol_id
+from quantbench.launch.board import Board
+from quantbench.launch.cluster import Cluster, Place
+from quantbench.launch.driver import Work, counts, follow, launch
 from quantbench.launch.entry import EXIT_FAILED
+from quantbench.launch.inprocess import run_here
+from quantbench.launch.naming import caption, sweep_name
+from quantbench.launch.overview import key_of, updated
 from quantbench.launch.own_texts import name_by_file
 from quantbench.launch.plan import print_plan
-from quantbench.paths import brief
-from quantbench.pipeline.recipe import full_precision
-from quantbench.progress import duration
+from quantbench.launch.runner import baseline_of, freeze
 from quantbench.results.manifest import CellEntry, Manifest
 from quantbench.results.report import check_columns, report
 from quantbench.results.store import Store
-from quantbench.run import in_distribution, record_failure, run_cell
+from quantbench.run import in_distribution
 from quantbench.session import Session, check_inputs
 
 log = logging.getLogger("quantbench")
@@ -34,19 +35,70 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
     sweep_params  what a file in sweeps/ adds to them
     """
     settings = cells[0].settings
+    place = one_place(cells)
     store = Store(settings.output_dir)
     session = Session(store)
     cells = name_by_file(cells)
     check_inputs(session, cells)
     entries = [_entry(session, cell) for cell in cells]
     name = sweep_name(command, sweep_params or {})
-    manifest = Manifest(name=name, overrides=list(command), cells=entries, caption=_caption(cells))
+    manifest = Manifest(name=name, overrides=list(command), cells=entries, caption=caption(cells))
     check_columns(store, manifest)
     if settings.dry_run:
         print_plan(session, cells, entries)
         return
     store.save_manifest(manifest)
-    manifest = _run_all(session, cells, manifest)
+    board = Board(store.root, name)
+    if isinstance(place, Cluster):
+        finish(store, manifest, place, [_work(cell, entry, place) for cell, entry in zip(cells, entries, strict=True)])
+        return
+    manifest = run_here(session, board, cells, manifest)
+    _report(store, manifest)
+
+
+def one_place(cells: Sequence[Cell]) -> Place:
+    """Where all cells run. Raises ConfigError if they do not agree, or if there is no such place here."""
+    place = cells[0].cluster
+    if any(cell.cluster != place for cell in cells):
+        raise ConfigError("cluster: a sweep runs in one place; give one value for each of its options")
+    place.check()
+    return place
+
+
+def finish(
+    store: Store, manifest: Manifest, cluster: Cluster, work: Sequence[Work], *, detach: bool | None = None
+) -> None:
+    """Submit what is open, and unless detached follow it to the end and print the tables."""
+    settings = work[0].settings
+    board = Board(store.root, manifest.name)
+    done = {key_of(entry) for entry in manifest.cells if is_done(store, entry)}
+    threads = max(one.settings.threads for one in work)
+    watch = launch(board, cluster, work, done, threads=threads, retry_failed=settings.retry_failed)
+    how = f"quantbench status {board.name}; quantbench cancel {board.name}"
+    if settings.detach if detach is None else detach:
+        log.info("detached. The same command without detach=true follows; %s", how)
+        return
+    try:
+        views = follow(watch, work, done, cluster.poll_seconds)
+    except KeyboardInterrupt:
+        log.warning("the jobs run on: the same command follows them again; %s", how)
+        raise
+    log.info("sweep %s: %s", board.name, counts(views) or "everything was done before")
+    manifest = updated(manifest, views)
+    store.save_manifest(manifest)
+    _report(store, manifest)
+
+
+def is_done(store: Store, entry: CellEntry) -> bool:
+    """Whether all results of a cell, and of its full-precision run, are in the store."""
+    return all(
+        run_id is not None and protocol is not None and store.has_score(run_id, task, protocol)
+        for task, protocol in entry.tasks.items()
+        for run_id in (entry.run_id, entry.baseline_run_id)
+    )
+
+
+def _report(store: Store, manifest: Manifest) -> None:
     report(store, [manifest])
     failed = [entry for entry in manifest.cells if entry.status == "failed"]
     if failed:
@@ -54,54 +106,14 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
         sys.exit(EXIT_FAILED)
 
 
-def _run_all(session: Session, cells: Sequence[Cell], manifest: Manifest) -> Manifest:
-    order = {digest(cell.identity["model"]): None for cell in cells}
-    ranks = {key: rank for rank, key in enumerate(order)}
-    by_model = sorted(range(len(cells)), key=lambda i: ranks[digest(cells[i].identity["model"])])
-    started, ran = time.monotonic(), 0
-    for position, index in enumerate(by_model):
-        cell = cells[index]
-        begun = time.monotonic()
-        place = f"[{position + 1}/{len(cells)}]"
-        entry, did_something = _try_cell(session, cell, manifest.cells[index], place)
-        ran += did_something
-        left = (time.monotonic() - started) / ran * (len(cells) - position - 1) if ran else 0.0
-        after = f"; about {duration(left)} left" if did_something and position + 1 < len(cells) else ""
-        outcome = f"{entry.status} in {duration(time.monotonic() - begun)}" if did_something else "done before"
-        log.info("%s %s: %s%s", place, cell.label, outcome, after)
-        entries = list(manifest.cells)
-        entries[index] = entry
-        manifest = dataclasses.replace(manifest, cells=entries)
-        session.store.save_manifest(manifest)
-    return manifest
-
-
-def _try_cell(session: Session, cell: Cell, entry: CellEntry, place: str) -> tuple[CellEntry, bool]:
-    """Run the full-precision baseline for the cell's tasks, then the cell. A failure costs this cell only."""
-    baseline = baseline_of(cell)
-    current = baseline
-    try:
-        if run_cell(session, baseline, baseline):
-            log.info("full precision of %s: done", cell.choices["model"])
-        current = cell
-        did = run_cell(session, cell, baseline)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # sys.exit in a component must not end the sweep either
-        session.installed = None
-        if not isinstance(error, QuantbenchError):
-            log.exception("%s %s", place, current.label)
-        record_failure(session, current, error)
-        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        log.error("%s %s: %s", place, current.label, message)
-        return dataclasses.replace(entry, status="failed", error=message), True
-    return dataclasses.replace(entry, status="done", error=None), did
-
-
-def baseline_of(cell: Cell) -> Cell:
-    """The full-precision run on the cell's tasks."""
-    choices = {**cell.choices, "quantizer": "none"}
-    return dataclasses.replace(cell, recipe=full_precision(), calib=None, choices=choices, overrides=())
+def _work(cell: Cell, entry: CellEntry, cluster: Cluster) -> Work:
+    key = key_of(entry)
+    tasks = {task: protocol for task, protocol in entry.tasks.items() if protocol is not None}
+    shared = getattr(cluster, "group_by", ("model",))
+    unknown = [group for group in shared if group not in cell.choices]
+    if unknown:
+        raise ConfigError(f"cluster.group_by: {unknown[0]!r} is no group; groups: {', '.join(cell.choices)}")
+    return Work(freeze(cell, key, tasks), cell.label, cell.settings, tuple(cell.choices[group] for group in shared))
 
 
 def _entry(session: Session, cell: Cell) -> CellEntry:
@@ -117,39 +129,3 @@ def _entry(session: Session, cell: Cell) -> CellEntry:
         in_distribution={task: value for task, value in known.items() if value is not None},
         data_free=cell.calib is None,
     )
-
-
-def sweep_name(command: Sequence[str], params: Mapping[str, str]) -> str:
-    """The sweep's name: that of its file, or a slug and digest of its sorted overrides. Never a date.
-
-    The same command finds its sweep again; operational overrides do not count.
-    """
-    counted = sorted(o for o in command if counts(o))
-    files = [o.partition("=")[2] for o in counted if o.lstrip("+").startswith("sweep=")]
-    others = [o for o in counted if not o.lstrip("+").startswith("sweep=")]
-    if len(files) == 1 and not others:
-        return slug(files[0])
-    if not counted:
-        return "default"
-    base = "-".join([*files, *map(_leaf, others)])
-    return f"{slug(base)}-{digest([counted, dict(params)], 8)}"
-
-
-def _leaf(override: str) -> str:
-    """The last part of an override's key, and its value."""
-    key, equals, value = brief(override).partition("=")
-    return key.rpartition(".")[2] + equals + value
-
-
-def _caption(cells: Sequence[Cell]) -> dict[str, str]:
-    """What a table's caption says of how much text was used: the values all cells share."""
-    values = []
-    for cell in cells:
-        one = {"scale": cell.choices["scale"]}
-        if cell.calib is not None:
-            one["calibration"] = f"{cell.calib.n} x {cell.calib.length} tokens"
-        values.append(one)
-    shared = dict(values[0])
-    for one in values:
-        shared = {k: v for k, v in {**one, **shared}.items() if one.get(k, v) == v}
-    return shared

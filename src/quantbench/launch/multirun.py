@@ -24,17 +24,20 @@ def launch_batch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequen
         from quantbench.launch.grid import run_grid
 
         cells = [
-            cell_from(c, _own(o, c), OmegaConf.to_container(c.hydra.runtime.choices))  # type: ignore[arg-type]
+            cell_from(c, _own(o), OmegaConf.to_container(c.hydra.runtime.choices))  # type: ignore[arg-type]
             for o, c in zip(job_overrides, composed, strict=True)
         ]
         run_grid(cells, command=list(config.hydra.overrides.task), sweep_params=_sweep_params(config))
     return [_completed(overrides) for overrides in job_overrides]
 
 
-def _own(overrides: Sequence[str], config: DictConfig) -> list[str]:
-    """The overrides that tell cells apart: without the sweep's own name, which is the same for all."""
-    del config
-    return [o for o in overrides if not o.lstrip("+").startswith("sweep=")]
+SHARED = ("sweep=", "cluster", "detach=", "retry_failed=")
+"""Beginnings of overrides that say how a sweep is run, the same for all its cells."""
+
+
+def _own(overrides: Sequence[str]) -> list[str]:
+    """The overrides that tell cells apart."""
+    return [o for o in overrides if not o.lstrip("+").startswith(SHARED)]
 
 
 def _sweep_params(config: DictConfig) -> dict[str, str]:

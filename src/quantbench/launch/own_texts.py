@@ -25,11 +25,13 @@ def name_by_file(cells: Sequence[Cell]) -> list[Cell]:
     """
     changed = list(cells)
     for task in {name: None for cell in cells for name in cell.tasks}:
-        own = [found for cell in changed if (found := _own_text(cell, task)) is not None]
-        names = short_names(dict.fromkeys(str(source.path) for source in own))
-        if len(names) < 2 or len({repr(source) for source in own}) != len(names):
+        own = [
+            (found, cell.config["calib"]["source"]) for cell in changed if (found := _own_text(cell, task)) is not None
+        ]
+        names = short_names(dict.fromkeys(str(source.path) for source, _ in own))
+        if len(names) < 2 or len({repr(source) for source, _ in own}) != len(names):
             continue
-        sources = {names[str(source.path)]: source for source in own}
+        sources = {names[str(source.path)]: (source, described) for source, described in own}
         taken = sorted(names.keys() & {name for cell in changed for name in cell.tasks} - {task})
         if taken:
             raise ConfigError(f"eval.tasks.{taken[0]}: a task already has the name of the file; rename the file")
@@ -46,14 +48,19 @@ def _own_text(cell: Cell, task: str) -> LocalText | None:
     return source if same and isinstance(source, LocalText) else None
 
 
-def _with_tasks(cell: Cell, task: str, sources: dict[str, LocalText]) -> Cell:
+def _with_tasks(cell: Cell, task: str, sources: dict[str, tuple[LocalText, dict[str, Any]]]) -> Cell:
     tasks: dict[str, Task] = {}
+    nodes: dict[str, Any] = {}
+    node = cell.config["eval"]["tasks"][task]
     for name, found in cell.tasks.items():
         if name != task or not isinstance(found, TextTask):
             tasks[name] = found
+            nodes[name] = cell.config["eval"]["tasks"][name]
             continue
-        tasks |= {label: _on(found, source) for label, source in sources.items()}
-    return dataclasses.replace(cell, tasks=tasks)
+        tasks |= {label: _on(found, source) for label, (source, _) in sources.items()}
+        nodes |= {label: {**node, "source": described} for label, (_, described) in sources.items()}
+    config = {**cell.config, "eval": {**cell.config["eval"], "tasks": nodes}}
+    return dataclasses.replace(cell, tasks=tasks, config=config)
 
 
 def _on(task: TextTask, source: LocalText) -> TextTask:

@@ -128,6 +128,10 @@ class Store:
         """A run's score on a task under a protocol, None if there is none. Raises StoreError if it is damaged."""
         return self._load_score(self._score_path(run_id, task, protocol), (run_id, task, protocol))
 
+    def has_score(self, run_id: str, task: str, protocol: str) -> bool:
+        """Whether there is such a score; it is not read."""
+        return self._score_path(run_id, task, protocol).exists()
+
     def load_items(self, run_id: str, task: str, protocol: str) -> pd.DataFrame:
         """The per-item outcomes behind a score, one row per item. Raises StoreError if missing or damaged."""
         path = self._score_path(run_id, task, protocol)

@@ -1,0 +1,97 @@
+"""SLURM through submitit and its own commands. Works without accounting: only `epitaph` asks `sacct`."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quantbench.errors import ConfigError
+from quantbench.launch.board import JobRecord
+from quantbench.launch.worker import run_chunk
+
+log = logging.getLogger("quantbench")
+
+TIMEOUT = 60
+"""Seconds after which a command of SLURM counts as failed."""
+
+
+def check() -> None:
+    """Raise ConfigError if SLURM's commands are missing or its controller does not answer."""
+    missing = [name for name in ("sbatch", "srun", "squeue", "scancel", "scontrol") if shutil.which(name) is None]
+    if missing:
+        raise ConfigError(
+            f"cluster=slurm: {', '.join(missing)} not found: this machine cannot submit to SLURM. Use a login node of "
+            "the cluster, or cluster=local for processes on this machine"
+        )
+
+
+def submit(chunks: Sequence[Path], logs: Path, python: str | None, parameters: dict[str, Any]) -> list[str]:
+    """One array of jobs (one job for one chunk); their ids. Raises ConfigError with SLURM's message if it refuses."""
+    import submitit
+
+    try:
+        executor = submitit.SlurmExecutor(folder=logs / "%j", python=python)
+        executor.update_parameters(**parameters)
+        jobs = executor.map_array(run_chunk, [str(path) for path in chunks])
+    except (submitit.core.utils.FailedJobError, RuntimeError) as error:
+        raise ConfigError(f"cluster=slurm: the jobs were refused: {error}") from error
+    return [job.job_id for job in jobs]
+
+
+def alive(tokens: set[str]) -> dict[tuple[str, int], str] | None:
+    """Jobs in the queue by (token, index) -> id, by one `squeue` of this user's jobs; None if it fails."""
+    from quantbench.launch.cluster import user
+
+    listing = _run(["squeue", "-h", "-r", "-u", user(), "-o", "%i|%j"])
+    if listing is None:
+        return None
+    found: dict[tuple[str, int], str] = {}
+    for line in listing.splitlines():
+        job_id, _, name = line.strip().partition("|")
+        if name in tokens:
+            index = job_id.partition("_")[2]
+            found[name, int(index) if index.isdigit() else 0] = job_id
+    return found
+
+
+def cancel(records: Sequence[JobRecord]) -> None:
+    """Cancel the jobs of submissions. Raises ConfigError if SLURM cannot be told."""
+    for record in records:
+        # By name as well: ids are used again when a cluster forgets its past.
+        if _run(["scancel", f"--name={record.token}"]) is None:
+            raise ConfigError(f"the jobs of {record.token} could not be cancelled: scancel failed; see above")
+
+
+def max_array_size() -> int:
+    """How many jobs an array may have; SLURM's default where it does not say."""
+    text = _run(["scontrol", "show", "config"]) or ""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", text)
+    return max(1, int(found[1]) - 1) if found else 1000
+
+
+def last_state(job_id: str) -> str:
+    """What the accounting says of a job that has ended, for instance "OUT_OF_MEMORY"; "" without accounting."""
+    if shutil.which("sacct") is None:
+        return ""
+    command = ["sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State,ExitCode"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    line = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
+    return f"SLURM says {line[0].replace('|', ', exit code ')}" if line else ""
+
+
+def _run(command: Sequence[str]) -> str | None:
+    """The output of a command of SLURM; None, with a warning, if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
+    except subprocess.CalledProcessError as error:
+        log.warning("%s failed (%s): %s", command[0], error.returncode, error.stderr.strip())
+        return None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning("%s failed: %s", command[0], error)
+        return None
+    return done.stdout

@@ -1,0 +1,203 @@
+"""What a job runs: a parent that loads nothing, and a child it forks, which runs cell after cell with a loaded model.
+
+A child that dies costs the cell it was running; the parent forks the next one for the rest. SLURM's signals reach the
+parent: near the time limit it puts the job back into the queue, when the job is cancelled it stops.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from quantbench.launch.board import Board, CellStatus, Chunk, now
+from quantbench.launch.entry import set_up_logging
+from quantbench.results.files import read_json, write_json
+
+log = logging.getLogger("quantbench")
+
+NEW_PROCESS = 77
+"""Exit status of a child that asks for a fresh process: a device error stays with a process for good."""
+SET_ASIDE = 144
+"""Exit status of a worker on this machine that is to be started again (submitit's convention)."""
+STOPPED = 128 + signal.SIGTERM
+FRUITLESS_STARTS = 3
+"""Starts of a job in a row that finished no part of anything; then the cell it stands at is given up."""
+
+
+def run_chunk(path: str) -> None:
+    """Run the cells frozen at `path`, as far as they are not done. Ends the process non-zero if one failed."""
+    Worker(Path(path)).run()
+
+
+class Worker:
+    """The parent of one job."""
+
+    def __init__(self, path: Path) -> None:
+        set_up_logging()
+        chunk = Chunk.from_json(path.read_text(encoding="utf-8"), str(path))
+        self.path, self.chunk = path, chunk
+        self.board = Board(Path(chunk.root), chunk.sweep)
+        self.signal: int | None = None
+        self.child: int | None = None
+
+    def run(self) -> None:
+        """See run_chunk."""
+        os.chdir(self.chunk.cwd)
+        sys.path += [entry for entry in self.chunk.path if entry not in sys.path]
+        # submitit's own handlers decide by the clock whether a job was preempted or timed out: not needed here.
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self._note_start()
+        while self._open_keys():
+            before = len(self._open_keys())
+            code = self._child_in_process()
+            if self.signal is not None:
+                self._stop()
+            if code == 0:
+                break
+            self._bury(code)
+            if code != NEW_PROCESS and len(self._open_keys()) == before:
+                log.error("the process ended with status %d before it could run a cell", code)
+                sys.exit(1)
+        failed = [key for key in self._keys() if self._state(key) == "failed"]
+        log.info("%d of %d cells failed", len(failed), len(self._keys()))
+        # Only now, at the end, may SLURM learn of it: it would not run the rest.
+        if failed:
+            sys.exit(1)
+
+    # The child
+
+    def _child_in_process(self) -> int:
+        """Fork; in the child run what is open, in the parent wait. Exit status, negative: minus the signal."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.child = os.fork()
+        if self.child == 0:
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            code = 1
+            try:
+                from quantbench.launch.runner import run_frozen
+
+                code = NEW_PROCESS if run_frozen(self.board, self.chunk) else 0
+            except BaseException:
+                log.exception("the process that runs the cells fails")
+            finally:
+                logging.shutdown()
+                os._exit(code)
+        if self.signal is not None:  # it came while there was no child to end
+            os.kill(self.child, signal.SIGKILL)
+        _, status = os.waitpid(self.child, 0)
+        self.child = None
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGTERM:  # SLURM signals every process of a job: ours comes in a moment
+            for _ in range(20):
+                if self.signal is None:
+                    time.sleep(0.1)
+        return code
+
+    def _bury(self, code: int) -> None:
+        """Write down what a child that died was running as failed."""
+        for key in self._keys():
+            status = self.board.load_cell(key)
+            if status is not None and status.state == "running" and status.job == self.chunk.job:
+                error = f"its process was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else ""
+                error = error or f"its process ended with status {code}"
+                if code == -signal.SIGKILL:
+                    error += ": often the machine was out of memory"
+                log.error("cell %s: %s", key, error)
+                self.board.save_cell(dataclasses.replace(status, state="failed", error=error))
+
+    # Signals
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = self.signal or number
+        if self.child:
+            os.kill(self.child, signal.SIGKILL)
+
+    def _stop(self) -> None:
+        """Leave the running cell open; near the time limit ask for another turn."""
+        for key in self._keys():
+            status = self.board.load_cell(key)
+            if status is not None and status.state == "running" and status.job == self.chunk.job:
+                why = "the job was stopped" if self.signal == signal.SIGTERM else "the time limit of its job came"
+                self.board.save_cell(dataclasses.replace(status, state="interrupted", error=why))
+        if self.signal == signal.SIGTERM:
+            log.warning("stopped by SIGTERM: the job was cancelled or has to make way for another")
+            sys.exit(STOPPED)
+        job_id = os.environ.get("SLURM_JOB_ID")
+        if job_id is None or "SLURM_JOB_NODELIST" not in os.environ:
+            log.warning("time is up: starting again")
+            sys.exit(SET_ASIDE)
+        array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        name = f"{array}_{index}" if array and index else job_id
+        log.warning("time is up: job %s goes back into the queue", name)
+        subprocess.run(["scontrol", "requeue", name], check=True, timeout=60)
+        time.sleep(120)  # SLURM ends this process
+        sys.exit(STOPPED)
+
+    # Progress over restarts
+
+    def _note_start(self) -> None:
+        """Count this start; give up a cell that several starts did not bring any further."""
+        file = self.path.with_name(f"{self.chunk.index}.starts.json")
+        starts: list[list[str]] = read_json(file, f"Delete {file}") if file.exists() else []
+        finished = self._finished_parts()
+        recent = starts[-FRUITLESS_STARTS:]
+        if len(recent) == FRUITLESS_STARTS and all(parts == finished for parts in recent):
+            self._give_up(len(recent))
+            starts = []
+        write_json(file, [*starts, finished])
+
+    def _give_up(self, times: int) -> None:
+        for key in self._open_keys():
+            status = self.board.load_cell(key)
+            if status is not None and status.state in {"interrupted", "running"}:
+                error = (
+                    f"interrupted {times} times without finishing any part of it ({status.error or 'killed'}): it "
+                    "needs longer jobs (cluster.minutes) or fewer cells in one (cluster.cells_per_job)"
+                )
+                self.board.save_cell(dataclasses.replace(status, state="failed", error=error, job=self.chunk.job))
+                return
+
+    def _finished_parts(self) -> list[str]:
+        """Names of everything finished for the cells of this job: quantized models, scores, blocks of a checkpoint."""
+        runs = Path(self.chunk.root) / "runs"
+        found = []
+        for run_id in dict.fromkeys(cell.run_id for cell in self.chunk.cells):
+            patterns = ("record.json", "scores/*.json", "checkpoint/*.safetensors")
+            found += [f"{run_id}/{path.name}" for pattern in patterns for path in (runs / run_id).glob(pattern)]
+        return sorted([*found, *(key for key in self._keys() if self._state(key) in {"done", "failed"})])
+
+    # Cells
+
+    def _keys(self) -> list[str]:
+        return [cell.key for cell in self.chunk.cells]
+
+    def _open_keys(self) -> list[str]:
+        """Cells that this job still has to look at."""
+        return [key for key in self._keys() if not self._is_final(key)]
+
+    def _is_final(self, key: str) -> bool:
+        status = self.board.load_cell(key)
+        if status is None or status.state in {"running", "interrupted"}:
+            return False
+        # A failure of an earlier submission is what this one is to try again.
+        return status.state == "done" or status.job.partition("/")[0] == self.chunk.token
+
+    def _state(self, key: str) -> str:
+        status = self.board.load_cell(key)
+        return "" if status is None else status.state
+
+
+def started(key: str, job: str) -> CellStatus:
+    """The status of a cell that begins now in this process."""
+    return CellStatus(key=key, state="running", job=job, host=socket.gethostname(), pid=os.getpid(), started=now())
