@@ -222,6 +222,8 @@ def compare(arguments: list[str]) -> int:
 
 
 def _manifests(store: Store, names: list[str], command: str) -> list[Manifest]:
+    from quantbench.launch.overview import refreshed
+
     known = store.sweep_names()
     if not names:
         raise StoreError(f"{command}: name a sweep. In {store.root}: {', '.join(known) or 'none'}")
@@ -230,5 +232,5 @@ def _manifests(store: Store, names: list[str], command: str) -> list[Manifest]:
         manifest = store.load_manifest(name)
         if manifest is None:
             raise StoreError(f"{command} {name}: no such sweep in {store.root}. Sweeps: {', '.join(known) or 'none'}")
-        manifests.append(manifest)
+        manifests.append(refreshed(manifest, store))
     return manifests

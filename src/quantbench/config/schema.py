@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -61,12 +62,12 @@ class Cell:
     cluster: Place
     config: dict[str, Any] = field(repr=False)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What the run id hashes."""
         return run_identity(self.model, self.recipe, self.calib, self.settings.seed, self.settings.replicate)
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The run's name in the store: equal identities are the same run."""
         return digest(self.identity)

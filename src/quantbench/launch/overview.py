@@ -12,6 +12,7 @@ from typing import Literal
 from quantbench.launch.board import Board, CellStatus, JobRecord, cell_key
 from quantbench.launch.cluster import Cluster, Job
 from quantbench.results.manifest import CellEntry, Manifest
+from quantbench.results.store import Store
 
 View = Literal["new", "queued", "running", "done", "failed", "lost", "cancelled"]
 
@@ -146,5 +147,28 @@ def updated(manifest: Manifest, views: Mapping[str, CellView]) -> Manifest:
             entry = dataclasses.replace(entry, status="done", error=None)
         elif view is not None and view.state in UNFINISHED:
             entry = dataclasses.replace(entry, status="failed", error=view.error or view.state)
+        cells.append(entry)
+    return dataclasses.replace(manifest, cells=cells)
+
+
+def is_done(store: Store, entry: CellEntry) -> bool:
+    """Whether all results of a cell, and of its full-precision run, are in the store."""
+    return all(
+        run_id is not None and protocol is not None and store.has_score(run_id, task, protocol)
+        for task, protocol in entry.tasks.items()
+        for run_id in (entry.run_id, entry.baseline_run_id)
+    )
+
+
+def refreshed(manifest: Manifest, store: Store) -> Manifest:
+    """The manifest with what the store and the board's files say; the cluster is not asked."""
+    board = Board(store.root, manifest.name)
+    cells = []
+    for entry in manifest.cells:
+        known = None if is_done(store, entry) else board.load_cell(key_of(entry))
+        if is_done(store, entry):
+            entry = dataclasses.replace(entry, status="done", error=None)
+        elif known is not None and known.state == "failed":
+            entry = dataclasses.replace(entry, status="failed", error=known.error)
         cells.append(entry)
     return dataclasses.replace(manifest, cells=cells)
