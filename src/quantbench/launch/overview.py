@@ -44,14 +44,15 @@ class Watch:
     """Looks at the cells of a sweep again and again; a cell that is finished is not looked at twice.
 
     final  what is known to change no more
+    grace  seconds after its job has left the queue before a cell that has not ended counts as lost
     gone   since when a job has not been seen in the cluster's queue (monotonic seconds)
     """
 
     board: Board
     cluster: Cluster | None
+    grace: float = 0.0
     final: dict[str, CellView] = field(default_factory=dict)
     gone: dict[Job, float] = field(default_factory=dict)
-    seen: set[Job] = field(default_factory=set)
 
     def look(self, keys: Iterable[str], records: Sequence[JobRecord]) -> dict[str, CellView]:
         """The state of each cell. Where the cluster cannot be asked, nothing is concluded from silence."""
@@ -102,8 +103,7 @@ class Watch:
         if alive is None or any(job in alive for job in jobs):
             job_id = next((alive[job] for job in jobs if alive and job in alive), "")
             return CellView(key, "running" if running else "queued", status, job_id)
-        grace = self.cluster.grace_seconds if self.cluster is not None else 0.0
-        if any(time.monotonic() - self.gone.get(job, time.monotonic()) < grace for job in jobs):
+        if any(time.monotonic() - self.gone.get(job, 0.0) < self.grace for job in jobs):
             return CellView(key, "running" if running else "queued", status)
         return CellView(key, "lost", status, error=self._last_words(record, jobs[0][1], status if ours else None))
 
