@@ -20,6 +20,7 @@ from quantbench.evals.task import protocol_id
 from quantbench.meter import Meter
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.walker import Quantized, quantize_model
 from quantbench.progress import duration, progress
 from quantbench.results import metrics, tensors
@@ -57,11 +58,16 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     device = session.device(cell)
     session.handle(cell.model)  # loading is not what is measured
     meter = Meter(device)
-    quantized = _quantize(session, cell, inputs)
+    fingerprints = _input_fingerprints(session, cell, inputs)
+    checkpoint = None
+    if cell.settings.checkpoint_blocks and not cell.recipe.full_precision:
+        folder = session.store.checkpoint_dir(cell.run_id)
+        checkpoint = Checkpoint(folder, cell.settings.checkpoint_blocks, fingerprints)
+    quantized = _quantize(session, cell, inputs, checkpoint)
     cost = meter.read()
     handle = session.handle(cell.model)
     stored, spec = quantized.artifact.to_tensors()
-    fingerprints = _input_fingerprints(session, cell, inputs) | {"weights": tensors.fingerprint(stored)}
+    fingerprints = fingerprints | {"weights": tensors.fingerprint(stored)}
     if cell.settings.save == "weights" and not cell.recipe.full_precision:
         tensors.save(session.store.weights_path(cell.run_id), stored)
         write_text(session.store.spec_path(cell.run_id), Artifact.spec_text(spec))
@@ -82,11 +88,13 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         created=_now(),
     )
     session.store.save_run(record)
+    if checkpoint is not None:
+        checkpoint.remove()
     _append_cost(session, cell, "quantize", cost)
     log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
 
 
-def _quantize(session: Session, cell: Cell, inputs: Inputs) -> Quantized:
+def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoint | None = None) -> Quantized:
     handle = session.handle(cell.model)
     session.installed = None
     if cell.recipe.full_precision:
@@ -94,7 +102,7 @@ def _quantize(session: Session, cell: Cell, inputs: Inputs) -> Quantized:
     else:
         tokens = None if inputs.calib is None else inputs.calib.tokens
         with progress("quantizing", "block") as show:
-            quantized = quantize_model(handle, cell.recipe, tokens, session.device(cell), show)
+            quantized = quantize_model(handle, cell.recipe, tokens, session.device(cell), show, checkpoint)
     quantized.artifact.install(handle)
     session.installed = cell.run_id
     return quantized

@@ -18,7 +18,18 @@ from quantbench.models.loading import ModelSource
 from quantbench.paths import LocalPath, brief
 from quantbench.pipeline.recipe import Recipe
 
-OPERATIONAL = ("device", "threads", "save", "dry_run", "output_dir", "cluster", "detach", "retry_failed", "hydra.")
+OPERATIONAL = (
+    "device",
+    "threads",
+    "save",
+    "dry_run",
+    "output_dir",
+    "cluster",
+    "detach",
+    "retry_failed",
+    "checkpoint_blocks",
+    "hydra.",
+)
 """Overrides that do not tell studies apart: a sweep keeps its name whatever they are."""
 
 
@@ -43,6 +54,7 @@ class Settings:
     save: Literal["weights", "none"]
     output_dir: LocalPath
     dry_run: bool
+    checkpoint_blocks: Annotated[int, Field(ge=0)]
     detach: bool
     retry_failed: bool
 

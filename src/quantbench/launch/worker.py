@@ -173,7 +173,7 @@ class Worker:
         runs = Path(self.chunk.root) / "runs"
         found = []
         for run_id in dict.fromkeys(cell.run_id for cell in self.chunk.cells):
-            patterns = ("record.json", "scores/*.json", "checkpoint/*.safetensors")
+            patterns = ("record.json", "scores/*.json", "checkpoint/*.json")
             found += [f"{run_id}/{path.name}" for pattern in patterns for path in (runs / run_id).glob(pattern)]
         return sorted([*found, *(key for key in self._keys() if self._state(key) in {"done", "failed"})])
 

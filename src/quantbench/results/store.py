@@ -60,6 +60,10 @@ class Store:
         """The log of the processes that worked on a run."""
         return self.run_dir(run_id) / "log.txt"
 
+    def checkpoint_dir(self, run_id: str) -> Path:
+        """Where a quantization that is not finished keeps its finished blocks."""
+        return self.run_dir(run_id) / "checkpoint"
+
     def reference_path(self, run_id: str, task: str, protocol: str) -> Path:
         """The full-precision hidden states of run `run_id` on a task, in a folder that exists."""
         folder = files.make_folder(self.root / "references")
