@@ -39,7 +39,7 @@ class Composer:
         self._reads: dict[str, frozenset[str]] = {}
         self._nodes: dict[tuple[str, tuple[str, ...]], tuple[Any, Any]] = {}
         self._roots: list[str] = []
-        self.factored = not _computed_defaults(loader)
+        self.factored = True
         self.by_hydra = 0
         """How many cells Hydra was asked for."""
 
@@ -55,8 +55,10 @@ class Composer:
         return self._by_hydra(overrides)
 
     def _by_hydra(self, overrides: Sequence[str]) -> Composed:
-        self.by_hydra += 1
         config = self._load(list(overrides))
+        if not self.by_hydra:
+            self.factored = not _computed_defaults(config.hydra.runtime.config_sources)
+        self.by_hydra += 1
         check_additions(overrides, config, self._groups)
         plain, chosen = resolved(config), config.hydra.runtime.choices
         choices = {name: str(chosen[name]) for name in NODES}
@@ -116,11 +118,11 @@ def _mentioned(value: Any) -> Iterable[str]:
             yield from _mentioned(one)
 
 
-def _computed_defaults(loader: Any) -> bool:
+def _computed_defaults(sources: Iterable[Any]) -> bool:
     """Whether a defaults list on the search path chooses an option by what was chosen elsewhere."""
-    for source in loader.get_sources():
+    for source in sources:
         folder = Path(source.path)
-        if source.scheme() == "file" and folder.is_dir():
+        if source.schema == "file" and folder.is_dir():
             for file in folder.rglob("*.yaml"):
                 if any("${" in part for part in _DEFAULTS.findall(file.read_text(encoding="utf-8"))):
                     return True
