@@ -141,7 +141,6 @@ class Worker:
         name = f"{array}_{index}" if array and index else job_id
         log.warning("time is up: job %s goes back into the queue", name)
         subprocess.run(["scontrol", "requeue", name], check=True, timeout=60)
-        time.sleep(120)  # SLURM ends this process
         sys.exit(STOPPED)
 
     # Progress over restarts
