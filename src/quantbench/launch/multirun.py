@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from quantbench.config.compose import CellMaker
 from quantbench.config.factored import Composer
+from quantbench.launch.axes import as_typed
 from quantbench.launch.entry import reporting_errors
 
 
@@ -22,7 +23,7 @@ def launch_batch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequen
 
         make = CellMaker()
         cells = [make(plain, _own(o), chosen) for o, (plain, chosen) in zip(job_overrides, composed, strict=True)]
-        run_grid(cells, command=list(config.hydra.overrides.task), sweep_params=_sweep_params(config))
+        run_grid(cells, command=as_typed(config.hydra.overrides.task), sweep_params=_sweep_params(config))
     return [_completed(overrides) for overrides in job_overrides]
 
 
