@@ -22,6 +22,7 @@ from quantbench.models.structure import (
     embedding_slot,
     find_blocks,
     head_slot,
+    refuse_not_finite,
     refuse_unknown_weights,
 )
 from quantbench.pipeline.allocation import BitAllocation, allocate, measure
@@ -65,8 +66,11 @@ def quantize_model(
 
     One block at a time is on `device`. With a checkpoint it goes on after the last block stored there, and stores more.
     The model is left in an undefined state: install the artifact to use it.
-    Raises ModelError for structures and values that cannot be quantized, ConfigError for patterns that match nothing.
+    Raises ModelError for structures and values that cannot be quantized, ConfigError for patterns that match nothing
+    and for a recipe that reads calibration data and is given none.
     """
+    if tokens is None and not recipe.data_free:
+        raise ConfigError("quantizer: this recipe reads calibration data (static activations do, too): none were given")
     return _Walk(handle, recipe, device, progress, checkpoint).run(tokens)
 
 
@@ -85,6 +89,7 @@ class _Walk:
         self.model = handle.restore()
         self.prefix, self.blocks = find_blocks(self.model)
         refuse_unknown_weights(self.prefix, self.blocks)
+        refuse_not_finite(self.model)
         self.artifact = Artifact()
         self.slots = [list(block_slots(f"{self.prefix}.{i}", block)) for i, block in enumerate(self.blocks)]
         plan = recipe.policy.plan([[slot.name for slot in slots] for slots in self.slots], recipe.weight)
