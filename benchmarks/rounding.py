@@ -3,8 +3,8 @@
     python benchmarks/rounding.py
 
 1. The seven linear layers of a SmolLM2-135M block, each method with the options of its recipe and the format it is made
-   for. "error" is the sum over the layers of tr(dW H dW^T) relative to nearest on the same format (whole range), so that
-   methods for different formats can stand side by side; "x nearest" is the time relative to nearest on 4-bit integers.
+   for. "error" is the sum over the layers of tr(dW H dW^T) relative to nearest on the same format with its whole range,
+   so that different formats can stand side by side; "x nearest" is the time relative to nearest on 4-bit integers.
 2. Methods that learn take a whole block, here one of width 64 with 20 steps; "error" is that of the logits.
 
 CPU seconds are the least of up to REPEATS runs, fewer where one takes long. The weights are random and the inputs
