@@ -278,6 +278,8 @@ def _bits_text(record: RunRecord) -> str:
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, delay=True)
+    # What cannot be written to a full disk is said on the terminal all the same.
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

@@ -242,7 +242,7 @@ def test_ctrl_c_leaves_the_jobs_alone(place: SlurmPlace) -> None:
 def test_a_full_disk_loses_nothing(place: SlurmPlace) -> None:
     disk = place.folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False)
     if mounted.returncode != 0:
         pytest.skip("a small file system cannot be mounted here")
     try:
