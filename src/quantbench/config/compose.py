@@ -18,11 +18,15 @@ from quantbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from quantbench.config.schema import Cell
+    from quantbench.evals.task import Task
 
 NODES = ("model", "calib", "quantizer", "eval", "scale")
 """Groups of the root; every other root key is one of the fields of Settings."""
 
 CALIB_NODES = ("natural",)
+
+SUITE_KEYS = ("tasks", "shots", "about")
+"""What an option of `eval` may hold that is not a component."""
 
 
 def config_dir() -> Path:
@@ -70,7 +74,6 @@ def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, A
     """
     from quantbench.calib.calibration import Calibration
     from quantbench.config.schema import Cell, Scale, Settings
-    from quantbench.evals.task import Task
     from quantbench.models.loading import ModelSource
     from quantbench.pipeline.recipe import Recipe
 
@@ -80,23 +83,32 @@ def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, A
     recipe = build(plain["quantizer"], Recipe, "quantizer")
     calib_node = {k: v for k, v in plain["calib"].items() if k not in CALIB_NODES}
     calib = build(calib_node, Calibration, "calib")
-    task_nodes = plain["eval"].get("tasks")
-    extra = sorted(set(plain["eval"]) - {"tasks", "about"})
-    if extra:
-        raise ConfigError(unknown_key(f"eval.{extra[0]}", ["tasks", "about"]))
-    if not isinstance(task_nodes, dict) or not task_nodes:
-        raise ConfigError(f"eval.tasks: expected a mapping of named tasks, found {task_nodes!r}")
     return Cell(
         settings=settings,
         scale=build(plain["scale"], Scale, "scale"),
         model=build(plain["model"], ModelSource, "model"),
         recipe=recipe,
         calib=None if recipe.data_free else calib,
-        tasks={name: build(node, Task, f"eval.tasks.{name}") for name, node in task_nodes.items()},
+        tasks=_tasks(plain["eval"]),
         choices={group: str(choices[group]) for group in NODES},
         overrides=tuple(overrides),
         config=plain,
     )
+
+
+def _tasks(node: dict[str, Any]) -> dict[str, Task]:
+    """The named tasks of a suite, which is a component or a mapping `tasks`. `shots` is what lm-eval tasks read."""
+    from quantbench.evals.task import Suite, Task
+
+    if "_target_" in node:
+        return build(node, Suite, "eval").tasks()
+    extra = sorted(set(node) - set(SUITE_KEYS))
+    if extra:
+        raise ConfigError(unknown_key(f"eval.{extra[0]}", list(SUITE_KEYS)))
+    tasks = node.get("tasks")
+    if not isinstance(tasks, dict) or not tasks:
+        raise ConfigError(f"eval.tasks: expected a mapping of named tasks, found {tasks!r}")
+    return {name: build(one, Task, f"eval.tasks.{name}") for name, one in tasks.items()}
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
