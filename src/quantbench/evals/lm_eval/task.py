@@ -82,6 +82,8 @@ class LmEvalTask:
 class LmEvalSuite:
     """Tasks of lm-eval by their names: what LmEvalTask takes, for all of them.
 
+    suffix  what stands behind each name in results
+
     A task that has a file in conf/task/lm_eval is described by it; `about` describes the others.
     """
 
@@ -92,6 +94,7 @@ class LmEvalSuite:
     seed: Annotated[int, Field(ge=0)] = 1234
     max_length: Annotated[int, Field(ge=2)] | None = None
     batch_size: BatchSize = "auto"
+    suffix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+=-]*$")] = ""
     about: dict[str, Any] = field(default_factory=dict)
 
     def tasks(self) -> dict[str, Task]:
@@ -99,10 +102,10 @@ class LmEvalSuite:
         twice = [name for name, count in Counter(self.names).items() if count > 1]
         if twice:
             raise ConfigError(f"eval.names: {twice[0]} stands there twice")
-        return {name: self._task(name) for name in self.names}
+        return {name + self.suffix: self._task(name) for name in self.names}
 
     def _task(self, name: str) -> Task:
-        file = config_dir() / "task" / "lm_eval" / f"{name}.yaml"
+        file = config_dir() / "task" / "lm_eval" / f"{name.replace('-', '_')}.yaml"
         own = self.include_path is None and file.is_file()
         about = yaml.safe_load(file.read_text()).get("about", {}) if own else self.about
         return LmEvalTask(
