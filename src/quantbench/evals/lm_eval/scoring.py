@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval
 import pandas as pd
 import torch
+from lm_eval import evaluator
 from lm_eval.utils import handle_non_serializable
 
 from quantbench.errors import DataError, ModelError
@@ -42,7 +44,7 @@ def score(test: LmEvalTestSet, handle: ModelHandle, task: str, device: torch.dev
     finite, and if a metric of ours is not what lm-eval reports.
     """
     options = test.options
-    with torch.no_grad(), handle.on_device(device) as model, as_by_itself():
+    with torch.no_grad(), handle.on_device(device) as model, as_by_itself(), _without_git():
         live = LiveModel(
             handle, model, test.tokenizer, options.batch_size, options.max_length, show, n_requests=test.n_prompts
         )
@@ -73,6 +75,17 @@ def score(test: LmEvalTestSet, handle: ModelHandle, task: str, device: torch.dev
     return Outcome(items, attached, tuple(kept))
 
 
+@contextlib.contextmanager
+def _without_git() -> Iterator[None]:
+    """lm-eval notes the commit of the working folder, whatever lies there, and git complains if nothing of its does."""
+    asked = evaluator.get_git_commit_hash
+    evaluator.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash = asked
+
+
 def _first(samples: list[dict[str, Any]], filter: str | None = None) -> list[dict[str, Any]]:
     """What is logged for one filter: the given one, or the first."""
     wanted = samples[0]["filter"] if filter is None else filter
@@ -99,6 +112,8 @@ def _items(test: LmEvalTestSet, task: str, samples: Samples, live: LiveModel) ->
             number = sample["doc_id"]
             row: dict[str, Any] = {"item": f"{name}/{number}", "document": name}
             row |= _sizes(sample, kind, live.n_tokens[name, number])
+            if kind == "loglikelihood" and "word_perplexity" in test.columns[name]:
+                row["n_words"] = 1
             for column in columns:
                 if column.is_mean:
                     row[column.name] = column.value(by_filter[column.filter][number])
@@ -117,7 +132,7 @@ def _sizes(sample: dict[str, Any], kind: str, n_tokens: int) -> dict[str, int]:
         return {"n_tokens": n_tokens, "n_bytes": sum(len(_bytes(text)) for one in sample["resps"] for text in one)}
     n_bytes = sum(len(_bytes(str(args[-1]))) for args in sample["arguments"])
     if kind != "loglikelihood_rolling":
-        return {"n_tokens": n_tokens, "n_bytes": n_bytes, "n_words": 1}
+        return {"n_tokens": n_tokens, "n_bytes": n_bytes}
     # lm-eval counts the words and bytes of the text before its own clean-up, and divides by these.
     words, given = sample.get("word_perplexity"), sample.get("bits_per_byte")
     sizes = {"n_tokens": n_tokens, "n_bytes": int(given[1]) if isinstance(given, tuple) else n_bytes}
