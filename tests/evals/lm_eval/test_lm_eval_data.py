@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_tasks import long_llama, write_tasks
 
+from lm_eval_tasks import long_llama, write_tasks
 from tiny import save_tiny_model
 
 ROOT = Path(__file__).parents[3]

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from own_tasks import long_handle, write_tasks
 
+from lm_eval_tasks import long_handle, write_tasks
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
+from quantbench.evals.lm_eval import model as model_module
 from quantbench.evals.lm_eval.task import LmEvalTask
 from quantbench.evals.task import Outcome
 from quantbench.models.handle import ModelHandle
@@ -38,7 +39,7 @@ def quantized(*overrides: str, **model: Any) -> ModelHandle:
     return handle
 
 
-def scored(handle: ModelHandle, folder: Path, name: str, batch_size: int) -> Outcome:
+def scored(handle: ModelHandle, folder: Path, name: str, batch_size: Any) -> Outcome:
     test = LmEvalTask(task=name, include_path=folder, batch_size=batch_size).load(handle.tokenizer, "tokenizer")
     return test.score(handle, "t", None, CPU, lambda _done, _all: None)
 
@@ -53,7 +54,12 @@ def log_likelihoods(handle: ModelHandle, prompt: str, answer: str) -> float:
 
 @pytest.mark.parametrize(
     "overrides",
-    [["quantizer=llm_int8"], ["quantizer=kv4", "quantizer.kv_cache.residual=4"], ["quantizer=w8a8"], ["quantizer=rtn"]],
+    [
+        ["quantizer=llm_int8", "quantizer.activation.threshold=3.2"],
+        ["quantizer=kv4", "quantizer.kv_cache.residual=4"],
+        ["quantizer=w8a8"],
+        ["quantizer=rtn"],
+    ],
     ids=lambda overrides: overrides[0],
 )
 def test_padding_changes_nothing(overrides: list[str], folder: Path) -> None:
@@ -76,7 +82,7 @@ def test_text_is_generated_without_a_cache_where_the_cache_is_quantized(folder: 
         for _ in range(6):
             with torch.no_grad():
                 ids = torch.cat([ids, handle.model(ids, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
-        expected = handle.tokenizer.decode(ids[0, start:], skip_special_tokens=True).partition("\n")[0]
+        expected = str(handle.tokenizer.decode(ids[0, start:], skip_special_tokens=True)).partition("\n")[0]
         assert expected in json.loads(line)["responses"]
 
 
@@ -109,3 +115,21 @@ def test_tokenizer_and_random_state_are_left_as_they_were(folder: Path) -> None:
     assert handle.tokenizer.pad_token is None
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states  # type: ignore[index]  # noqa: NPY002
     assert seen == [(i + 1, test.n_prompts) for i in range(test.n_prompts)]
+
+
+@pytest.mark.parametrize("name", ["own_choice", "own_text", "own_rolling"])
+def test_the_batch_size_is_found_by_the_longest_prompt(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle, shapes = long_handle(), list[tuple[int, int]]()
+    monkeypatch.setattr(model_module, "CPU_BATCH", "auto")
+    hook = handle.model.register_forward_pre_hook(
+        lambda _module, args, kwargs: shapes.append((args[0] if args else kwargs["input_ids"]).shape), with_kwargs=True
+    )
+    found = scored(handle, folder, name, batch_size="auto").items
+    hook.remove()
+    assert max(rows for rows, _ in shapes) == 64  # the most that are tried at once
+    assert max(length for _, length in shapes) < 200  # and not the 4096 that the model takes
+    expected = scored(handle, folder, name, batch_size=1).items
+    for column in set(found) & {"acc", "acc_norm", "exact_match", "nll"}:
+        assert found[column].tolist() == pytest.approx(expected[column].tolist(), rel=1e-5)

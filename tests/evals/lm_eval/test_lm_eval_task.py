@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from own_tasks import TEST, TRAIN, choice_task, long_handle, save, write_tasks
 
+from lm_eval_tasks import TEST, TRAIN, choice_task, long_handle, save, write_tasks
 from quantbench.config.build import build
 from quantbench.errors import ConfigError, DataError, ModelError
 from quantbench.evals import task as tasks_module
@@ -33,7 +33,7 @@ def handle() -> ModelHandle:
 
 
 def load(folder: Path, name: str, handle: ModelHandle, **options: Any) -> LmEvalTestSet:
-    given = {"task": name, "include_path": folder, "batch_size": 3} | options
+    given: dict[str, Any] = {"task": name, "include_path": folder, "batch_size": 3} | options
     return LmEvalTask(**given).load(handle.tokenizer, "tokenizer")
 
 

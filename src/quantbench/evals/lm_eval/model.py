@@ -140,12 +140,12 @@ def _weights_left_alone(model: PreTrainedModel) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_cache(model: PreTrainedModel) -> Iterator[None]:
-    generate = model.generate
+    generate: Any = model.generate
 
     def whole(**options: Any) -> Any:
         return generate(**(options | {"use_cache": False}))
 
-    model.generate = whole  # type: ignore[assignment, method-assign]
+    model.generate = whole  # type: ignore[assignment]
     try:
         yield
     finally:

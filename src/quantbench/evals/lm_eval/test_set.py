@@ -211,7 +211,7 @@ def _shots_from_test(task: Any) -> bool:
     own = getattr(getattr(task, "fewshot_cfg", None), "split", None) or config.fewshot_split
     if own is None and getattr(getattr(task, "fewshot_cfg", None), "samples", None) is not None:
         return False
-    return (own or config.training_split or config.validation_split or config.test_split) == tested
+    return bool((own or config.training_split or config.validation_split or config.test_split) == tested)
 
 
 def _requests(name: str, task: Any, options: LmEvalTask) -> list[Any]:
