@@ -18,11 +18,15 @@ from quantbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from quantbench.config.schema import Cell
+    from quantbench.evals.task import Task
 
 NODES = ("model", "calib", "quantizer", "eval", "scale")
 """Groups of the root that tell cells apart. Besides them stand `cluster` and the fields of Settings."""
 
 CALIB_NODES = ("natural",)
+
+SUITE_KEYS = ("tasks", "shots", "about")
+"""What an option of `eval` may hold that is not a component."""
 
 
 def config_dir() -> Path:
@@ -118,16 +122,19 @@ def _without_natural(node: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in node.items() if k not in CALIB_NODES}
 
 
-def _tasks(node: dict[str, Any]) -> dict[str, Any]:
-    from quantbench.evals.task import Task
+def _tasks(node: dict[str, Any]) -> dict[str, Task]:
+    """The named tasks of a suite, which is a component or a mapping `tasks`. `shots` is what lm-eval tasks read."""
+    from quantbench.evals.task import Suite, Task
 
-    task_nodes = node.get("tasks")
-    extra = sorted(set(node) - {"tasks", "about"})
+    if "_target_" in node:
+        return build(node, Suite, "eval").tasks()
+    extra = sorted(set(node) - set(SUITE_KEYS))
     if extra:
-        raise ConfigError(unknown_key(f"eval.{extra[0]}", ["tasks", "about"]))
-    if not isinstance(task_nodes, dict) or not task_nodes:
-        raise ConfigError(f"eval.tasks: expected a mapping of named tasks, found {task_nodes!r}")
-    return {name: build(task, Task, f"eval.tasks.{name}") for name, task in task_nodes.items()}
+        raise ConfigError(unknown_key(f"eval.{extra[0]}", list(SUITE_KEYS)))
+    tasks = node.get("tasks")
+    if not isinstance(tasks, dict) or not tasks:
+        raise ConfigError(f"eval.tasks: expected a mapping of named tasks, found {tasks!r}")
+    return {name: build(one, Task, f"eval.tasks.{name}") for name, one in tasks.items()}
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

@@ -35,12 +35,16 @@ OPERATIONAL = (
 
 @component
 class Scale:
-    """How much text a study uses. Its values count where they are used; itself it is only a caption."""
+    """How much text a study uses. Its values count where they are used; itself it is only a caption.
+
+    lm_eval_limit  documents of each task of lm-eval (of each subject of a group); None: all
+    """
 
     calib_sequences: Annotated[int, Field(ge=1)]
     calib_length: Annotated[int, Field(ge=8)]
     window: Annotated[int, Field(ge=8)]
     windows: Annotated[int, Field(ge=1)] | None
+    lm_eval_limit: Annotated[int, Field(ge=1)] | None = None
 
 
 @component

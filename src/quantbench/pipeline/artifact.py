@@ -86,6 +86,8 @@ class Artifact:
             else:  # one expert of a parameter that holds them all
                 find_slot(modules, name).set(value)
         handle.keep_hooks(install(modules, self.ops))
+        handle.one_by_one = any(getattr(op, "mixes_tokens", False) for op in self.ops)
+        handle.whole_sequences = any(getattr(op, "whole_sequences", False) for op in self.ops)
 
     def bits_of(self, name: str, parameter: Tensor) -> float:
         """Bits that a parameter of the model takes in all: quantized weights as stored, the rest in its dtype."""

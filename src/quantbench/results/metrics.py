@@ -45,16 +45,42 @@ def _bits_per_byte(items: pd.DataFrame) -> Estimate:
     return statistics.bits_per_byte(column(items, "nll"), column(items, "n_tokens"), column(items, "n_bytes"))
 
 
+def _word_perplexity(items: pd.DataFrame) -> Estimate:
+    return statistics.word_perplexity(column(items, "nll"), column(items, "n_tokens"), column(items, "n_words"))
+
+
+def _mean(name: str) -> Callable[[pd.DataFrame], Estimate]:
+    return lambda items: statistics.mean(column(items, name))
+
+
+def _macro(name: str) -> Callable[[pd.DataFrame], Estimate]:
+    return lambda items: statistics.macro_mean(column(items, name), items["document"].tolist())
+
+
+LOWER_IS_BETTER = {"pct_stereotype": "share of items", "likelihood_diff": "nats"}
+"""Means of item columns of which the smaller is better, and their units."""
+
+MACRO = ("acc", "acc_norm", "exact_match")
+"""Item columns of which macro_<name> is the mean over documents (subtasks) of the mean in each."""
+
 METRICS: dict[str, MetricInfo] = {
     "perplexity": MetricInfo("per token", False, _perplexity),
     "nll": MetricInfo("nats/token", False, _per_token("nll")),
     "bits_per_byte": MetricInfo("bits/byte", False, _bits_per_byte),
     "kl": MetricInfo("nats/token", False, _per_token("kl"), relative=True),
     "same_top": MetricInfo("share of tokens", True, _per_token("same_top"), relative=True),
+    "word_perplexity": MetricInfo("per word", False, _word_perplexity),
+    **{name: MetricInfo(unit, False, _mean(name)) for name, unit in LOWER_IS_BETTER.items()},
+    **{f"macro_{name}": MetricInfo("share of items", True, _macro(name)) for name in MACRO},
 }
 """Metrics with an estimator of their own. Any other is the plain mean of the item column that has its name."""
 
-COLUMNS = {"perplexity": "nll", "bits_per_byte": "nll"}
+COLUMNS = {
+    "perplexity": "nll",
+    "bits_per_byte": "nll",
+    "word_perplexity": "nll",
+    **{f"macro_{name}": name for name in MACRO},
+}
 """The item column a metric is computed from, where it is not the one that has its name."""
 
 

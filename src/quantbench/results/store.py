@@ -165,7 +165,9 @@ class Store:
 
     def scores(self, run_id: str) -> list[Score]:
         """All scores of a run, by task and protocol."""
-        paths = sorted((self.run_dir(run_id) / "scores").glob("[!.]*.json"))
+        found = sorted((self.run_dir(run_id) / "scores").glob("[!.]*.json"))
+        # <task>-<protocol>.json; an attachment has one more suffix before .json.
+        paths = [path for path in found if "." not in path.stem.rpartition("-")[2]]
         loaded = [self._load_score(path, (run_id,)) for path in paths]
         return sorted((score for score in loaded if score is not None), key=lambda s: (s.task, s.protocol))
 
