@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -275,11 +275,21 @@ def _bits_text(record: RunRecord) -> str:
     return weights + ("" if record.kv_bits is None else f", {record.kv_bits:.3f} bits per quantized key or value")
 
 
+class _LogFile(logging.FileHandler):
+    """A log whose lines may get lost on a full disk: they are said on the terminal all the same."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Nothing: the failure that matters is reported where results are written."""
+
+    def close(self) -> None:
+        """Close it, whether or not its last lines find room."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, delay=True)
-    # What cannot be written to a full disk is said on the terminal all the same.
-    handler.handleError = lambda record: None  # type: ignore[method-assign]
+    handler = _LogFile(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
