@@ -211,7 +211,7 @@ EXPECTED: dict[str, tuple[list[str], list[str]]] = {
 def own_files(folder: Path) -> dict[str, list[str]]:
     """Files where sets are downloaded from their authors: overrides that read them from a folder instead."""
     stars = [
-        {"reviewText": f"text number {i} of reviews", "overall": float(s)} for i, s in enumerate([5, 1, 3, 2, 4] * 5)
+        {"reviewText": f"text number {i} of reviews", "overall": float(s)} for i, s in enumerate([5, 1, 3, 2, 4] * 20)
     ]
     (folder / "stars.json.gz").write_bytes(gzip.compress(jsonl(stars)))
     dyna = texts("sentence", "gold_label", ["positive", "negative", "neutral", "mixed", None])
