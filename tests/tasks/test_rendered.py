@@ -44,7 +44,7 @@ def test_every_set_has_the_same_number_of_tokens(tmp_path: Path) -> None:
     source = RenderedRows(data=data, template=SENTIMENT, labels=True)
     found = calibration(source).draw_set(TOKENIZER)
     assert found.tokens.shape == (2, 64)
-    assert TOKENIZER.decode(found.tokens[0].tolist()).startswith("bad or good?\n\nText: review")
+    assert str(TOKENIZER.decode(found.tokens[0].tolist())).startswith("bad or good?\n\nText: review")
     assert {f"review {i}" for i in range(30)} >= {" ".join(text.split()[:2]) for text in found.contents}
     other = calibration(source, n=4, length=32).draw_set(TOKENIZER)
     assert other.n_tokens == found.n_tokens
@@ -54,7 +54,7 @@ def test_one_item_a_sequence_keeps_its_end_or_says_what_to_do(tmp_path: Path) ->
     data = labelled(write_rows(tmp_path, train=reviews(30), test=reviews(4, start=50)))
     source = RenderedRows(data=data, template=SENTIMENT, labels=True)
     found = calibration(source, OneItem(), n=6, length=24).draw_set(TOKENIZER)
-    ends = [TOKENIZER.decode(row.tolist()) for row in found.tokens]
+    ends = [str(TOKENIZER.decode(row.tolist())) for row in found.tokens]
     assert all(text.endswith(("Is: bad", "Is: good")) for text in ends)
     with pytest.raises(DataError, match=r"0 of 30 items with at least 200 tokens .*whole_documents packs short ones"):
         calibration(source, OneItem(), length=200).draw_set(TOKENIZER)
