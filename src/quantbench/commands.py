@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SHOWN_GROUPS = (
     *("model", "calib", "quantizer", "eval", "scale", "cluster"),
     *("format", "activation", "kv_cache", "rotation", "transform", "clip", "rounding", "policy"),
-    *("sampler", "text", "task", "task/lm_eval", "sweep"),
+    *("sampler", "text", "rows", "template", "scoring", "task", "task/lm_eval", "sweep"),
 )
 
 

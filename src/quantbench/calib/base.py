@@ -18,6 +18,8 @@ class CalibSet:
     revision   the source's revision as found
     text_fingerprint  sha256 of the text drawn from
     documents  the documents that were drawn from (for the overlap check), in no particular order
+    contents   of documents made from rows: what each is about (quantbench.texts.base.Documents)
+    notes      the source's: which place answered, what was left out
     shortfall  how many sequences fewer than asked (0 unless `allow_short`)
     """
 
@@ -30,6 +32,8 @@ class CalibSet:
     seed: int
     draw: int
     shortfall: int = 0
+    contents: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -55,4 +59,5 @@ class CalibSet:
             "seed": self.seed,
             "draw": self.draw,
             "shortfall": self.shortfall,
+            **({"notes": "; ".join(self.notes)} if self.notes else {}),
         }

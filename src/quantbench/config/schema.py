@@ -44,6 +44,7 @@ class Scale:
     calib_length: Annotated[int, Field(ge=8)]
     window: Annotated[int, Field(ge=8)]
     windows: Annotated[int, Field(ge=1)] | None
+    items: Annotated[int, Field(ge=1)] | None = None
     lm_eval_limit: Annotated[int, Field(ge=1)] | None = None
 
 

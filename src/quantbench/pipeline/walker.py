@@ -197,7 +197,7 @@ class _Walk:
         measured = measure(allocation, default, layers, self.prefix, self.blocks, captured, self.device, few)
         bits, note = allocate(allocation, measured)
         self.rounder.notes[measured[0].name].append(note)
-        self._choose(bits)
+        self._choose(dict(bits))
         for name, chosen in bits.items():
             self.rounder.notes[name].append(f"allocated {chosen} bits")
 
