@@ -1,8 +1,9 @@
 """Composing the cells of a grid without asking Hydra for each: what one option decides is composed once.
 
-Hydra takes a tenth of a second a cell. But the resolved value of a root node (`quantizer`, `calib`, ...) depends only
-on the overrides of that node and of the nodes its interpolations lead to. So a cell whose nodes have all been seen,
-each in another cell, is put together from those; any other one is composed by Hydra, and its nodes are remembered.
+Hydra takes a tenth of a second a cell. But a root node (`quantizer`, `calib`, ...) depends, before interpolations are
+resolved, only on its own overrides, and after that on those of the nodes its interpolations lead to. So a cell whose
+nodes have all been seen, each in another cell, is put together from those; any other one is composed by Hydra, and its
+nodes are remembered.
 
 Overrides that belong to no node (a user's `experiment` group, say) count for every node. Where a defaults list itself
 contains an interpolation, or a composed cell contradicts what is remembered, nodes are not independent, and every cell
@@ -12,17 +13,24 @@ is composed by Hydra.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from quantbench.config.compose import NODES, check_additions, group_names, resolved
 
 _ROOTS = re.compile(r"\$\{(?:[a-z.]+:)?([A-Za-z_]+)")
 _DEFAULTS = re.compile(r"^defaults:.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+
+Key = tuple[str, tuple[str, ...]]
+"""A root node, and overrides."""
+
+Owned = tuple[str | None, str]
+"""The root node an override belongs to, and the override."""
 
 Composed = tuple[dict[str, Any], dict[str, Any]]
 """The resolved configuration, and the option chosen in each group of NODES."""
@@ -35,9 +43,11 @@ class Composer:
         self._load = load
         self._groups = group_names(loader)
         self._parser = OverridesParser.create()
+        self._parsed: dict[str, Override] = {}
         self._owners: dict[str, str | None] = {}
         self._reads: dict[str, frozenset[str]] = {}
-        self._nodes: dict[tuple[str, tuple[str, ...]], tuple[Any, Any]] = {}
+        self._raw: dict[Key, tuple[Any, Any]] = {}
+        self._resolved: dict[Key, Any] = {}
         self._roots: list[str] = []
         self.factored = True
         self.by_hydra = 0
@@ -45,14 +55,15 @@ class Composer:
 
     def compose(self, overrides: Sequence[str]) -> Composed:
         """A cell: ConfigError for an unknown key, and what Hydra raises for an unknown option."""
-        if self._roots and self.factored:
-            keys = self._keys(overrides)
-            found = [self._nodes.get(key) for key in keys]
-            if all(node is not None for node in found):
-                pairs = [(key[0], node) for key, node in zip(keys, found, strict=True) if node is not None]
-                choices = {name: choice for name, (_, choice) in pairs if name in NODES}
-                return {name: value for name, (value, _) in pairs}, choices
-        return self._by_hydra(overrides)
+        if not self._roots or not self.factored:
+            return self._by_hydra(overrides)
+        owned = [(self._owner(override), override) for override in overrides]
+        raw = {name: self._raw_node(name, owned) for name in self._roots}
+        if any(node is None for node in raw.values()):
+            return self._by_hydra(overrides)
+        known = {name: node for name, node in raw.items() if node is not None}
+        plain = {name: self._node(name, owned, known) for name in self._roots}
+        return plain, {name: known[name][1] for name in NODES}
 
     def _by_hydra(self, overrides: Sequence[str]) -> Composed:
         config = self._load(list(overrides))
@@ -62,48 +73,63 @@ class Composer:
         check_additions(overrides, config, self._groups)
         plain, chosen = resolved(config), config.hydra.runtime.choices
         choices = {name: str(chosen[name]) for name in NODES}
-        self._learn_reads(config, plain)
-        for key in self._keys(overrides):
-            name = key[0]
-            known = self._nodes.setdefault(key, (plain[name], choices.get(name)))
-            if known != (plain[name], choices.get(name)):
+        raw = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(raw, dict)
+        self._learn_reads({name: raw[name] for name in plain})
+        owned = [(self._owner(override), override) for override in overrides]
+        for name in self._roots:
+            found = (raw[name], choices.get(name))
+            if self._raw.setdefault(_key(name, owned, {name}), found) != found:
                 self.factored = False
-            elif self.factored:
-                plain[name] = known[0]
+            plain[name] = self._resolved.setdefault(_key(name, owned, self._reads[name]), plain[name])
         return plain, choices
 
-    def _keys(self, overrides: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-        """For each root node the overrides that its value depends on."""
-        owned = [(self._owner(override), override) for override in overrides]
-        return [
-            (name, tuple(sorted(o for owner, o in owned if owner is None or owner in self._reads[name])))
-            for name in self._roots
-        ]
+    def _raw_node(self, name: str, owned: Sequence[Owned]) -> tuple[Any, Any] | None:
+        """A node before its interpolations are resolved, and the option chosen; None if only Hydra can tell."""
+        key = _key(name, owned, {name})
+        alone = len(key[1]) == 1 and self._owners[key[1][0]] == name
+        if key not in self._raw and name not in (*NODES, "cluster") and alone:
+            value = self._parsed[key[1][0]].value()
+            if isinstance(value, str | int | float | bool):  # a scalar that is set needs no Hydra
+                self._raw[key] = (value, None)
+        return self._raw.get(key)
+
+    def _node(self, name: str, owned: Sequence[Owned], raw: dict[str, tuple[Any, Any]]) -> Any:
+        """A node with its interpolations resolved, which needs the nodes it reads and no others."""
+        key = _key(name, owned, self._reads[name])
+        if key not in self._resolved:
+            part = OmegaConf.create({one: raw[one][0] for one in sorted(self._reads[name])})
+            self._resolved[key] = resolved(part)[name]
+        return self._resolved[key]
 
     def _owner(self, override: str) -> str | None:
         """The root node an override belongs to; None for one that may change any."""
         if override not in self._owners:
             (parsed,) = self._parser.parse_overrides([override])
+            self._parsed[override] = parsed
             name, _, package = parsed.get_key_element().lstrip("+~").partition("@")
             root = (package or name).partition(".")[0]
             self._owners[override] = root if root in self._roots else None
         return self._owners[override]
 
-    def _learn_reads(self, config: DictConfig, plain: dict[str, Any]) -> None:
+    def _learn_reads(self, raw: dict[str, Any]) -> None:
         """Which nodes each node reads, directly or not; more of them become known as options are seen."""
-        raw = OmegaConf.to_container(config, resolve=False)
-        assert isinstance(raw, dict)
-        direct = {name: {name, *_mentioned(raw[name])} & plain.keys() for name in plain}
+        direct = {name: {name, *_mentioned(raw[name])} & raw.keys() for name in raw}
         before = dict(self._reads)
-        for name in plain:
+        for name in raw:
             reached = direct[name] | before.get(name, frozenset())
             while (more := set().union(*(direct[one] for one in reached))) - reached:
                 reached |= more
             self._reads[name] = frozenset(reached)
-        if self._roots != list(plain) or before != self._reads:
-            self._roots = list(plain)
+        if self._roots != list(raw) or before != self._reads:
+            self._roots = list(raw)
             self._owners.clear()
-            self._nodes.clear()  # they were remembered under too few overrides
+            self._resolved.clear()  # they were remembered under too few overrides
+
+
+def _key(name: str, owned: Sequence[Owned], reads: Collection[str]) -> Key:
+    """A node, and the overrides it depends on if it reads these nodes."""
+    return name, tuple(sorted(override for owner, override in owned if owner is None or owner in reads))
 
 
 def _mentioned(value: Any) -> Iterable[str]:
