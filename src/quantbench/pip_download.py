@@ -1,4 +1,4 @@
-"""One pinned wheel from the package index, by the pip of the running interpreter."""
+"""One pinned file from the package index, by the pip of the running interpreter."""
 
 from __future__ import annotations
 
@@ -33,6 +33,22 @@ def download_wheel(
     is run or installed. Raises DataError if pip is missing, the index unreachable, the version unknown, or the hash
     another one.
     """
+    options = ["--only-binary=:all:"]
+    options += ["--platform", platform] if platform else []
+    options += ["--python-version", python_version] if python_version else []
+    return _download(name, version, sha256, options, folder)
+
+
+def download_source(name: str, version: str, sha256: str, folder: Path) -> Path:
+    """Download the source archive with this sha256 into an empty folder and return its path.
+
+    pip compares the sha256 before it runs anything of the package (it prepares metadata, with build tools of the same
+    index). Raises DataError as `download_wheel` does.
+    """
+    return _download(name, version, sha256, ["--no-binary=:all:"], folder)
+
+
+def _download(name: str, version: str, sha256: str, options: list[str], folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise DataError(
             f"{name} {version} comes from the package index by pip, which this Python environment "
@@ -42,13 +58,11 @@ def download_wheel(
     with tempfile.TemporaryDirectory() as scratch:
         requirements = Path(scratch) / "requirements.txt"
         requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *options]
         command += ["--progress-bar=off", "--no-input", "--disable-pip-version-check", "--retries=2"]
-        command += ["--platform", platform] if platform else []
-        command += ["--python-version", python_version] if python_version else []
         command += ["-r", str(requirements), "-d", str(folder)]
         code, output = _run(command, f"{name} {version}")
-    found = sorted(folder.glob("*.whl"))
+    found = sorted(path for path in folder.iterdir() if path.is_file())
     if code != 0 or len(found) != 1:
         raise DataError(_explain(name, version, sha256, output))
     with found[0].open("rb") as file:

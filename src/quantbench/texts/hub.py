@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -15,20 +12,13 @@ from pydantic import Field
 from quantbench.component import component
 from quantbench.errors import DataError
 from quantbench.texts.base import Documents
-from quantbench.texts.hub_access import Commit, explain, find_commit, find_file, from_cache_only, quiet
+from quantbench.texts.hub_open import UNVERIFIED, HubSplit
 from quantbench.texts.split import cut
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger("quantbench")
-
-UNVERIFIED = "unverified"
-FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text"}
-PACKED = {".gz", ".zst", ".bz2", ".xz"}
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Side = Literal["train", "test"]
 
@@ -93,58 +83,11 @@ class HubText:
         files = self.data_files or {}
         return self.splits.get("train") == self.splits.get("test") and files.get("train") == files.get("test")
 
-    def _file(self, side: Side) -> str | None:
-        """The one file of the repository to read; None: the whole configuration."""
-        if self.data_files is not None:
-            return self.data_files[side]
-        return f"{self.config or 'default'}/{self.splits[side]}/0000.parquet" if self.converted else None
-
     def _open(self, side: Side) -> tuple[Dataset, str]:
         """The split, and the revision it was found to be."""
-        file = self._file(side)
-        if file is not None and file.endswith(".zst") and importlib.util.find_spec("zstandard") is None:
-            raise DataError(f"text {self.name}: .zst files need the package zstandard: pip install 'quantbench[zst]'")
-        split, revision = self.splits[side], "refs/convert/parquet" if self.converted else self.revision
-        on_hub = _HUB_ID.fullmatch(self.path) is not None and not Path(self.path).exists()
-        commit = find_commit(self.name, self.path, revision) if on_hub else Commit()
-        if on_hub and file is not None:
-            found = find_file(self.name, self.path, file, revision, commit)
-            if found is not None:
-                options = {"data_files": {split: str(found.path)}}
-                return self._load(_format(self.name, file), split, commit, options), found.sha
-        # Where the hub cannot be reached, a set that `datasets` has cached under the same arguments will do.
-        given = {split: self.data_files[side]} if self.data_files is not None else None
-        dataset = self._load(
-            self.path, split, commit, {"name": self.config, "data_files": given, "revision": commit.sha or revision}
-        )
-        return dataset, self._revision_of(dataset, commit) if on_hub else UNVERIFIED
-
-    def _load(self, path: str, split: str, commit: Commit, options: dict[str, Any]) -> Dataset:
-        import datasets
-
-        # Readers of many formats, and an HTTP library that is another one in other versions: hence `Exception`.
-        try:
-            with quiet(), from_cache_only(commit.unreachable is not None):
-                return datasets.load_dataset(path, split=split, **options)
-        except Exception as error:
-            raise explain(self.name, self.path, split, commit, error) from error
-
-    def _revision_of(self, dataset: Dataset, commit: Commit) -> str:
-        """The commit that the cache folder of the loaded files is named by, or UNVERIFIED.
-
-        Raises DataError if a commit was asked for and another one was found: `datasets` takes what the cache has.
-        """
-        files = dataset.cache_files
-        found = Path(files[0]["filename"]).parent.name if files else ""
-        if not _COMMIT.fullmatch(found):
-            return UNVERIFIED
-        asked = self.revision if self.revision and _COMMIT.fullmatch(self.revision) else commit.sha
-        if asked and asked != found:
-            raise DataError(
-                f"text {self.name}: commit {asked} of {self.path} was asked for, but only {found} could be loaded "
-                f"(from the cache); set revision={found} to use it, or prepare the other one with network"
-            )
-        return found
+        file = None if self.data_files is None else self.data_files[side]
+        split, label = self.splits[side], f"text {self.name}"
+        return HubSplit(label, self.path, self.config, split, file, self.revision, self.converted).open()
 
     def _column(self, dataset: Dataset, side: Side) -> Sequence[str]:
         label = f"text {self.name}: {self.path}, split {self.splits[side]}"
@@ -162,11 +105,3 @@ class HubText:
             dataset = dataset.select(range(min(self.max_documents, len(dataset))))
         documents: Sequence[str] = dataset[self.column]
         return documents
-
-
-def _format(name: str, file: str) -> str:
-    """The reader of `datasets` for a file name."""
-    suffixes = [suffix for suffix in Path(file).suffixes if suffix not in PACKED]
-    if not suffixes or suffixes[-1] not in FORMATS:
-        raise DataError(f"text {name}: data_files {file!r}: expected a name ending in {', '.join(FORMATS)}")
-    return FORMATS[suffixes[-1]]

@@ -35,7 +35,7 @@ class Commit:
     unreachable: str | None = None
 
 
-def find_commit(name: str, path: str, revision: str | None) -> Commit:
+def find_commit(label: str, path: str, revision: str | None) -> Commit:
     """Ask the hub which commit a revision is; one request, seconds at most.
 
     Raises DataError if the hub answers that there is no such data set or revision, or that it may not be read.
@@ -51,16 +51,16 @@ def find_commit(name: str, path: str, revision: str | None) -> Commit:
     except OfflineModeIsEnabled:
         return Commit(unreachable="offline mode is set (HF_HUB_OFFLINE)")
     except GatedRepoError as error:
-        raise DataError(f"text {name}: {_gated(path)}") from error
+        raise DataError(f"{label}: {_gated(path)}") from error
     except RevisionNotFoundError as error:
         raise DataError(
-            f"text {name}: {path} has no revision {revision!r} on the hub; give an existing branch, tag or commit"
+            f"{label}: {path} has no revision {revision!r} on the hub; give an existing branch, tag or commit"
         ) from error
     except RepositoryNotFoundError as error:
-        raise DataError(f"text {name}: {_unknown(path)}") from error
+        raise DataError(f"{label}: {_unknown(path)}") from error
     except HfHubHTTPError as error:
         if error.response.status_code == 404:
-            raise DataError(f"text {name}: {_unknown(path)}") from error
+            raise DataError(f"{label}: {_unknown(path)}") from error
         return Commit(unreachable=f"the hub answers with HTTP status {error.response.status_code}")
     except Exception as error:
         return Commit(unreachable=f"the hub cannot be reached: {type(error).__name__}: {error}")
@@ -74,7 +74,7 @@ class HubFile:
     sha: str
 
 
-def find_file(name: str, path: str, file: str, revision: str | None, commit: Commit) -> HubFile | None:
+def find_file(label: str, path: str, file: str, revision: str | None, commit: Commit) -> HubFile | None:
     """A file of a data set, downloaded if the hub can be reached; else from the cache, None if that has not got it.
 
     Raises DataError if the repository has no such file, or it may not be read.
@@ -86,19 +86,19 @@ def find_file(name: str, path: str, file: str, revision: str | None, commit: Com
     except LocalEntryNotFoundError as error:
         if offline:
             return None
-        raise explain(name, path, file, commit, error) from error
+        raise explain(label, path, file, commit, error) from error
     except GatedRepoError as error:
-        raise DataError(f"text {name}: {_gated(path)}") from error
+        raise DataError(f"{label}: {_gated(path)}") from error
     except EntryNotFoundError as error:
         where = f"revision {revision or 'main'} ({commit.sha})"
-        raise DataError(f"text {name}: {path} has no file {file!r} at {where}; check `data_files`") from error
+        raise DataError(f"{label}: {path} has no file {file!r} at {where}; check `data_files`") from error
     except Exception as error:  # the HTTP library's own errors, as in find_commit
-        raise explain(name, path, file, commit, error) from error
+        raise explain(label, path, file, commit, error) from error
     # .../snapshots/<commit>/<file>: the commit is as many folders up as the file's name has parts.
     return HubFile(Path(found), Path(found).parents[len(Path(file).parts) - 1].name)
 
 
-def explain(name: str, path: str, split: str, commit: Commit, error: Exception) -> DataError:
+def explain(label: str, path: str, split: str, commit: Commit, error: Exception) -> DataError:
     """What to tell the user about an error of load_dataset."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "nknown split" in text:
@@ -120,7 +120,7 @@ def explain(name: str, path: str, split: str, commit: Commit, error: Exception) 
         problem = f"{path} has no such configuration: {text} (set `config`)"
     else:
         problem = f"{path}, split {split}, cannot be loaded: {type(error).__name__}: {text}"
-    return DataError(f"text {name}: {problem}")
+    return DataError(f"{label}: {problem}")
 
 
 def _gated(path: str) -> str:

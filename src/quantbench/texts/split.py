@@ -36,14 +36,23 @@ def cut(documents: Sequence[str], name: str) -> dict[str, list[str]]:
     Raises DataError if there are not two documents that can lie on different sides.
     """
     distinct = list(dict.fromkeys(documents))
-    groups = _linked(distinct)
+    test = on_test_side(distinct, f"text {name}")
+    return {
+        "train": [d for i, d in enumerate(distinct) if i not in test],
+        "test": [d for i, d in enumerate(distinct) if i in test],
+    }
+
+
+def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None = None) -> set[int]:
+    """Which of some distinct documents lie on the test side; those of equal `keys` stay together, too."""
+    groups = _linked(distinct, keys)
     hashes = [hashlib.sha256(d.encode("utf-8", "surrogatepass")).hexdigest() for d in distinct]
     members: dict[int, list[int]] = {}
     for number, group in enumerate(groups):
         members.setdefault(group, []).append(number)
     if len(members) < 2:
         raise DataError(
-            f"text {name}: {len(distinct)} distinct documents in {len(members)} group(s) that share long passages "
+            f"{label}: {len(distinct)} distinct documents in {len(members)} group(s) that share long passages "
             "cannot be cut into a train and a test side; give more documents, or a test text of its own"
         )
     test: set[int] = set()
@@ -51,16 +60,11 @@ def cut(documents: Sequence[str], name: str) -> dict[str, list[str]]:
     for numbers in in_order:
         if len(test) + len(numbers) <= len(distinct) // 5:
             test.update(numbers)
-    smallest = min(in_order, key=len)
-    test = test or set(smallest)
-    return {
-        "train": [d for i, d in enumerate(distinct) if i not in test],
-        "test": [d for i, d in enumerate(distinct) if i in test],
-    }
+    return test or set(min(in_order, key=len))
 
 
-def _linked(documents: Sequence[str]) -> list[int]:
-    """The number of each document's group: the connected components of "shares a run of RUN words with"."""
+def _linked(documents: Sequence[str], keys: Sequence[str] | None) -> list[int]:
+    """The number of each document's group: the connected components of "shares a run of RUN words, or a key, with"."""
     vocabulary: dict[str, int] = {}
     words = [[vocabulary.setdefault(word, len(vocabulary)) for word in _WORD.findall(d)] for d in documents]
     owner = np.repeat(np.arange(len(documents)), [len(w) for w in words])
@@ -69,7 +73,10 @@ def _linked(documents: Sequence[str]) -> list[int]:
     inside = begins == ends  # a run that crosses from one document to the next is in neither
     kept, kept_owner = runs[inside], begins[inside]
     _, first, number = np.unique(kept, return_index=True, return_inverse=True)
-    edges = coo_array(
-        (np.ones(len(kept), dtype=np.int8), (kept_owner, kept_owner[first[number]])), (len(documents),) * 2
-    )
+    pairs = [(kept_owner, kept_owner[first[number]])]
+    if keys is not None:
+        _, leader, same = np.unique(np.array(keys), return_index=True, return_inverse=True)
+        pairs.append((np.arange(len(documents)), leader[same]))
+    one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    edges = coo_array((np.ones(len(one), dtype=np.int8), (one, other)), (len(documents),) * 2)
     return [int(label) for label in connected_components(edges, directed=False)[1]]
