@@ -79,7 +79,7 @@ def prepare(arguments: list[str]) -> int:
             *(("task", task) for task in cell.tasks.values()),
         ]
         if cell.calib is not None:
-            sources.append(("text", cell.calib.source))
+            sources += [("text", source) for source in cell.calib.sources]
         for kind, source in sources:
             key = digest(identity(source))
             if key not in done:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from quantbench.distributions import Origin
+from quantbench.texts.base import TextSource
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,7 @@ class CalibSet:
     text_fingerprint  sha256 of the text drawn from
     documents  the documents that were drawn from (for the overlap check), in no particular order
     shortfall  how many sequences fewer than asked (0 unless `allow_short`)
+    parts      of a mixture: what it was mixed from
     """
 
     tokens: Tensor
@@ -30,6 +36,7 @@ class CalibSet:
     seed: int
     draw: int
     shortfall: int = 0
+    parts: tuple[CalibSet, ...] = field(default=(), repr=False)
 
     @property
     def n_tokens(self) -> int:
@@ -43,8 +50,9 @@ class CalibSet:
         digest.update(self.tokens.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def provenance(self) -> dict[str, str | int]:
-        """What a run's record says of its calibration set."""
+    def provenance(self) -> dict[str, Any]:
+        """What a run's record says of its calibration set, and of each part of a mixture."""
+        parts = {"parts": [{**part.provenance(), "fingerprint": part.fingerprint} for part in self.parts]}
         return {
             "name": self.name,
             "split": self.split,
@@ -55,4 +63,34 @@ class CalibSet:
             "seed": self.seed,
             "draw": self.draw,
             "shortfall": self.shortfall,
+            **(parts if self.parts else {}),
         }
+
+
+@runtime_checkable
+class AnyCalibration(Protocol):
+    """What `calib=` selects: something that draws a CalibSet. Implementations are components (.calibration, ...)."""
+
+    @property
+    def n(self) -> int:
+        """How many sequences are asked for."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        ...
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The data sets drawn from: several for a mixture."""
+        ...
+
+    @property
+    def sources(self) -> tuple[TextSource, ...]:
+        """What has to be fetched."""
+        ...
+
+    def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
+        """Draw the set. Raises DataError if there is not enough to draw from."""
+        ...

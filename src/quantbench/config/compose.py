@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from quantbench.config.build import build, unknown_key
+from quantbench.config.mixing import CALIB_NODES, register_resolvers
 from quantbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 NODES = ("model", "calib", "quantizer", "eval", "scale")
 """Groups of the root that tell cells apart. Besides them stand `cluster` and the fields of Settings."""
-
-CALIB_NODES = ("natural",)
 
 
 def config_dir() -> Path:
@@ -73,7 +72,7 @@ def cell_of(config: dict[str, Any], overrides: Sequence[str], choices: dict[str,
 
     Components are imported and built here, which checks every option's name, type and range, but nothing is loaded.
     """
-    from quantbench.calib.calibration import Calibration
+    from quantbench.calib.base import AnyCalibration
     from quantbench.config.schema import Cell, Scale, Settings
     from quantbench.evals.task import Task
     from quantbench.launch.cluster import Place
@@ -85,7 +84,7 @@ def cell_of(config: dict[str, Any], overrides: Sequence[str], choices: dict[str,
     settings = build({"_target_": "quantbench.config.schema.Settings", **root}, Settings, "")
     recipe = build(plain["quantizer"], Recipe, "quantizer")
     calib_node = {k: v for k, v in plain["calib"].items() if k not in CALIB_NODES}
-    calib = build(calib_node, Calibration, "calib")
+    calib = build(calib_node, AnyCalibration, "calib")
     task_nodes = plain["eval"].get("tasks")
     extra = sorted(set(plain["eval"]) - {"tasks", "about"})
     if extra:
@@ -111,15 +110,18 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
     Raises ConfigError for a required value that is missing and for an interpolation that leads nowhere.
     """
+    register_resolvers()
     own = config.copy()
     with open_dict(own):
         own.pop("hydra", None)
-    missing = sorted(OmegaConf.missing_keys(own))
-    if missing:
-        raise ConfigError(f"{missing[0]}: this option is required; give {missing[0]}=...")
     try:
+        missing = sorted(OmegaConf.missing_keys(own))
+        if missing:
+            raise ConfigError(f"{missing[0]}: this option is required; give {missing[0]}=...")
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):  # a resolver of ours says what is wrong
+            raise error.__cause__ from error
         raise ConfigError(f"{error.full_key or 'config'}: {error.msg or error}") from error
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}
