@@ -56,4 +56,4 @@ def test_what_a_text_and_a_task_say_of_themselves() -> None:
     text = HubText(name="wiki", path="a/b", about=about)
     task = TextTask(source=text, window=8, n_windows=None, bos="none", about={"relatives": ["more"]})
     assert origin_of(text) == Origin("wiki", "lm", "en", frozenset({"wikipedia"}), "a/b")
-    assert origin_of_task(task) == Origin("wiki", "lm", "en", frozenset({"wikipedia", "more"}), "a/b")
+    assert origin_of_task(task) == Origin("wiki", "lm", "en", frozenset({"more"}), "a/b")

@@ -48,9 +48,18 @@ class Origin:
         return self.relatives | {self.name}
 
 
+def described(thing: Any) -> dict[str, Any]:
+    """What a source or task says of itself under `about`, and of the rows, data or source it is made from."""
+    found: dict[str, Any] = {}
+    for name in ("rows", "data", "source"):
+        if hasattr(thing, name):
+            found |= described(getattr(thing, name))
+    return {**found, **getattr(thing, "about", {})}
+
+
 def origin_of(source: Any) -> Origin:
     """The origin of a text or row source: an object with name and family, and perhaps `about` and `path`."""
-    about = getattr(source, "about", {})
+    about = described(source)
     return Origin(
         name=source.name,
         family=source.family,
@@ -61,17 +70,14 @@ def origin_of(source: Any) -> Origin:
 
 
 def origin_of_task(task: Any) -> Origin:
-    """The origin of what a `quantbench.evals.task.Task` tests on; relatives may stand in its own `about`, too."""
-    described = task.distribution
+    """The origin of what a `quantbench.evals.task.Task` tests on."""
+    told = task.distribution
     source = getattr(task, "source", None)
-    relatives: set[str] = set()
-    for about in (getattr(source, "about", {}), getattr(task, "about", {})):
-        relatives.update(map(str, about.get("relatives", ())))
     return Origin(
-        name=described["name"],
-        family=described["family"],
-        language=described["language"],
-        relatives=frozenset(relatives),
+        name=told["name"],
+        family=told["family"],
+        language=told["language"],
+        relatives=frozenset(map(str, described(task).get("relatives", ()))),
         path=None if source is None else str(getattr(source, "path", "")),
     )
 

@@ -98,6 +98,37 @@ def find_file(label: str, path: str, file: str, revision: str | None, commit: Co
     return HubFile(Path(found), Path(found).parents[len(Path(file).parts) - 1].name)
 
 
+def first_match(label: str, path: str, pattern: str, revision: str | None, commit: Commit) -> str | None:
+    """The first file, by name, of a data set that a pattern with * or ? stands for; None if none is in the cache.
+
+    Raises DataError if the hub can be reached and has none.
+    """
+    if commit.unreachable is not None:
+        try:
+            folder = Path(snapshot_download(path, repo_type="dataset", revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+        names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    else:
+        names = _listed(label, path, commit)
+    found = sorted(fnmatch.filter(names, pattern))
+    if not found and commit.unreachable is None:
+        raise DataError(
+            f"{label}: {path} has no file that {pattern!r} stands for; it has {', '.join(sorted(names)[:20])} "
+            "(set `data_files`)"
+        )
+    return found[0] if found else None
+
+
+def _listed(label: str, path: str, commit: Commit) -> list[str]:
+    try:
+        return [file.rfilename for file in HfApi().dataset_info(path, revision=commit.sha).siblings or []]
+    except GatedRepoError as error:
+        raise DataError(f"{label}: {_gated(path)}") from error
+    except Exception as error:  # the HTTP library's own errors, as in find_commit
+        raise explain(label, path, "(list of files)", commit, error) from error
+
+
 def explain(label: str, path: str, split: str, commit: Commit, error: Exception) -> DataError:
     """What to tell the user about an error of load_dataset."""
     text = " ".join(str(error).split()) or type(error).__name__
