@@ -87,7 +87,7 @@ class Session:
         for name, test in tests.items():
             pair = (calib.fingerprint, protocol_id(test))
             if pair not in self._overlaps:
-                self._overlaps[pair] = overlap(calib, test.token_rows, test.documents)
+                self._overlaps[pair] = overlap(calib, test.token_rows, test.documents, getattr(test, "contents", ()))
             self._overlaps[pair].check(calib.name, name)
             overlaps[name] = self._overlaps[pair]
         return Inputs(calib, tests, overlaps)

@@ -33,6 +33,13 @@ RECIPE_PARTS = {
     "policy": "quantizer.policy",
     "allocation": "quantizer.policy.allocation",
 }
+PROMPT_PARTS = {
+    "rows": "calib.source.data",
+    "template": "calib.source.template",
+    "scoring": "eval.tasks.vader_film",
+}
+"""Parts of what is made from rows: where they can be chosen in `calib=sst2 eval=vader`."""
+
 PLACEHOLDERS = {"model": "some_folder", "calib": "some.txt", "eval": "some.txt"}
 """Values of the options that have no default (`???`), by the part of the configuration they stand in."""
 
@@ -75,10 +82,12 @@ def place_of(file: Path) -> tuple[str, list[str]]:
     group, option = file.parent.name, file.stem
     if group == "task":
         return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
-    places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | RECIPE_PARTS
+    places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | PROMPT_PARTS | RECIPE_PARTS
     place = places.get(group, group)
     if (group, option) == ("calib", "mix"):  # which has no part by itself
         return place, ["calib=mix", "calib.parts.wiki=0.25", "calib.parts.c4=0.75"]
+    if group in PROMPT_PARTS:  # parts of a task, and of a calibration set, made from rows
+        return place, ["calib=sst2", "eval=vader", f"{group}@{place}={option}"]
     if group == "transform":  # some are for quantized activations
         return place, ["quantizer=w4a8", f"+{group}@{place}={option}"]
     if group in {"clip", "activation", "kv_cache", "rotation", "allocation"}:  # GPTQ has none of these
@@ -124,5 +133,5 @@ def test_every_cell_of_a_sweep_composes_and_no_two_are_the_same(loader: ConfigLo
 
 
 def test_options_not_composed_here_are_noticed() -> None:
-    known = {*ROOT_GROUPS, *RECIPE_PARTS, "draw", "sampler", "text", "task", "sweep"}
+    known = {*ROOT_GROUPS, *RECIPE_PARTS, *PROMPT_PARTS, "draw", "sampler", "text", "task", "sweep"}
     assert {file.parent.name for file in FILES} == known

@@ -5,6 +5,8 @@ The repositories here are small ones with the same schema, on a local port; what
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 import io
 import json
 import os
@@ -34,7 +36,14 @@ for spec in json.load(sys.stdin):
         answer = {"error": str(error)}
     print("ANSWER", json.dumps(answer))
 """
-COMMIT = "5798586b105c0434e4f0fe5e767abe619442cf93"
+COMMIT = "a" * 40
+COMMITS = {
+    "C-MTEB/ThuNewsClusteringP2P": "5798586b105c0434e4f0fe5e767abe619442cf93",
+    "C-MTEB/TNews-classification": "317f262bf1e6126357bbe89e875451e4b0938fe4",
+    "mteb/FloresBitextMining": "2144d16cc15edd22d4a9237d12bff5f31f5c07fc",
+}
+"""Of the sets whose option names a commit."""
+
 CONF = config_dir()
 N = 40
 
@@ -58,6 +67,7 @@ def column(name: str, **more: Any) -> Any:
     return lambda i: ({name: words(i), **more}, words(i))
 
 
+PARTS = ("arxiv", "book", "github", "stackexchange", "wikipedia")
 SCHEMAS: dict[str, Any] = {
     "wikitext2": column("text"),
     "wikitext103": column("text"),
@@ -81,10 +91,7 @@ SCHEMAS: dict[str, Any] = {
     "open_platypus": instruction,
     "alpaca": lambda i: ({**instruction(i)[0], "text": "x"}, instruction(i)[1]),
     "alpaca_cleaned": instruction,
-    **{
-        f"redpajama_{part}": column("text", meta="{}")
-        for part in ("arxiv", "book", "github", "stackexchange", "wikipedia")
-    },
+    **dict.fromkeys((f"redpajama_{part}" for part in PARTS), column("text", meta="{}")),
 }
 """Text option -> what a row of its data set looks like, and the document it makes."""
 
@@ -103,8 +110,6 @@ def encoded(file: str, rows: list[dict[str, Any]]) -> bytes:
         buffer = io.BytesIO()
         pd.DataFrame(rows).to_parquet(buffer)
         return buffer.getvalue()
-    import gzip
-
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     if file.endswith(".zst"):
         zstandard = pytest.importorskip("zstandard")
@@ -113,27 +118,42 @@ def encoded(file: str, rows: list[dict[str, Any]]) -> bytes:
     return gzip.compress(lines) if file.endswith(".gz") else lines
 
 
-def repository(name: str, place: dict[str, Any]) -> dict[str, Branch]:
-    """A repository as the option describes it."""
-    config, splits, made = place["config"], place["splits"], {}
-    card: list[dict[str, str]] = []
-    for side, split in splits.items():
-        given = place["data_files"] and place["data_files"][side].replace("*", "0000")
-        file = given or (
-            f"{config}/{split}/0000.parquet" if place["converted"] else f"{config or 'data'}-{split}.jsonl"
-        )
-        first = 0 if len(set(splits.values())) == 1 or side == "train" else N
-        made[file] = encoded(file, [SCHEMAS[name](i)[0] for i in range(first, first + N)])
-        card.append({"split": split, "path": file})
-    readme = f"---\n{yaml.safe_dump({'configs': [{'config_name': config or 'default', 'data_files': card}]})}---\n"
-    if place["data_files"] is None and not place["converted"]:
-        made["README.md"] = readme.encode()
-    script = {"main": Branch("b" * 40, {"script.py": b"raise SystemExit"})}
-    return (
-        script | {"refs/convert/parquet": Branch(COMMIT, made)}
-        if place["converted"]
-        else {"main": Branch(COMMIT, made)}
-    )
+def file_of(place: dict[str, Any], side: str) -> str:
+    """The file of a side, as its option names it or as a data set without named files may call it."""
+    config, split = place["config"], place["splits"][side]
+    if place["data_files"] is not None:
+        return str(place["data_files"][side]).replace("*", "0000")
+    return f"{config}/{split}/0000.parquet" if place["converted"] else f"{config or 'data'}-{split}.jsonl"
+
+
+def repositories(options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Branch]]:
+    """The repositories that the options describe; several may be of one."""
+    files: dict[tuple[str, bool], dict[str, bytes]] = {}
+    configs: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for name, place in options.items():
+        key = place["path"], place["converted"]
+        card: dict[str, str] = {}
+        for side, split in place["splits"].items():
+            first = N if side == "test" and not is_whole(place) else 0
+            file = card[split] = file_of(place, side)
+            rows = [SCHEMAS[name](i)[0] for i in range(first, first + N)]
+            files.setdefault(key, {})[file] = encoded(file, rows)
+        if place["data_files"] is None:
+            listed = [{"split": split, "path": file} for split, file in card.items()]
+            configs.setdefault(key, []).append({"config_name": place["config"] or "default", "data_files": listed})
+    found: dict[str, dict[str, Branch]] = {}
+    for (path, converted), made in files.items():
+        readme = f"---\n{yaml.safe_dump({'configs': configs.get((path, converted), [])})}---\n".encode()
+        whole = made if converted else {**made, "README.md": readme}
+        script = {"main": Branch("b" * 40, {"script.py": b"raise SystemExit"})} if converted else {}
+        branch = "refs/convert/parquet" if converted else "main"
+        found[path] = {**script, branch: Branch(COMMITS.get(path, COMMIT), whole)}
+    return found
+
+
+def is_whole(place: dict[str, Any]) -> bool:
+    """Whether both sides are one split and file, which is then cut."""
+    return len(set(place["splits"].values())) == 1 and len(set((place["data_files"] or {"": ""}).values())) == 1
 
 
 def load(specs: list[dict[str, Any]], **environment: str) -> list[dict[str, Any]]:
@@ -161,34 +181,20 @@ def test_each_text_of_the_hub_has_a_schema_here() -> None:
 
 
 def test_each_loads_both_sides_from_the_hub_and_again_without_it(tmp_path: Path) -> None:
-    names = [name for name in SCHEMAS if name != "pile" or __import__("importlib.util").util.find_spec("zstandard")]
+    names = [name for name in SCHEMAS if name != "pile" or importlib.util.find_spec("zstandard")]
     specs = [spec_of(name) for name in names]
     places = [spec["rows"]["places"][0] if "rows" in spec else spec for spec in specs]
-    repositories: dict[str, dict[str, Branch]] = {}
-    for name, place in zip(names, places, strict=True):
-        made = repository(name, place)
-        known = repositories.setdefault(place["path"], made)
-        for branch, one in made.items():  # several options may be of one repository
-            both = {**known[branch].files, **one.files}
-            if "README.md" in known[branch].files and known is not made:
-                ours, theirs = (
-                    yaml.safe_load(b.files["README.md"].decode().split("---")[1]) for b in (known[branch], one)
-                )
-                both["README.md"] = (
-                    f"---\n{yaml.safe_dump({'configs': ours['configs'] + theirs['configs']})}---\n".encode()
-                )
-            known[branch] = Branch(one.sha, both)
-    with FakeHub(repositories) as hub:
+    options = dict(zip(names, places, strict=True))
+    with FakeHub(repositories(options)) as hub:
         answers = load(specs, HF_HOME=str(tmp_path), HF_ENDPOINT=hub.url)
     again = load(specs, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     assert len(answers) == len(names)
     for name, place, found, offline in zip(names, places, answers, again, strict=True):
         assert "error" not in found, f"{name}: {found}"
-        assert found["revision"] == COMMIT, name
+        assert found["revision"] == COMMITS.get(place["path"], COMMIT), name
         assert offline == found, name
         train, test = map(set, found["sides"])
-        whole = len(set(place["splits"].values())) == 1 and len(set((place["data_files"] or {"": ""}).values())) == 1
-        expected = {SCHEMAS[name](i)[1] for i in range(N if whole else 2 * N)}
+        expected = {SCHEMAS[name](i)[1] for i in range(N if is_whole(place) else 2 * N)}
         if name == "thucnews":
             expected |= {words(1000 + i) for i in range(N)}
         assert not train & test

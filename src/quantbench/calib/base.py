@@ -23,6 +23,7 @@ class CalibSet:
     revision   the source's revision as found
     text_fingerprint  sha256 of the text drawn from
     documents  the documents that were drawn from (for the overlap check), in no particular order
+    contents   of documents made from rows: what each is about (quantbench.texts.base.Documents)
     shortfall  how many sequences fewer than asked (0 unless `allow_short`)
     parts      of a mixture: what it was mixed from
     """
@@ -37,6 +38,7 @@ class CalibSet:
     draw: int
     shortfall: int = 0
     parts: tuple[CalibSet, ...] = field(default=(), repr=False)
+    contents: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:

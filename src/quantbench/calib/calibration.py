@@ -60,6 +60,7 @@ class Calibration:
                 f"text has {sample.available}. Lower calib.n, calib.length or calib.draw, choose scale=quick, or take "
                 "what there is with calib.allow_short=true."
             )
+        about = dict(zip(documents.documents, documents.contents, strict=False))
         return CalibSet(
             tokens=sample.tokens,
             name=self.source.name,
@@ -70,4 +71,5 @@ class Calibration:
             seed=self.seed,
             draw=self.draw,
             shortfall=shortfall,
+            contents=tuple(about[document] for document in sample.documents if document in about),
         )

@@ -99,5 +99,6 @@ class Mixture:
             seed=self.seed,
             draw=self.draw,
             shortfall=sum(one.shortfall for one in drawn),
+            contents=tuple(content for one in drawn for content in one.contents),
             parts=tuple(drawn),
         )

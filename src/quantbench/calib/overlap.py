@@ -1,7 +1,8 @@
 """How much of a test text a calibration set has already seen.
 
 Measured on token ids: the share of test windows that have a run of 13 tokens in common with the calibration set, and
-a run of 64. A cell is refused when a whole document is shared, or more than 1 % of the windows share a run of 64.
+a run of 64. A cell is refused when a whole document is shared, or more than 1 % of the windows share a run of 64. Where
+both are made from rows (a question, a sentence with its label), one item in common is enough, however short it is.
 """
 
 from __future__ import annotations
@@ -25,14 +26,24 @@ SHORTEST_DOCUMENT = 256
 
 @dataclass(frozen=True)
 class Overlap:
-    """Shares of test windows with a common run of tokens, and the number of whole documents that are in both texts."""
+    """Shares of test windows with a common run of tokens, and the number of whole documents that are in both texts.
+
+    shared_items  rows that are in both, white space and case aside
+    """
 
     share_13gram: float
     share_64gram: float
     shared_documents: int
+    shared_items: int = 0
 
     def check(self, calib_name: str, task_name: str) -> None:
         """Raise DataError if the test text cannot measure generalization from this calibration set."""
+        if self.shared_items:
+            raise DataError(
+                f"calib={calib_name} and task {task_name} overlap: {self.shared_items} items are in both, so the model "
+                "would be tested on what it was calibrated on. Another draw (calib.draw, seed) may be free of them; "
+                "otherwise calibrate on another split (calib.split) or set, or leave this task out."
+            )
         if not self.shared_documents and self.share_64gram <= ALLOWED_SHARE:
             return
         raise DataError(
@@ -48,17 +59,22 @@ class Overlap:
             "share": self.share_13gram,
             "share_64gram": self.share_64gram,
             "shared_documents": self.shared_documents,
+            "shared_items": self.shared_items,
         }
 
 
-def overlap(calib: CalibSet, rows: Sequence[Tensor], test_documents: Sequence[str]) -> Overlap:
+def overlap(
+    calib: CalibSet, rows: Sequence[Tensor], test_documents: Sequence[str], test_contents: Sequence[str] = ()
+) -> Overlap:
     """Compare calibration tokens [N, L] with the test set's rows of tokens, int64 [L_i], and its documents.
 
+    test_contents: of a test set made from rows, what each item is about.
     Exact; runs stay inside a row. Documents are compared after every stretch of white space is made one space.
     """
     ours, theirs = list(calib.tokens), list(rows)
     shared = _long(calib.documents) & _long(test_documents)
-    return Overlap(_share(ours, theirs, SHORT_RUN), _share(ours, theirs, LONG_RUN), len(shared))
+    items = len(set(calib.contents) & set(test_contents))
+    return Overlap(_share(ours, theirs, SHORT_RUN), _share(ours, theirs, LONG_RUN), len(shared), items)
 
 
 def _long(documents: Iterable[str]) -> set[str]:

@@ -121,6 +121,35 @@ class WholeDocuments:
         return Sample(_stack(rows, length), used, f"{len(stream)} tokens, {len(stream) // length} sequences")
 
 
+@component
+class OneItem:
+    """One document a sequence: its last `length` tokens, documents in random order, those that are shorter left out.
+
+    For documents made from rows. The end of an item is kept because it holds the question and the answer. Calibration
+    sequences have one length and are never padded (padding would be calibrated on, too): items shorter than that
+    can only be packed (whole_documents).
+    """
+
+    def sample(
+        self, documents: Documents, tokenizer: PreTrainedTokenizerBase, n: int, length: int, seed: int, draw: int
+    ) -> Sample:
+        """See Sampler."""
+        rows: list[list[int]] = []
+        used: list[str] = []
+        for document in _shuffled(documents, random.Random(seed)):
+            ids = _ids(tokenizer, document)
+            if len(ids) >= length:
+                rows.append(ids[-length:])
+                used.append(document)
+            if len(rows) == (draw + 1) * n:
+                break
+        available = (
+            f"{len(rows)} of {len(documents.documents)} items with at least {length} tokens "
+            "(sampler@calib.sampler=whole_documents packs short ones)"
+        )
+        return Sample(_stack(rows[draw * n :], length), tuple(used[draw * n :]), available)
+
+
 @dataclass(frozen=True, eq=False)
 class _Tokenized:
     """ids [T] of a text, and the characters [begins, ends) that each token stands for."""

@@ -29,6 +29,7 @@ class Scale:
     calib_length: Annotated[int, Field(ge=8)]
     window: Annotated[int, Field(ge=8)]
     windows: Annotated[int, Field(ge=1)] | None
+    items: Annotated[int, Field(ge=1)] | None
 
 
 @component

@@ -88,8 +88,8 @@ def _checked(row: object, label: str) -> Row:
 
 
 def _separated(text: str, sign: str, label: str, columns: Sequence[str] | None, quoted: bool) -> list[Row]:
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, quoting=quoting)
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=sign) if quoted else csv.reader(lines, delimiter=sign, quoting=csv.QUOTE_NONE)
     names = list(columns) if columns is not None else next(reader, [])
     rows = []
     for values in reader:

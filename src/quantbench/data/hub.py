@@ -17,6 +17,18 @@ from quantbench.texts.hub_open import UNVERIFIED, HubSplit
 log = logging.getLogger("quantbench")
 
 
+def named(row: Row, features: Any) -> Row:
+    """A row in which numbers of named classes, and lists of them, are the classes' names."""
+    return {column: _name(value, features[column]) for column, value in row.items()}
+
+
+def _name(value: Any, feature: Any) -> Any:
+    if isinstance(value, list):
+        return [_name(one, getattr(feature, "feature", None)) for one in value]
+    names = getattr(feature, "names", None)
+    return names[value] if names is not None and isinstance(value, int) and 0 <= value < len(names) else value
+
+
 @component
 class HubPlace:
     """One place where a data set lies.
@@ -62,12 +74,14 @@ class HubRows:
               another. If both sides are one split there, it is cut 4:1 (quantbench.data.base.cut_rows)
     id        a column of unique ids; null: rows are numbered
     group     for a cut: rows of equal values in this column lie on one side
+    class_names  true: values of columns whose type names its classes become those names
     max_rows  of a larger split that many rows are used, evenly spaced; null: all
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     family: Annotated[str, Field(min_length=1)]
     places: Annotated[tuple[HubPlace, ...], Field(min_length=1)]
+    class_names: bool = False
     id: str | None = None
     group: str | None = None
     max_rows: Annotated[int, Field(ge=1)] | None = None
@@ -104,6 +118,8 @@ class HubRows:
             notes.append(f"{self.max_rows} of {len(dataset)} rows, evenly spaced")
             dataset = dataset.select(indices)
         rows: list[Row] = dataset.to_list()
+        if self.class_names:
+            rows = [named(row, dataset.features) for row in rows]
         found = make_rows(self.name, split, rows, self.id, revision, notes)
         if self.id is None:
             found = Rows(self.name, split, rows, [str(i) for i in indices], revision, found.notes)

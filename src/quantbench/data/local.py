@@ -30,7 +30,7 @@ class LocalRows:
     group    for a cut: rows of equal values in this column lie on one side; group_until: up to this sign
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     family: Annotated[str, Field(min_length=1)]
     path: LocalPath
     test_path: LocalPath | None = None

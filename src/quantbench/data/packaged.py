@@ -25,7 +25,7 @@ class PackagedRows:
     format, columns, quoted, id, group, group_until  see quantbench.data.local.LocalRows
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     family: Annotated[str, Field(min_length=1)]
     package: PackageFile | SourceArchive
     member: Annotated[str, Field(min_length=1)]

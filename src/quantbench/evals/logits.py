@@ -43,6 +43,10 @@ class SplitModel:
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """The decoder's last hidden states [L, d] for tokens int64 [1, L], as the head reads them."""
+        return self.hidden_batch(tokens)[0]
+
+    def hidden_batch(self, tokens: Tensor) -> Tensor:
+        """The same for a batch of sequences of one length: [B, L, d] for tokens int64 [B, L]."""
         seen: list[Any] = []
 
         def stop(_module: nn.Module, _args: object, output: Any) -> None:
@@ -59,7 +63,7 @@ class SplitModel:
         if not seen or not hasattr(seen[0], "last_hidden_state"):
             raise ModelError(f"model class {type(self._model).__name__}: its decoder gives no last hidden state")
         self._output_type = type(seen[0])
-        states = seen[0].last_hidden_state[0]
+        states = seen[0].last_hidden_state
         assert isinstance(states, Tensor)
         return states
 

@@ -46,6 +46,11 @@ class ModelHandle:
         """Remember hooks of runtime operations, to be removed when the model is restored."""
         self._runtime_hooks.extend(hooks)
 
+    @property
+    def has_runtime_operations(self) -> bool:
+        """Whether anything but the weights is changed: quantized activations or keys and values, rotations."""
+        return bool(self._runtime_hooks)
+
     def restore(self) -> PreTrainedModel:
         """Back to full precision: every original parameter in its place, no runtime operation left."""
         for hook in self._runtime_hooks:

@@ -73,7 +73,7 @@ def caption(
     paragraphs.append(
         "; ".join([*scale, *([f"{tokens} calibration tokens"] if tokens else []), _items(rows, columns)]) + "."
     )
-    items = _item_word(metric)
+    items = metrics.item_word(metric)
     if metrics.is_relative(metric):
         paragraphs.append(f"Cells: value ± standard error over {items}, measured against full precision.")
     else:
@@ -103,10 +103,6 @@ def _metric_words(metric: str, rows: Sequence[dict[str, Any]]) -> str:
     return f"{metric} ({metrics.unit(metric)}{direction})"
 
 
-def _item_word(metric: str) -> str:
-    return "windows" if metric in metrics.METRICS else "items"
-
-
 def _items(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> str:
     """How much each column is measured on: said once if it is the same."""
     sizes = {task: {_size(row) for row in rows if row["task"] == task and row["n"] is not None} for task in columns}
@@ -120,7 +116,7 @@ def _items(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> str:
 
 def _size(row: dict[str, Any]) -> str:
     tokens = f" ({row['n_tokens']:,d} tokens)" if row["n_tokens"] else ""
-    return f"n = {row['n']:,d} {_item_word(row['metric'])}{tokens}"
+    return f"n = {row['n']:,d} {metrics.item_word(row['metric'])}{tokens}"
 
 
 def _range(values: Sequence[Any], form: str) -> str:

@@ -20,12 +20,14 @@ class MetricInfo:
 
     estimate    from items [n] to the metric
     relative    it is measured against the full-precision run already: a difference from that run would say nothing
+    items       what an item is called
     """
 
     unit: str
     higher_is_better: bool
     estimate: Callable[[pd.DataFrame], Estimate]
     relative: bool = False
+    items: str = "windows"
 
 
 def column(items: pd.DataFrame, name: str) -> Values:
@@ -45,22 +47,40 @@ def _bits_per_byte(items: pd.DataFrame) -> Estimate:
     return statistics.bits_per_byte(column(items, "nll"), column(items, "n_tokens"), column(items, "n_bytes"))
 
 
+def _macro_f1(items: pd.DataFrame) -> Estimate:
+    return statistics.macro_f1(column(items, "gold"), column(items, "predicted"))
+
+
+def _span_f1(items: pd.DataFrame) -> Estimate:
+    spans = column(items, "n_predicted") + column(items, "n_gold")
+    if not spans.any():  # nothing to find, and nothing written
+        return statistics.mean(np.ones(len(items)))
+    return statistics.ratio(2 * column(items, "tp"), spans)
+
+
 METRICS: dict[str, MetricInfo] = {
     "perplexity": MetricInfo("per token", False, _perplexity),
     "nll": MetricInfo("nats/token", False, _per_token("nll")),
     "bits_per_byte": MetricInfo("bits/byte", False, _bits_per_byte),
     "kl": MetricInfo("nats/token", False, _per_token("kl"), relative=True),
     "same_top": MetricInfo("share of tokens", True, _per_token("same_top"), relative=True),
+    "macro_f1": MetricInfo("mean over labels", True, _macro_f1, items="items"),
+    "span_f1": MetricInfo("over spans", True, _span_f1, items="items"),
 }
 """Metrics with an estimator of their own. Any other is the plain mean of the item column that has its name."""
 
-COLUMNS = {"perplexity": "nll", "bits_per_byte": "nll"}
+COLUMNS = {"perplexity": "nll", "bits_per_byte": "nll", "macro_f1": "predicted", "span_f1": "tp"}
 """The item column a metric is computed from, where it is not the one that has its name."""
 
 
 def unit(name: str) -> str:
     """The unit of a metric; a metric that is not listed is a share of items."""
     return METRICS[name].unit if name in METRICS else "share of items"
+
+
+def item_word(name: str) -> str:
+    """What the items of a metric are called; those of a metric that is not listed are items."""
+    return METRICS[name].items if name in METRICS else "items"
 
 
 def is_relative(name: str) -> bool:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from quantbench.results import files
 from quantbench.results.legend import IN_DISTRIBUTION
 from quantbench.results.store import Store
-from quantbench.results.tables import DEFAULT_METRICS, Cell, Table, tables
+from quantbench.results.tables import Cell, Table, default_metrics, tables
 
 WIDTH = 120
 
@@ -51,12 +51,13 @@ def csv_table(table: Table) -> str:
     return buffer.getvalue()
 
 
-def write_tables(store: Store, name: str, frame: pd.DataFrame, chosen: Sequence[str] = DEFAULT_METRICS) -> list[Table]:
+def write_tables(store: Store, name: str, frame: pd.DataFrame, chosen: Sequence[str] | None = None) -> list[Table]:
     """Write the tables of the chosen metrics into the sweep's folder tables/: <slug>.md and .csv, and all in tables.md.
 
+    chosen: None for default_metrics.
     Returns them, in order, for the terminal.
     """
-    made = [table for metric in chosen for table in tables(frame, metric)]
+    made = [table for metric in chosen or default_metrics(frame) for table in tables(frame, metric)]
     folder = files.make_folder(store.sweep_dir(name) / "tables")
     for table in made:
         files.write_text(folder / f"{table.slug}.md", markdown(table))

@@ -91,6 +91,17 @@ def bits_per_byte(nll: Values, n_tokens: Values, n_bytes: Values) -> Estimate:
     return ratio(nll * n_tokens / math.log(2), n_bytes)
 
 
+def macro_f1(gold: Values, predicted: Values) -> Estimate:
+    """Mean over the labels that occur of F1_c = 2 TP_c / (predicted_c + gold_c), each a ratio over the same items."""
+    labels = np.union1d(_nonempty(gold), predicted)
+    parts = []
+    for label in labels:
+        is_gold, is_predicted = (gold == label).astype(np.float64), (predicted == label).astype(np.float64)
+        parts.append(ratio(2 * is_gold * is_predicted, is_gold + is_predicted))
+    influence = np.mean([part.influence for part in parts], axis=0)
+    return Estimate(float(np.mean([part.value for part in parts])), influence)
+
+
 def align(ids: Sequence[str], others: Sequence[str]) -> NDArray[np.intp]:
     """The order that brings `others` to `ids`: others[order[i]] == ids[i].
 

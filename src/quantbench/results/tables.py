@@ -16,6 +16,10 @@ from quantbench.results.digits import rounded, with_error
 from quantbench.results.legend import RELATION_MARKS, Footnotes, caption, gap_caption
 
 DEFAULT_METRICS = ("perplexity", "kl")
+"""Metrics of running text that have a table of their own."""
+
+HIDDEN_METRICS = ("nll", "bits_per_byte", "same_top", "macro_f1")
+"""Metrics that are in results.csv only, unless a table of them is asked for."""
 
 Row = dict[str, Any]
 """One row of the tidy frame; None where a field is empty."""
@@ -46,6 +50,14 @@ class Table:
     rows: list[list[Cell]]
     caption: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def default_metrics(frame: pd.DataFrame) -> list[str]:
+    """The metrics of a frame that have a table unless others are asked for: those of text first."""
+    found = [str(name) for name in frame["metric"].dropna().unique()]
+    own = [name for name in found if name not in {*DEFAULT_METRICS, *HIDDEN_METRICS}]
+    text = [name for name in DEFAULT_METRICS if name in found]
+    return [*text, *own] or [DEFAULT_METRICS[0]]
 
 
 def tables(frame: pd.DataFrame, metric: str) -> list[Table]:

@@ -18,6 +18,8 @@ class Documents:
     revision  what was found (a commit, a package's sha256, a file's sha256), or "unverified" where the loader
               cannot tell, e.g. an offline cache of a hub data set
     joiner    the string put between documents when they are read as one text
+    contents  for documents made from rows: what each is about, without template and answer (Example.content); such
+              items are compared with test items whatever their length
     """
 
     name: str
@@ -26,6 +28,7 @@ class Documents:
     revision: str
     joiner: str = "\n\n"
     notes: tuple[str, ...] = field(default=())
+    contents: Sequence[str] = field(default=(), repr=False)
 
     @property
     def text(self) -> str:

@@ -1,0 +1,73 @@
+"""Examples with free-text answers: extractive question answering."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from quantbench.component import component
+from quantbench.data.base import RowSource
+from quantbench.data.examples import Example, Examples, fields_of, finish
+from quantbench.errors import DataError
+
+
+@component
+class AnswerSet:
+    """Rows with a passage, a question and its answers.
+
+    fields   slot of the template -> column
+    answers  the column of the answers: as in SQuAD ({"text": [...], ...}), a list of texts, or one text
+    Rows with an empty field or without an answer are skipped, and counted in a note. Where answers begin is not read:
+    some sets hold wrong positions (BOSS writes texts there).
+    """
+
+    source: RowSource
+    fields: Annotated[dict[str, str], Field(min_length=1)]
+    answers: Annotated[str, Field(min_length=1)] = "answers"
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    @property
+    def family(self) -> str:
+        """The source's."""
+        return self.source.family
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The source's."""
+        return self.source.about
+
+    def prepare(self) -> str:
+        """Fetch the rows."""
+        return self.source.prepare()
+
+    def load(self, split: str) -> Examples:
+        """See ExampleSet."""
+        rows = self.source.load(split)
+        rows.require([*self.fields.values(), self.answers])
+        examples, skipped = [], Counter[str]()
+        for name, row in zip(rows.ids, rows.rows, strict=True):
+            fields = fields_of(row, self.fields)
+            found = _texts(row[self.answers], f"data {rows.name}, split {split}, row {name}: {self.answers}")
+            if not all(fields.values()) or not found:
+                skipped["without a text or an answer"] += 1
+            else:
+                examples.append(Example(name, fields, found[0], found))
+        return finish(rows, examples, (), skipped)
+
+
+def _texts(value: Any, label: str) -> tuple[str, ...]:
+    """The distinct answers of a column's value, in order."""
+    texts = value.get("text") if isinstance(value, dict) else value
+    if isinstance(texts, str):
+        texts = [texts]
+    if texts is None:
+        return ()
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f'{label}: expected {{"text": [...]}}, a list of texts, or a text, found {value!r}')
+    return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
