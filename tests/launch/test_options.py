@@ -86,6 +86,9 @@ def place_of(file: Path) -> tuple[str, list[str]]:
     place = places.get(group, group)
     if (group, option) == ("calib", "mix"):  # which has no part by itself
         return place, ["calib=mix", "calib.parts.wiki=0.25", "calib.parts.c4=0.75"]
+    if (group, option) == ("scoring", "exam"):  # of a task whose data are an exam
+        place = "eval.tasks.ceval_hm"
+        return place, ["eval=exams_zeroshot", f"scoring@{place}=exam"]
     if group in PROMPT_PARTS:  # parts of a task, and of a calibration set, made from rows
         return place, ["calib=sst2", "eval=vader", f"{group}@{place}={option}"]
     if group == "transform":  # some are for quantized activations
