@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SHOWN_GROUPS = (
     *("model", "calib", "quantizer", "eval", "scale", "cluster"),
     *("format", "activation", "kv_cache", "rotation", "transform", "clip", "rounding", "policy"),
-    *("sampler", "text", "task", "sweep"),
+    *("sampler", "text", "render", "rows", "template", "scoring", "task", "sweep"),
 )
 
 
@@ -45,8 +45,24 @@ def list_options(arguments: list[str]) -> int:
         _say(f"{'+sweep' if group == 'sweep' else group}=")
         for file in files:
             _say(f"  {file.stem:<18} {_description(file)}")
+        if given.group in {"calib", "eval", "task", "text", "rows"}:
+            _say_data_sets(folders, given.group, [file.stem for file in files])
         _say()
     return 0
+
+
+def _say_data_sets(folders: list[Path], group: str, options: list[str]) -> None:
+    """A line for each data set of each option: name, family, domain, language, licence and size as its yaml has them."""
+    from tabulate import tabulate
+
+    from quantbench.listing import HEADER, SOURCES, data_set, data_sets_of, find
+
+    rows = []
+    for option in options:
+        file = find(folders, group, option) if group in SOURCES else None
+        found = [data_set(file)] if file is not None else data_sets_of(folders, group, option)
+        rows += [(option if number == 0 else "", *one.cells) for number, one in enumerate(found)]
+    _say("\n" + tabulate(rows, headers=[f"{group}=", *HEADER], tablefmt="simple", disable_numparse=True))
 
 
 def _description(file: Path) -> str:
