@@ -46,6 +46,8 @@ class DataSet:
         return (self.name, self.family, self.domain, self.language, self.licence, self.size)
 
 
+FAMILIES = ("lm", "instruct", "sa", "nli", "td", "eqa", "ner", "exam")
+COLUMNS = ("option", "family", "domain", "language", "home", "licence", "size", "`calib=`", "task", "tried here with")
 HEADER = ("name", "family", "domain", "language", "licence", "size")
 
 
@@ -101,8 +103,10 @@ def _home(nodes: Sequence[dict[str, Any]]) -> str:
     homes = []
     for node in nodes:
         path, config = node.get("path"), node.get("config")
-        if isinstance(path, str) and "/" in path and "://" not in path:
-            homes.append(f"`{path}`" + (f", `{config}`" if config else ""))
+        if isinstance(path, str) and path.startswith("${"):
+            homes.append("a folder of yours")
+        elif isinstance(path, str) and "/" in path and "://" not in path:
+            homes.append(f"`{path}`" + (f", `{config}`" if config and config != "{subject}" else ""))
         elif path == "???":
             homes.append("a file or folder of yours")
         elif isinstance(node.get("data_files"), dict):
@@ -114,7 +118,7 @@ def _home(nodes: Sequence[dict[str, Any]]) -> str:
 
 
 def data_sets_of(folders: Sequence[Path], group: str, option: str) -> list[DataSet]:
-    """The data sets that an option of calib, task or eval uses: its own, not its natural tests'; in order, once each."""
+    """The data sets that an option of calib, task or eval uses: its own, not its natural tests'; each once."""
     file = find(folders, group, option)
     found: dict[str, DataSet] = {}
     for named, place, chosen in _defaults(read(file)) if file else ():
@@ -154,10 +158,9 @@ def markdown_table(folders: Sequence[Path]) -> list[str]:
         for file in options(folders, group):
             for one in data_sets_of(folders, group, file.stem):
                 users.setdefault(one.option, []).append(file.stem)
-    header = ("option", "family", "domain", "language", "home", "licence", "size", "`calib=`", "task", "tried here with")
-    lines = [_row(header), "|" + "---|" * len(header)]
+    lines = [_row(COLUMNS), "|" + "---|" * len(COLUMNS)]
     found = [data_set(file) for group in SOURCES for file in options(folders, group)]
-    order = {family: number for number, family in enumerate(("lm", "instruct", "sa", "nli", "td", "eqa", "ner", "exam"))}
+    order = {family: number for number, family in enumerate(FAMILIES)}
     for one in sorted(found, key=lambda d: (order.get(d.family, len(order)), d.language != "en", d.language, d.option)):
         uses = [", ".join(f"`{name}`" for name in users.get(one.option, [])) for users in (calib, tests)]
         size = one.size + (f". {one.note}" if one.note else "")
