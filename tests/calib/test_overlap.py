@@ -72,6 +72,7 @@ def test_sequences_shorter_than_a_run_share_none(ours: tuple[int, int], theirs: 
         "share": 0.0,
         "share_64gram": 0.0,
         "shared_documents": 0,
+        "shared_items": 0,
     }
 
 

@@ -67,9 +67,7 @@ class Fleeting:
 
 
 def jsonl(first: int, n: int) -> bytes:
-    rows = [
-        {"body": f"review {i}: " + " ".join(f"word{i * j % 97}" for j in range(40))} for i in range(first, first + n)
-    ]
+    bodies = [f"review {i}: " + " ".join(f"word{i * j % 97}" for j in range(40)) for i in range(first, first + n)]
     return "".join(json.dumps({"body": body}) + "\n" for body in bodies).encode()
 
 
@@ -85,9 +83,8 @@ def mylab(place: Workplace) -> Path:
 def prepare(place: Workplace, conf: Path, **environment: str) -> Done:
     wanted = [a for a in place.base if not a.startswith(("calib=local", "calib.source.path"))]
     line = [sys.executable, "-m", "quantbench", "prepare", f"--config-dir={conf}", *wanted, "calib=reviews"]
-    kept = {
-        k: v for k, v in place.environment(None, **environment).items() if k in environment or not k.startswith("HF_")
-    }
+    known = place.environment(None, **environment)
+    kept = {name: value for name, value in known.items() if name in environment or not name.startswith("HF_")}
     return subprocess.run(line, env=kept, cwd=place.folder, capture_output=True, text=True, check=False)
 
 

@@ -24,6 +24,7 @@ class CalibSet:
     text_fingerprint  sha256 of the text drawn from
     documents  the documents that were drawn from (for the overlap check), in no particular order
     contents   of documents made from rows: what each is about (quantbench.texts.base.Documents)
+    notes      the source's: which place answered, what was left out
     shortfall  how many sequences fewer than asked (0 unless `allow_short`)
     parts      of a mixture: what it was mixed from
     """
@@ -39,6 +40,7 @@ class CalibSet:
     shortfall: int = 0
     parts: tuple[CalibSet, ...] = field(default=(), repr=False)
     contents: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -66,6 +68,7 @@ class CalibSet:
             "draw": self.draw,
             "shortfall": self.shortfall,
             **(parts if self.parts else {}),
+            **({"notes": "; ".join(self.notes)} if self.notes else {}),
         }
 
 

@@ -71,5 +71,6 @@ class Calibration:
             seed=self.seed,
             draw=self.draw,
             shortfall=shortfall,
+            notes=tuple(documents.notes),
             contents=tuple(about[document] for document in sample.documents if document in about),
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from quantbench.data.base import Row, Rows
 from quantbench.errors import DataError
+
+log = logging.getLogger("quantbench")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def skipped_note(counts: Mapping[str, int]) -> tuple[str, ...]:
 def finish(rows: Rows, examples: Sequence[Example], labels: tuple[str, ...], skipped: Mapping[str, int]) -> Examples:
     """The examples of some rows. Raises DataError if none is left."""
     notes = (*rows.notes, *skipped_note(skipped))
+    log.info("data %s, split %s: %d examples (%s)", rows.name, rows.split, len(examples), "; ".join(notes))
     if not examples:
         raise DataError(
             f"data {rows.name}, split {rows.split}: none of {len(rows.rows)} rows is left: {'; '.join(notes)}"

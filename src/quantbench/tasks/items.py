@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 import pandas as pd
@@ -75,7 +76,8 @@ class PromptTask:
             "max_tokens": self.max_tokens,
             "tokenizer": tokenizer_fingerprint,
         }
-        return Prompts(self.template, tokenizer, chosen, found.labels, shots, self.max_tokens, values)
+        about = {"name": self.data.name, "split": self.split, "revision": found.rows.revision, "notes": found.notes}
+        return Prompts(self.template, tokenizer, chosen, found.labels, shots, self.max_tokens, values, about)
 
     def _choose(self, found: Examples) -> list[Example]:
         total = len(found.examples)
@@ -108,6 +110,7 @@ class Prompts:
     """The items of a task for one tokenizer.
 
     values  what of the protocol the items fix
+    about   where they came from: kept beside each score
     """
 
     template: Template
@@ -117,6 +120,13 @@ class Prompts:
     shots: Sequence[Example]
     max_tokens: int | None
     values: dict[str, Any]
+    about: dict[str, Any]
+    _fitted: dict[Any, list[Prompt]] = field(default_factory=dict, repr=False)
+
+    @property
+    def attachments(self) -> dict[str, str]:
+        """The file data.json beside a score: which source answered, its revision, and what was left out."""
+        return {"data.json": json.dumps(self.about, indent=2) + "\n"}
 
     @property
     def documents(self) -> list[str]:
@@ -128,7 +138,7 @@ class Prompts:
         """What each item is about, without template and answer, normalized."""
         return [example.content for example in self.examples]
 
-    @property
+    @cached_property
     def token_rows(self) -> list[Tensor]:
         """The tokens of each item's own text, without the template that all items share."""
         return [torch.tensor(self.encode("\n".join(example.fields.values()))) for example in self.examples]
@@ -149,7 +159,11 @@ class Prompts:
         Raises ConfigError if one is too long even without its passage.
         """
         bounds = [bound for bound in (limit, self.max_tokens) if bound is not None]
-        return [self._fit(example, min(bounds, default=None), tails, extra) for example in self.examples]
+        bound = min(bounds, default=None)
+        key = (bound, tuple(tails), extra)
+        if key not in self._fitted:  # asked for again for every cell of a grid
+            self._fitted[key] = [self._fit(example, bound, tails, extra) for example in self.examples]
+        return self._fitted[key]
 
     def _fit(self, example: Example, limit: int | None, tails: Sequence[str], extra: int) -> Prompt:
         text = self._text(example.fields)

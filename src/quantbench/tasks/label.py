@@ -130,7 +130,8 @@ class LabelTest:
         if self._calibrate == "content_free":
             found, values = found[1:], values[1:] - values[:1]
         gold = torch.tensor([self._prompts.labels.index(prompt.example.target) for prompt in prompts])
-        return Outcome(pd.concat([self._prompts.frame(prompts), _columns(found, values, gold)], axis=1))
+        items = pd.concat([self._prompts.frame(prompts), _columns(found, values, gold)], axis=1)
+        return Outcome(items, self._prompts.attachments)
 
     def _content_free(self, like: Prompt) -> Prompt:
         fields = dict.fromkeys(like.example.fields, CONTENT_FREE)

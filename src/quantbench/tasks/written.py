@@ -107,7 +107,7 @@ class WritingTest:
         )
         answers = pd.DataFrame({"item": [prompt.example.id for prompt in prompts], "written": written})
         items = pd.concat([self._prompts.frame(prompts), marks], axis=1)
-        return Outcome(items, {"answers.csv": answers.to_csv(index=False)})
+        return Outcome(items, {**self._prompts.attachments, "answers.csv": answers.to_csv(index=False)})
 
     def _text(self, tokens: Sequence[int]) -> str:
         text = self._prompts.tokenizer.decode(list(tokens), skip_special_tokens=True)

@@ -1,0 +1,61 @@
+"""Small example sets on disk, and tasks on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from quantbench.data.answers import AnswerSet
+from quantbench.data.labelled import LabelledSet, MapLabel
+from quantbench.data.local import LocalRows
+from quantbench.tasks.label import LabelTask
+from quantbench.tasks.template import Template
+from tiny import tiny
+
+SENTIMENT = Template(instruction="{labels}?", item="Text: {text}\nIs:", answer=" {answer}", passage="text")
+PAIR = Template(instruction="", item="{premise}\nQ: {hypothesis}\nA:", answer=" {answer}", passage="premise")
+QUESTION = Template(instruction="", item="P: {passage}\nQ: {question}\nA:", answer=" {answer}", passage="passage")
+
+
+def long_llama(positions: int = 2048) -> LlamaForCausalLM:
+    """A tiny Llama with a longer context."""
+    return tiny(LlamaConfig, LlamaForCausalLM, max_position_embeddings=positions)
+
+
+def write_rows(folder: Path, **splits: Sequence[dict[str, Any]]) -> Path:
+    """A folder with a .jsonl file for each split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def labelled(folder: Path, labels: Sequence[str] = ("bad", "good"), **fields: str) -> LabelledSet:
+    """Rows of a folder with a label column of the numbers 0, 1, ..."""
+    return LabelledSet(
+        source=LocalRows(name="mine", family="sa", path=folder),
+        fields=fields or {"text": "text"},
+        label=MapLabel(column="label", map={str(i): label for i, label in enumerate(labels)}),
+    )
+
+
+def answered(folder: Path) -> AnswerSet:
+    """Rows of a folder in SQuAD's form."""
+    source = LocalRows(name="mine", family="eqa", path=folder)
+    return AnswerSet(source=source, fields={"passage": "context", "question": "question"})
+
+
+def label_task(data: LabelledSet, template: Template = SENTIMENT, **options: Any) -> LabelTask:
+    """A label task with the options of conf/scoring/label.yaml."""
+    usual: dict[str, Any] = {"split": "test", "n": None, "shots": 0, "shot_seed": 0, "max_tokens": None}
+    usual |= {"normalize": "none", "calibrate": "none"}
+    return LabelTask(data=data, template=template, **(usual | options))
+
+
+def reviews(count: int, start: int = 0) -> list[dict[str, Any]]:
+    """Rows of different lengths with labels 0 and 1."""
+    return [{"text": f"review {i} " + "so " * (i % 7) + "nice", "label": i % 2} for i in range(start, start + count)]

@@ -1,0 +1,131 @@
+"""Real sets of four families as calibration sets and as tests of a tiny model; skipped where they are not at hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from prompts import long_llama
+from quantbench.calib.calibration import Calibration
+from quantbench.calib.overlap import overlap
+from quantbench.calib.samplers import WholeDocuments
+from quantbench.config.build import build
+from quantbench.config.compose import config_dir, resolved
+from quantbench.data.answers import AnswerSet
+from quantbench.data.examples import ExampleSet
+from quantbench.data.labelled import LabelledSet, MapLabel
+from quantbench.data.local import LocalRows
+from quantbench.evals import task as kinds
+from quantbench.models.handle import ModelHandle
+from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.walker import quantize_model
+from quantbench.results.metrics import check_items, measure
+from quantbench.tasks.rendered import RenderedRows
+from quantbench.tasks.template import Template
+from tiny import tiny_tokenizer
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "hf_home"
+REAL = Path(os.environ.get("QUANTBENCH_HF_HOME", SHARED)) / "local" / "families"
+CPU = torch.device("cpu")
+TOKENIZER = tiny_tokenizer()
+
+FAMILIES: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
+    "SA": ("sentiment", "label", {"text": "text"}, {"1": "positive", "0": "negative", "2": "neutral"}),
+    "NLI": (
+        "inference",
+        "label",
+        {"premise": "premise", "hypothesis": "hypothesis"},
+        {"0": "entailment", "1": "neutral", "2": "contradiction"},
+    ),
+    "TD": ("toxicity", "label", {"text": "text"}, {"0": "benign", "1": "toxic"}),
+    "EQA": ("question", "extractive", {"passage": "context", "question": "question"}, {}),
+}
+"""Template, scoring, fields and label map of a family."""
+
+BOTH, DEV = {"train": "train", "test": "test"}, {"train": "validation", "test": "test"}
+SETS: dict[str, dict[str, dict[str, str] | None]] = {
+    "SA": {"hutto_amazon": BOTH, "hutto_tweets": BOTH, "sst2": BOTH, "semeval2017_twitter": DEV},
+    "NLI": {"snli": DEV, "sick": BOTH, "cb": {"train": "train", "test": "validation"}, "anli_r1": None},
+    "TD": {"davidson": BOTH, "olid": BOTH, "toxigen": BOTH, "implicit_hate": BOTH},
+    "EQA": {"squad": BOTH, "advqa": BOTH, "policyqa": DEV, "subjqa_books": DEV},
+}
+"""The files of each set's sides; None: its one file is cut."""
+
+ONLY_TWO = {"sst2": ("2",)}
+
+
+def data_of(folder: Path, family: str, name: str) -> ExampleSet:
+    _, _, fields, labels = FAMILIES[family]
+    files = SETS[family][name]
+    path = folder / name if files else folder / name / "validation.jsonl"
+    source = LocalRows(name=name, family=family.lower(), path=path, splits=files or BOTH)
+    if not labels:
+        return AnswerSet(source=source, fields=fields)
+    kept = {value: text for value, text in labels.items() if value not in ONLY_TWO.get(name, ())}
+    return LabelledSet(source=source, fields=fields, label=MapLabel(column="label", map=kept))
+
+
+def option(group: str, name: str) -> dict[str, Any]:
+    """A part of a task as its yaml gives it."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        place = {"template": "calib.source.template", "scoring": "eval.tasks.vader_film"}.get(group, group)
+        chosen = compose("config", ["calib=sst2", "eval=vader", f"{group}@{place}={name}" if "." in place else name])
+    node: Any = resolved(chosen)
+    for part in place.split("."):
+        node = node[part]
+    return dict(node)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("config", ["quantizer=gptq", "quantizer.weight.group_size=16"])
+    return build(resolved(config)["quantizer"], Recipe, "quantizer")
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def family(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    if not REAL.is_dir():
+        pytest.skip(f"the sets of {REAL} are not here")
+    return request.param, Path(shutil.copytree(REAL / request.param, tmp_path / request.param))
+
+
+def test_each_set_of_a_family_is_calibrated_on_and_tested(family: tuple[str, Path], recipe: Recipe) -> None:
+    name, folder = family
+    template = build(option("template", FAMILIES[name][0]), Template, "template")
+    scoring = option("scoring", FAMILIES[name][1])
+    own = {k: v for k, v in scoring.items() if k not in {"data", "template", "about"}} | {"n": 4}
+    if "max_new_tokens" in own:
+        own["max_new_tokens"] = 4
+    sets = {one: data_of(folder, name, one) for one in SETS[name]}
+    target = own.pop("_target_")
+    tasks = {one: _task(target, data, template, own) for one, data in sets.items()}
+    tests = {one: task.load(TOKENIZER, "tok") for one, task in tasks.items()}
+    for one, data in sets.items():
+        source = RenderedRows(data=data, template=template, labels=True)
+        calib = Calibration(source=source, sampler=WholeDocuments(), n=2, length=256, seed=0).draw_set(TOKENIZER)
+        assert calib.n_tokens == 512
+        assert calib.contents
+        handle = ModelHandle(long_llama(8192), TOKENIZER, "tiny")
+        quantize_model(handle, recipe, calib.tokens, CPU, lambda _done, _all: None).artifact.install(handle)
+        test = tests[one]
+        found = overlap(calib, test.token_rows, test.documents, test.contents)
+        assert found.shared_items == 0
+        outcome = test.score(handle, one, None, CPU, lambda _done, _all: None)
+        check_items(outcome.items, 4, one)
+        values = [measure(metric, outcome.items).value for metric in test.metrics]
+        assert all(0 <= value <= 1 for value in values)
+        assert tasks[one].distribution["name"] == source.name == one
+
+
+def _task(target: str, data: ExampleSet, template: Template, options: dict[str, Any]) -> Any:
+    module, _, kind = target.rpartition(".")
+    made = getattr(__import__(module, fromlist=[kind]), kind)(data=data, template=template, **options)
+    assert isinstance(made, kinds.Task)
+    return made
