@@ -17,7 +17,8 @@ from hydra import compose, initialize_config_dir
 from helpers_math import correlated_inputs, random, stats_of
 from quantbench.calib.calibration import Calibration
 from quantbench.config.build import build
-from quantbench.config.compose import CALIB_NODES, config_dir, resolved
+from quantbench.config.compose import config_dir, resolved
+from quantbench.config.mixing import CALIB_NODES
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize

@@ -76,11 +76,10 @@ def _sources(arguments: list[str]) -> Iterator[tuple[str, ModelSource | TextSour
     for config, overrides, choices in _compose_all(arguments):
         cell = cell_from(config, overrides, choices)
         texts = () if cell.calib is None else cell.calib.sources
-        for kind, source in (
-            ("model", cell.model),
-            *(("task", task) for task in cell.tasks.values()),
-            *(("text", text) for text in texts),
-        ):
+        found: list[tuple[str, ModelSource | TextSource | Task]] = [("model", cell.model)]
+        found += [("task", task) for task in cell.tasks.values()]
+        found += [("text", text) for text in texts]
+        for kind, source in found:
             key = digest(identity(source))
             if key not in done:
                 done.add(key)

@@ -19,7 +19,8 @@ from quantbench.calib.controls import RandomTokens, Shuffled, ordinary_ids
 from quantbench.calib.mixture import MixedSet, Mixture
 from quantbench.calib.samplers import DocumentWindows, JoinedWindows
 from quantbench.config.build import build
-from quantbench.config.compose import CALIB_NODES, config_dir, resolved
+from quantbench.config.compose import config_dir, resolved
+from quantbench.config.mixing import CALIB_NODES
 from quantbench.errors import ConfigError
 from quantbench.texts.local import LocalText
 from tiny import BOS, tiny_tokenizer
@@ -118,7 +119,7 @@ def test_draws_of_a_mixture_share_no_sequence(parts: dict[str, Calibration]) -> 
 )
 def test_weights_that_cannot_be_mixed(parts: dict[str, Calibration], weights: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        mixture(parts, **weights)
+        mixture(parts, 16, 0, **weights)
 
 
 def composed(*overrides: str) -> dict[str, Any]:

@@ -14,19 +14,19 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from offline_data import copy_of_datasets, use_offline
+from prompts import long_llama
 from quantbench.calib.calibration import Calibration
 from quantbench.calib.overlap import overlap
 from quantbench.calib.samplers import WholeDocuments
 from quantbench.config.build import build
-from quantbench.config.compose import CALIB_NODES, config_dir, resolved
+from quantbench.config.compose import config_dir, resolved
+from quantbench.config.mixing import CALIB_NODES
 from quantbench.data.examples import ExampleSet
 from quantbench.data.exams import ExamSet, subject_of
 from quantbench.data.hub import HubPlace
 from quantbench.errors import ConfigError, DataError
-from quantbench.evals.task import Task
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks.exam import ExamTask, by_subject
 from quantbench.tasks.rendered import RenderedRows
@@ -133,7 +133,6 @@ def test_a_prompt_has_the_shots_of_its_own_subject(exam: Callable[..., ExamSet])
 
 
 def test_it_answers_by_the_likeliest_letter_and_counts_by_subject(exam: Callable[..., ExamSet]) -> None:
-    torch.manual_seed(0)
     model = long_llama()
     test = task(exam(), n=12).load(tiny_tokenizer(), "f")
     found = test.score(ModelHandle(model, tiny_tokenizer(), "tiny"), "exam", None, torch.device("cpu"), _quiet)
@@ -207,14 +206,6 @@ def test_the_domains_hold_every_subject_once() -> None:
     assert max(seen.values()) == 1
 
 
-def long_llama() -> LlamaForCausalLM:
-    """Room for five worked examples, a token a byte."""
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=258, max_position_embeddings=16384, bos_token_id=0, eos_token_id=1, **shape)
-    return LlamaForCausalLM(config).eval()
-
-
 def _quiet(done: int, total: int) -> None:
     """Shows nothing."""
 
@@ -230,11 +221,10 @@ def test_real_exams_run_by_domain_with_and_without_shots(real: None) -> None:
         config = resolved(compose("config", ["calib=cmmlu_st", "eval=exams", "calib.length=64"]))
     nodes = config["eval"]["tasks"]
     assert len(nodes) == 12
-    handle, tokenizer = ModelHandle(long_llama(), tiny_tokenizer(), "tiny"), tiny_tokenizer()
+    handle, tokenizer = ModelHandle(long_llama(16384), tiny_tokenizer(), "tiny"), tiny_tokenizer()
     sizes = {"ceval_hm": 257, "ceval_ss": 275, "ceval_st": 430}
     for name, node in nodes.items():
-        made = build(node, Task, name)
-        assert isinstance(made, ExamTask)
+        made = build(node, ExamTask, name)
         tests = dataclasses.replace(made, n=2).load(tokenizer, "f")
         total = tests.prompts.values["items"]["N"]
         assert total == sizes.get(name.removesuffix("_5shot"), total)

@@ -115,8 +115,8 @@ class ExamSet:
         for place in self.places:
             if split in place.splits:
                 file = None if place.data_files is None else own(place.data_files[split])
-                changed = {"config": own(place.config), "data_files": None if file is None else {split: file}}
-                places.append(dataclasses.replace(place, **changed, splits={split: place.splits[split]}))
+                files, splits = None if file is None else {split: file}, {split: place.splits[split]}
+                places.append(dataclasses.replace(place, config=own(place.config), data_files=files, splits=splits))
         if not places:
             raise DataError(f"data {self.name}: no place has the split {split!r}")
         return HubRows(name=f"{self.name}.{subject}", family=self.family, places=tuple(places))

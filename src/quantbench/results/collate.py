@@ -168,8 +168,8 @@ def _subject_columns(subject: Subject) -> dict[str, Any]:
 
 def _relation(subject: Subject, score: Score) -> str | None:
     """As the sweep knows it, else as it was when the score was made; what is stored without it is known in part."""
-    known = subject.relation.get(score.task, score.relation)
-    if known is None and subject.in_distribution.get(score.task, score.in_distribution):
+    known = subject.relation.get(score.task) or score.relation
+    if known is None and (score.in_distribution or subject.in_distribution.get(score.task)):
         return IN_DISTRIBUTION
     return known
 

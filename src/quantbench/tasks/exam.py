@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -43,8 +44,7 @@ class ExamTask(LabelTask):
         shots: dict[str, list[Example]] = {}
         for shot in found.shots:
             shots.setdefault(subject_of(shot), []).append(shot)
-        given = (found.template, found.tokenizer, found.examples, found.labels, found.shots, found.max_tokens)
-        return ExamPrompts(*given, found.values, shots)
+        return ExamPrompts(**_fields(found), shots_of=shots)
 
     def load(self, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> ExamTest:
         """See Task."""
@@ -65,8 +65,12 @@ class ExamPrompts(Prompts):
 
     def _fit(self, example: Example, limit: int | None, tails: Sequence[str], extra: int) -> Prompt:
         shots = self.shots_of.get(subject_of(example), ())
-        own = Prompts(self.template, self.tokenizer, [example], self.labels, shots, self.max_tokens, self.values)
-        return own._fit(example, limit, tails, extra)
+        return Prompts(**_fields(self) | {"shots": shots})._fit(example, limit, tails, extra)
+
+
+def _fields(prompts: Prompts) -> dict[str, Any]:
+    """The fields of Prompts, without what was worked out from them."""
+    return {f.name: getattr(prompts, f.name) for f in dataclasses.fields(Prompts) if not f.name.startswith("_")}
 
 
 class ExamTest(LabelTest):
@@ -77,7 +81,7 @@ class ExamTest(LabelTest):
     ) -> Outcome:
         """See TestSet. The attachment subjects.csv has subject, n and accuracy."""
         found = LabelTest.score(self, handle, task, reference, device, show)
-        return Outcome(found.items, {"subjects.csv": by_subject(found.items)})
+        return Outcome(found.items, {**found.attachments, "subjects.csv": by_subject(found.items)})
 
 
 def by_subject(items: pd.DataFrame) -> str:

@@ -122,7 +122,7 @@ class ModelChat:
             raise ConfigError(
                 "the model's tokenizer has no chat template; use render@calib.source.render=chat, which needs none"
             )
-        text = tokenizer.apply_chat_template(list(_messages(row, self.column)), tokenize=False)
+        text = tokenizer.apply_chat_template([dict(one) for one in _messages(row, self.column)], tokenize=False)
         assert isinstance(text, str)
         return text
 
@@ -199,7 +199,5 @@ def _messages(row: Row, column: str) -> Sequence[Mapping[str, str]]:
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in found
     )
     if not fine:
-        raise DataError(
-            f"the column {column!r} is not a list of messages with the texts role and content: {found!r:.120}"
-        )
+        raise DataError(f"the column {column!r} is not a list of messages with role and content: {found!r:.120}")
     return list(found)
