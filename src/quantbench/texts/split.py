@@ -60,7 +60,8 @@ def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None
     for numbers in in_order:
         if len(test) + len(numbers) <= len(distinct) // 5:
             test.update(numbers)
-    return test or set(min(in_order, key=lambda numbers: len(numbers)))
+    smallest = min(in_order, key=len)
+    return test or set(smallest)
 
 
 def _linked(documents: Sequence[str], keys: Sequence[str] | None) -> list[int]:
