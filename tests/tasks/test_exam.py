@@ -192,6 +192,42 @@ def test_questions_without_answers_cannot_be_tested_nor_rendered_with_them(exam:
         task(exam(), shots=9).load(tiny_tokenizer(), "f")
 
 
+HEADERS = {
+    "ceval": ["id", "question", "A", "B", "C", "D", "answer", "explanation"],
+    "cmmlu": ["", "Question", "A", "B", "C", "D", "Answer"],
+}
+"""Columns of the two exams."""
+
+
+@pytest.mark.parametrize("file", sorted((config_dir() / "rows").glob("c[em]*_*.yaml")), ids=lambda path: path.stem)
+def test_each_domain_reads_the_columns_of_its_exam(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
+    node = yaml.safe_load(file.read_text())
+    place, header = node["places"][0], HEADERS[file.stem.partition("_")[0]]
+    subjects = node["subjects"][:2]
+    for split, n in (("dev", 5), ("val", 12), ("test", 200)):
+        for subject in subjects if split in place["splits"] else []:
+            path = tmp_path / split / f"{subject}.csv"
+            path.parent.mkdir(exist_ok=True)
+            answers = split != "test" or "val" not in place["splits"]
+            with path.open("w", newline="") as opened:
+                writer = csv.writer(opened)
+                writer.writerow(header)
+                for i in range(n):
+                    row = [i, f"{split} {subject} {i}", "a", "b", "c", "d", "D" * answers, "why"]
+                    writer.writerow(row[: len(header)])
+    files = {split: str(tmp_path / split / "{subject}.csv") for split in place["splits"]}
+    node |= {"subjects": subjects, "seed": 0, "places": [place | {"path": "csv", "config": None, "data_files": files}]}
+    data = build(node, ExamSet, "data")
+    train, test, shots = (data.load(split).examples for split in ("train", "test", "shots"))
+    assert Counter(map(subject_of, train)) == dict.fromkeys(subjects, 64)
+    assert len(test) == (24 if "val" in place["splits"] else 100)
+    assert {example.target for example in (*test, *shots)} == {"D"}
+    assert len(shots) == 10
+
+
 def test_the_domains_hold_every_subject_once() -> None:
     counts: dict[str, dict[str, int]] = {"ceval": {}, "cmmlu": {}}
     seen: Counter[tuple[str, str]] = Counter()

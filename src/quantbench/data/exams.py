@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import field
 from typing import Annotated, Any
 
@@ -17,6 +19,8 @@ from quantbench.data.base import Rows
 from quantbench.data.examples import Example, Examples, fields_of, finish
 from quantbench.data.hub import HubPlace, HubRows
 from quantbench.errors import ConfigError, DataError
+
+log = logging.getLogger("quantbench")
 
 LETTERS = ("A", "B", "C", "D")
 SLOTS = ("question", *LETTERS)
@@ -67,7 +71,9 @@ class ExamSet:
         own = {"train": self.train_on, "test": self.test_on, "shots": self.shots_from}
         if split not in own:
             raise DataError(f"data {self.name}: no split {split!r}; it has {', '.join(own)}")
-        loaded = {subject: self._subject(subject, own[split]).load(own[split]) for subject in self.subjects}
+        log.info("loading data %s (%s, split %s)", self.name, self.places[0].path, own[split])
+        with _one_line():
+            loaded = {subject: self._subject(subject, own[split]).load(own[split]) for subject in self.subjects}
         found: BySubject = {subject: self._examples(subject, rows) for subject, rows in loaded.items()}
         notes = [note for rows in loaded.values() for note in rows.notes]
         if split == "shots":
@@ -148,6 +154,17 @@ class ExamSet:
     def _tested(self, found: BySubject) -> BySubject:
         held = {one.content for several in self._held_out(found).values() for one in several}
         return {subject: [one for one in several if one.content not in held] for subject, several in found.items()}
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Keep what is said of each subject's data off the screen; warnings still arrive."""
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def subject_of(example: Example) -> str:
