@@ -4,11 +4,11 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help venv dev demo test lint check format wheel clean
+.PHONY: help venv dev demo test test-slurm lint check format wheel clean
 .NOTPARALLEL:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
 
 venv: $(VENV)/installed  ## make .venv and install quantbench there, once (about 2 GB)
 
@@ -19,6 +19,9 @@ demo: venv  ## run the demo sweep
 
 test: dev  ## run the tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: dev  ## check style, format and types
 	$(BIN)/ruff check

@@ -6,12 +6,14 @@ import copy
 from functools import cache
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir
 from quantbench.pipeline.recipe import Recipe
+from quantbench.rounding.base import Rounding
 
 NAMES = sorted(path.stem for path in (config_dir() / "quantizer").glob("*.yaml"))
 """All options of conf/quantizer."""
@@ -32,6 +34,18 @@ def quickened(spec: dict[str, Any]) -> dict[str, Any]:
     for key in {"iterations", "epochs", "steps"} & set(spec["rounding"] or {}):
         spec["rounding"][key] = 2
     return spec
+
+
+def assert_pure_and_data_free(recipe: Recipe) -> None:
+    """Its rounding reads no statistics, gives the same twice, and leaves its input alone."""
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    before = weight.clone()
+    assert recipe.data_free
+    assert isinstance(recipe.rounding, Rounding)
+    assert recipe.weight is not None
+    first, second = (recipe.rounding.round(weight, None, recipe.weight).weight.dequantize() for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(weight, before)
 
 
 @cache

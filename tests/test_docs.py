@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import shlex
@@ -25,6 +26,7 @@ from quantbench.formats.quantize import quantize
 from quantbench.listing import markdown_table, options
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
 from quantbench.results.schema import RESULT_COLUMNS
@@ -127,6 +129,15 @@ def test_format_example_takes_the_nearest_of_its_values(examples: Path) -> None:
 def test_the_test_of_the_page_passes(examples: Path) -> None:
     module: Any = importlib.import_module(f"{PACKAGE}.test_coordinate")
     module.test_coordinate_descent_beats_rounding_to_nearest()
+
+
+def test_every_option_of_a_recipe_is_in_its_table() -> None:
+    _, _, table = (DOCS / "add_a_quantizer.md").read_text().partition("## Options of a recipe")
+    listed = re.findall(
+        r"`([\w.]+)`", "\n".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))
+    )
+    own = [f.name for f in dataclasses.fields(Recipe) if f.name not in {"policy", "about"}]
+    assert sorted(listed) == sorted([*own, *(f"policy.{f.name}" for f in dataclasses.fields(Policy))])
 
 
 def test_results_page_lists_exactly_the_columns() -> None:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from quantbench.config.compose import config_dir
 from quantbench.config.mixing import register_resolvers
+from quantbench.launch.axes import as_choices
 from quantbench.launch.entry import reporting_errors, set_up_logging
 
 
@@ -31,7 +32,7 @@ def main() -> None:
         )
         sys.exit(2)
     # Hydra refuses overrides before and behind a flag (its argparse cannot mix them).
-    sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in {"-m", "--multirun"})
+    sys.argv[1:] = as_choices(sorted(arguments, key=lambda argument: argument not in {"-m", "--multirun"}))
     # Hydra would print its own errors and advise to add a misspelt key with a plus: have them raised instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()

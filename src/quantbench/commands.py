@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SHOWN_GROUPS = (
     *("model", "calib", "quantizer", "eval", "scale", "cluster"),
     *("format", "activation", "kv_cache", "rotation", "transform", "clip", "rounding", "policy"),
-    *("sampler", "text", "render", "rows", "template", "scoring", "task", "sweep"),
+    *("sampler", "text", "render", "rows", "template", "scoring", "task", "task/lm_eval", "sweep"),
 )
 
 
@@ -184,6 +184,8 @@ def compare(arguments: list[str]) -> int:
 
 
 def _manifests(store: Store, names: list[str], command: str) -> list[Manifest]:
+    from quantbench.launch.overview import refreshed
+
     known = store.sweep_names()
     if not names:
         raise StoreError(f"{command}: name a sweep. In {store.root}: {', '.join(known) or 'none'}")
@@ -192,5 +194,5 @@ def _manifests(store: Store, names: list[str], command: str) -> list[Manifest]:
         manifest = store.load_manifest(name)
         if manifest is None:
             raise StoreError(f"{command} {name}: no such sweep in {store.root}. Sweeps: {', '.join(known) or 'none'}")
-        manifests.append(manifest)
+        manifests.append(refreshed(manifest, store))
     return manifests

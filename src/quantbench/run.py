@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from quantbench.evals.task import protocol_id
 from quantbench.meter import Meter
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.walker import Quantized, quantize_model
 from quantbench.progress import duration, progress
 from quantbench.results import metrics, tensors
@@ -59,11 +60,16 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     device = session.device(cell)
     session.handle(cell.model)  # loading is not what is measured
     meter = Meter(device)
-    quantized = _quantize(session, cell, inputs)
+    fingerprints = _input_fingerprints(session, cell, inputs)
+    checkpoint = None
+    if cell.settings.checkpoint_blocks and not cell.recipe.full_precision:
+        folder = session.store.checkpoint_dir(cell.run_id)
+        checkpoint = Checkpoint(folder, cell.settings.checkpoint_blocks, fingerprints)
+    quantized = _quantize(session, cell, inputs, checkpoint)
     cost = meter.read()
     handle = session.handle(cell.model)
     stored, spec = quantized.artifact.to_tensors()
-    fingerprints = _input_fingerprints(session, cell, inputs) | {"weights": tensors.fingerprint(stored)}
+    fingerprints = fingerprints | {"weights": tensors.fingerprint(stored)}
     if cell.settings.save == "weights" and not cell.recipe.full_precision:
         tensors.save(session.store.weights_path(cell.run_id), stored)
         write_text(session.store.spec_path(cell.run_id), Artifact.spec_text(spec))
@@ -84,11 +90,13 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         created=_now(),
     )
     session.store.save_run(record)
+    if checkpoint is not None:
+        checkpoint.remove()
     _append_cost(session, cell, "quantize", cost)
     log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
 
 
-def _quantize(session: Session, cell: Cell, inputs: Inputs) -> Quantized:
+def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoint | None = None) -> Quantized:
     handle = session.handle(cell.model)
     session.installed = None
     if cell.recipe.full_precision:
@@ -96,7 +104,7 @@ def _quantize(session: Session, cell: Cell, inputs: Inputs) -> Quantized:
     else:
         tokens = None if inputs.calib is None else inputs.calib.tokens
         with progress("quantizing", "block") as show:
-            quantized = quantize_model(handle, cell.recipe, tokens, session.device(cell), show)
+            quantized = quantize_model(handle, cell.recipe, tokens, session.device(cell), show, checkpoint)
     quantized.artifact.install(handle)
     session.installed = cell.run_id
     return quantized
@@ -201,7 +209,7 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
         distribution=Distribution(**cell.tasks[task].distribution),
         in_distribution=in_distribution(cell, task),
         relation=relation(cell, task),
-        metrics=[metrics.measure(name, items) for name in test.metrics],
+        metrics=[metrics.measure(name, items) for name in outcome.metrics or test.metrics],
         n_items=len(items),
         n_tokens=int(items["n_tokens"].sum()),
         n_bytes=int(items["n_bytes"].sum()),
@@ -274,9 +282,21 @@ def _bits_text(record: RunRecord) -> str:
     return weights + ("" if record.kv_bits is None else f", {record.kv_bits:.3f} bits per quantized key or value")
 
 
+class _LogFile(logging.FileHandler):
+    """A log whose lines may get lost on a full disk: they are said on the terminal all the same."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Nothing: the failure that matters is reported where results are written."""
+
+    def close(self) -> None:
+        """Close it, whether or not its last lines find room."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, delay=True)
+    handler = _LogFile(path, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.calib.base import CalibSet
 from quantbench.calib.overlap import Overlap, overlap
-from quantbench.config.identity import digest, identity
+from quantbench.config.identity import component_identity, digest
 from quantbench.config.schema import Cell
 from quantbench.environment import pick_device
 from quantbench.errors import ConfigError, QuantbenchError
@@ -37,6 +38,8 @@ class Session:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._keys: dict[tuple[int, ...], tuple[tuple[Any, ...], str]] = {}
+        self._limits: dict[str, int | None] = {}
         self._tokenizers: dict[str, tuple[PreTrainedTokenizerBase, str]] = {}
         self._skeletons: dict[str, PreTrainedModel] = {}
         self._tests: dict[str, TestSet | QuantbenchError] = {}
@@ -46,13 +49,27 @@ class Session:
         self.installed: str | None = None
         """run_id of what is in the loaded model now."""
 
+    def _key(self, *components: Any) -> str:
+        """The same for equal components, whatever objects they are."""
+        ids = tuple(map(id, components))
+        if ids not in self._keys:
+            self._keys[ids] = (components, digest([component_identity(one) for one in components]))
+        return self._keys[ids][1]
+
+    def limit(self, model: ModelSource) -> int | None:
+        """How many positions the model takes."""
+        key = self._key(model)
+        if key not in self._limits:
+            self._limits[key] = max_length(model.config())
+        return self._limits[key]
+
     def device(self, cell: Cell) -> torch.device:
         """The cell's device."""
         return pick_device(cell.settings.device)
 
     def tokenizer(self, model: ModelSource) -> tuple[PreTrainedTokenizerBase, str]:
         """The model's tokenizer and its fingerprint; loads no weights."""
-        key = digest(identity(model))
+        key = self._key(model)
         if key not in self._tokenizers:
             tokenizer = model.load_tokenizer()
             self._tokenizers[key] = tokenizer, tokenizer_fingerprint(tokenizer)
@@ -60,14 +77,14 @@ class Session:
 
     def skeleton(self, model: ModelSource) -> PreTrainedModel:
         """The model without its weights, for what its structure says."""
-        key = digest(identity(model))
+        key = self._key(model)
         if key not in self._skeletons:
             self._skeletons[key] = skeleton(model)
         return self._skeletons[key]
 
     def handle(self, model: ModelSource) -> ModelHandle:
         """The loaded model. A different one that was loaded before is let go first."""
-        key = digest(identity(model))
+        key = self._key(model)
         if self._model is None or self._model[0] != key:
             self._model = self.installed = None
             self._model = (key, model.load())
@@ -79,7 +96,7 @@ class Session:
         tests = {name: self.test(cell.model, task) for name, task in cell.tasks.items()}
         if cell.calib is None:
             return Inputs(None, tests, {})
-        key = digest([identity(cell.model), identity(cell.calib)])
+        key = self._key(cell.model, cell.calib)
         if key not in self._calibs:
             self._calibs[key] = cell.calib.draw_set(tokenizer)
         calib = self._calibs[key]
@@ -95,7 +112,7 @@ class Session:
     def test(self, model: ModelSource, task: Task) -> TestSet:
         """The test set of a task. Raises DataError if its data cannot be had or do not suffice."""
         tokenizer, fingerprint = self.tokenizer(model)
-        key = digest([identity(model), identity(task)])
+        key = self._key(model, task)
         if key not in self._tests:
             try:
                 self._tests[key] = task.load(tokenizer, fingerprint)
@@ -115,7 +132,12 @@ def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
     """
     problems: dict[str, None] = {}
     models: list[tuple[ModelSource, bool]] = []
+    checked: set[tuple[int, ...]] = set()
     for cell in cells:
+        parts = (cell.model, cell.calib, cell.recipe, *cell.tasks.values())
+        if tuple(map(id, parts)) in checked:  # cells of a grid share their components
+            continue
+        checked.add(tuple(map(id, parts)))
         usable = next((usable for model, usable in models if model == cell.model), None)
         if usable is None:
             usable = _noted(problems, partial(session.tokenizer, cell.model))
@@ -142,7 +164,7 @@ def _noted(problems: dict[str, None], step: Callable[[], object]) -> bool:
 
 
 def _check_lengths(session: Session, cell: Cell) -> None:
-    limit = max_length(cell.model.config())
+    limit = session.limit(cell.model)
     for name, task in cell.tasks.items():
         session.test(cell.model, task).check_length(limit, name)
     if cell.calib is not None and limit is not None and cell.calib.length > limit:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from quantbench.config.build import build
 from quantbench.config.compose import cell_from, config_dir
-from recipes import NAMES, make_recipe
+from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.walker import quantize_model
+from recipes import NAMES, make_recipe, quickened, recipe_spec
+from tiny import VOCABULARY, tiny_handle
 
 DATA_FREE = [name for name in NAMES if name != "none" and make_recipe(name).data_free]
 CALIBRATED = [name for name in NAMES if not make_recipe(name).data_free]
@@ -24,6 +29,19 @@ def run_id(*overrides: str) -> str:
 @pytest.mark.parametrize("name", DATA_FREE)
 def test_a_data_free_recipe_is_one_run_whatever_it_is_calibrated_on(name: str) -> None:
     assert len({run_id(f"quantizer={name}", change) for change in CHANGES}) == 1
+
+
+@pytest.mark.parametrize("name", DATA_FREE)
+def test_a_data_free_recipe_gives_the_same_weights_whatever_it_is_shown(name: str) -> None:
+    spec = quickened(recipe_spec(name))
+    recipe = build(spec, Recipe, "quantizer")
+    prints = set()
+    for seed in (None, 1, 2):
+        draw = torch.Generator().manual_seed(seed or 0)
+        data = None if seed is None else torch.randint(0, VOCABULARY, (2, 16), generator=draw)
+        found = quantize_model(tiny_handle(), recipe, data, torch.device("cpu"), lambda _done, _total: None)
+        prints.add(found.artifact.fingerprint())
+    assert len(prints) == 1
 
 
 @pytest.mark.parametrize("name", CALIBRATED)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from quantbench.config.build import build
-from quantbench.errors import ModelError, QuantbenchError
+from quantbench.errors import ConfigError, ModelError, QuantbenchError
 from quantbench.formats.base import QuantizedWeight, default_group_index
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
@@ -26,28 +26,12 @@ from quantbench.pipeline.stats import LinearStats
 from quantbench.pipeline.walker import Quantized, quantize_model
 from quantbench.results import tensors
 from recipes import NAMES, recipe_spec
-from tiny import (
-    VOCABULARY,
-    tiny_gemma2,
-    tiny_gpt2,
-    tiny_gpt_neox,
-    tiny_handle,
-    tiny_llama,
-    tiny_mixtral,
-    tiny_opt,
-)
+from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama, tiny_mixtral
 
 Make = Callable[[], PreTrainedModel]
 
 RECIPES = [name for name in NAMES if name != "none"]
-MODELS: dict[str, Make] = {
-    "llama": tiny_llama,
-    "opt": tiny_opt,
-    "gpt_neox": tiny_gpt_neox,
-    "gpt2": tiny_gpt2,
-    "gemma2": tiny_gemma2,
-    "mixtral": tiny_mixtral,
-}
+MODELS: dict[str, Make] = {n: FAMILIES[n] for n in ("llama", "opt", "gpt_neox", "gpt2", "gemma2", "mixtral")}
 SMALL = {
     "group_size": 16,
     "iterations": 2,
@@ -88,8 +72,8 @@ def tokens(n: int = 4, length: int = 24, seed: int = 1) -> Tensor:
     return torch.randint(0, VOCABULARY, (n, length), generator=torch.Generator().manual_seed(seed))
 
 
-def quantize(handle: ModelHandle, recipe: Recipe) -> Quantized:
-    data = None if recipe.data_free else tokens()
+def quantize(handle: ModelHandle, recipe: Recipe, calibration: Tensor | None = None) -> Quantized:
+    data = None if recipe.data_free else tokens() if calibration is None else calibration
     return quantize_model(handle, recipe, data, CPU, lambda _done, _total: None)
 
 
@@ -177,15 +161,14 @@ def test_effective_bits_are_what_is_stored(name: str, model: str) -> None:
     for weight in done(name, model).artifact.weights.values():
         stored = stored_bits(weight)
         claimed = weight.bits_per_weight() * weight.numel()
-        # Streams of codes are filled up to whole bytes.
+        # Streams of codes are filled up to whole bytes; a seed or the bits of groups stand beside the tensors.
         assert claimed == pytest.approx(stored, abs=8 * 8)
 
 
 def stored_bits(weight: QuantizedWeight) -> int:
-    parts = list(weight.format.pack(weight.codes, weight.params).values())
-    index = 0 if weight.group_index is None else 32 * weight.group_index.numel()
-    corrections = sum(correction.bits() for correction in weight.corrections)
-    return index + corrections + sum(8 * part.element_size() * part.numel() for part in parts)
+    """Bits of all tensors that a file holds of the weight."""
+    stored, _ = Artifact(weights={"w": weight}).to_tensors()
+    return sum(8 * part.element_size() * part.numel() for part in stored.values())
 
 
 def bits_of(name: str) -> list[str]:
@@ -213,14 +196,93 @@ def relative_error(spec: dict[str, Any], make: Make) -> float:
     return float((logits(handle.model) - before).norm() / before.norm())
 
 
+GROUPED = [name for name in RECIPES if type((recipe_spec(name)["weight"] or {}).get("group_size")) is int]
+ON_MIXTURES = [name for name in RECIPES if (name, "mixtral") not in REFUSED]
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_weights_that_are_not_finite_name_the_layer(name: str) -> None:
-    if recipe_spec(name)["weight"] is None:
-        pytest.skip("leaves the weights alone")
-    model = tiny_llama()
-    model.model.layers[1].mlp.up_proj.weight.data[3, 4] = float("nan")
-    with pytest.raises(ModelError, match=r"layers\.1.*"):
-        quantize(tiny_handle(model), build(small_spec(name), Recipe, "quantizer"))
+    recipe = build(small_spec(name), Recipe, "quantizer")
+    for bad in (float("nan"), float("-inf")):
+        model = tiny_llama()
+        model.model.layers[1].mlp.up_proj.weight.data[3, 4] = bad
+        with pytest.raises(ModelError, match=r"^model\.layers\.1\.mlp\.up_proj: the weight holds NaN or infinite"):
+            quantize(tiny_handle(model), recipe)
+    mixture = tiny_mixtral()
+    dict(mixture.named_parameters())["model.layers.0.mlp.experts.down_proj"][2, 3, 4] = float("inf")
+    if name in ON_MIXTURES:
+        with pytest.raises(ModelError, match=r"^model\.layers\.0\.mlp\.experts\.down_proj\.2: the weight holds NaN"):
+            quantize(tiny_handle(mixture), recipe)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_activations_that_are_not_finite_name_the_layer_or_stay_visible(name: str) -> None:
+    """Without calibration data nobody sees them while quantizing: then no format may make a number of them."""
+    model, recipe = tiny_llama(), build(small_spec(name), Recipe, "quantizer")
+    model.model.layers[1].input_layernorm.weight.data[:] = 3e38  # finite, but what it gives is not
+    handle = tiny_handle(model)
+    if recipe.data_free and recipe.rotation is None and recipe.kv_cache is None:
+        quantize(handle, recipe).artifact.install(handle)
+        assert not torch.isfinite(logits(handle.model)).all()
+    else:
+        with pytest.raises(ModelError, match=r"layers\.1(\.self_attn\.\w+)?\b.*(NaN|infinit)"):
+            quantize(handle, recipe)
+
+
+@pytest.mark.parametrize("name", ON_MIXTURES)
+def test_experts_with_a_single_token_do_no_harm(name: str) -> None:
+    spec = small_spec(name)
+    spec["policy"]["min_expert_tokens"] = 1
+    handle = tiny_handle(tiny_mixtral())
+    quantize(handle, build(spec, Recipe, "quantizer"), tokens(1, 2)).artifact.install(handle)
+    assert torch.isfinite(logits(handle.model)).all()
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in RECIPES if type((recipe_spec(n)["weight"] or {}).get("group_size")) is int]
+)
+def test_groups_that_do_not_divide_the_width_are_noted(name: str) -> None:
+    spec = small_spec(name)
+    spec["weight"]["group_size"] = 20
+    handle = tiny_handle()
+    found = quantize(handle, build(spec, Recipe, "quantizer"))
+    found.artifact.install(handle)
+    assert torch.isfinite(logits(handle.model)).all()
+    notes = {layer.name.rpartition(".")[2]: layer.notes for layer in found.layers}
+    assert "last group has 12 of 20 columns" in notes["q_proj"]
+    assert "last group has 8 of 20 columns" in notes["down_proj"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_bits_a_format_does_not_have_are_refused_by_name(name: str) -> None:
+    for part in ("weight", "activation", "kv_cache"):
+        for bits in (0, 9, 16) if "bits" in (recipe_spec(name)[part] or {}) else ():
+            spec = small_spec(name)
+            spec[part]["bits"] = bits
+            with pytest.raises(ConfigError, match=rf"^quantizer\.{part}\.bits={bits}: input should be"):
+                build(spec, Recipe, "quantizer")
+
+
+NEVER_STATIC = {
+    **dict.fromkeys(["fp8_w8a8", "mxfp4_w4a4", "mxfp8_w8a8"], r"dynamic=false needs format\.group_size=tensor"),
+    "omniquant_w4a4": r"set activation\.dynamic=true",
+}
+"""Recipes whose activations have a scale for each token or block, or whose ranges change while they learn."""
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if "dynamic" in (recipe_spec(n)["activation"] or {})])
+def test_static_activations_need_calibration_data(name: str) -> None:
+    """They make the recipe one that reads data; where they cannot be fitted, the refusal says what to change."""
+    spec = small_spec(name)
+    spec["activation"] |= {"dynamic": False} | ({"granularity": "tensor"} if "bits" in spec["activation"] else {})
+    if name in NEVER_STATIC:
+        with pytest.raises(ConfigError, match=NEVER_STATIC[name]):
+            build(spec, Recipe, "quantizer")
+        return
+    recipe = build(spec, Recipe, "quantizer")
+    assert not recipe.data_free
+    with pytest.raises(ConfigError, match="reads calibration data"):
+        quantize_model(tiny_handle(), recipe, None, CPU, lambda _done, _total: None)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -21,7 +21,8 @@ from quantbench.config.mixing import CALIB_NODES, register_resolvers
 from quantbench.config.schema import Cell
 
 CONF = config_dir()
-FILES = sorted(CONF.glob("*/*.yaml"))
+LM_EVAL_TASKS = sorted(CONF.glob("task/lm_eval/*.yaml"))
+FILES = sorted([*CONF.glob("*/*.yaml"), *LM_EVAL_TASKS])
 ROOT_GROUPS = ("model", "calib", "quantizer", "eval", "scale", "cluster")
 RECIPE_PARTS = {
     "recipe": "quantizer",
@@ -35,6 +36,7 @@ RECIPE_PARTS = {
     "policy": "quantizer.policy",
     "allocation": "quantizer.policy.allocation",
 }
+PLACEHOLDERS: dict[str, Any] = {"model": "some_folder", "calib": "some.txt", "eval": "some.txt", "eval.names": ["some"]}
 PROMPT_PARTS = {
     "rows": "calib.source.data",
     "template": "calib.source.template",
@@ -42,8 +44,10 @@ PROMPT_PARTS = {
 }
 """Parts of what is made from rows: where they can be chosen in `calib=sst2 eval=vader`."""
 
-PLACEHOLDERS = {"model": "some_folder", "calib": "some.txt", "eval": "some.txt"}
 """Values of the options that have no default (`???`), by the part of the configuration they stand in."""
+
+WHOLE = 40
+"""Of a sweep with more cells only some are composed, among which is every value of every axis."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def compose(loader: ConfigLoader, overrides: Sequence[str], mode: RunMode = RunM
     config = loader.load_configuration("config", list(overrides), run_mode=mode)
     for key in sorted(OmegaConf.missing_keys(config)):
         if not key.startswith("hydra."):
-            OmegaConf.update(config, key, PLACEHOLDERS[key.partition(".")[0]])
+            OmegaConf.update(config, key, PLACEHOLDERS.get(key, PLACEHOLDERS[key.partition(".")[0]]))
     return config
 
 
@@ -106,10 +110,22 @@ def place_of(file: Path) -> tuple[str, list[str]]:
     return place, [f"{group}={option}" if place == group else f"{group}@{place}={option}"]
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name != "sweep"], ids=name)
+@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name not in {"sweep", "lm_eval"}], ids=name)
 def test_an_option_composes_builds_and_lists_every_parameter(loader: ConfigLoader, file: Path) -> None:
     place, overrides = place_of(file)
-    cell = cell_of(loader, overrides)
+    check_parameters(cell_of(loader, overrides), place)
+
+
+def test_tasks_of_lm_eval_compose_side_by_side(loader: ConfigLoader) -> None:
+    names = [file.stem for file in LM_EVAL_TASKS]
+    cell = cell_of(loader, ["eval=samples", *(f"+task/lm_eval@eval.tasks.{one}_x={one}" for one in names)])
+    for one in names:
+        check_parameters(cell, f"eval.tasks.{one}_x")
+        described = cell.tasks[f"{one}_x"].distribution
+        assert one == "any" or "unknown" not in described.values(), one
+
+
+def check_parameters(cell: Cell, place: str) -> None:
     # A parameter that a yaml leaves out could be set with a plus only, so that Hydra would not see its misspelling.
     for key, node in nodes(cell.config):
         if key == place or key.startswith(f"{place}."):
@@ -135,7 +151,12 @@ def test_every_cell_of_a_sweep_composes_and_no_two_are_the_same(loader: ConfigLo
     assert content["hydra"]["mode"] == "MULTIRUN"
     config = compose(loader, [f"+sweep={file.stem}"], RunMode.MULTIRUN)
     params = {str(k): str(v) for k, v in config.hydra.sweeper.params.items()}
-    cells = [cell_of(loader, [f"+sweep={file.stem}", *one]) for one in expand([], params)]
+    combinations = expand([], params)
+    assert len({tuple(one) for one in combinations}) == len(combinations)
+    if len(combinations) > WHOLE:
+        axes = [[value for (value,) in expand([], {key: values})] for key, values in params.items()]
+        combinations = [[axis[i % len(axis)] for axis in axes] for i in range(max(map(len, axes)))]
+    cells = [cell_of(loader, [f"+sweep={file.stem}", *one]) for one in combinations]
     assert len(cells) > 1
     assert len({cell.overrides for cell in cells}) == len(cells)
     assert all(cell.tasks for cell in cells)
@@ -143,4 +164,4 @@ def test_every_cell_of_a_sweep_composes_and_no_two_are_the_same(loader: ConfigLo
 
 def test_options_not_composed_here_are_noticed() -> None:
     known = {*ROOT_GROUPS, *RECIPE_PARTS, *PROMPT_PARTS, "draw", "sampler", "text", "render", "task", "sweep"}
-    assert {file.parent.name for file in FILES} == known
+    assert {str(file.parent.relative_to(CONF)) for file in FILES} == known | {"task/lm_eval"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from quantbench.config.build import build
 from quantbench.errors import ConfigError, ModelError
-from quantbench.models.structure import GroupFinder, find_blocks
+from quantbench.models.structure import GroupFinder, block_slots, find_blocks
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.collect import StatsAccumulator
@@ -19,20 +20,11 @@ from quantbench.pipeline.fold import check_unchanged
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.rounding.nearest import Nearest
 from recipes import quickened, recipe_spec
-from tiny import (
-    VOCABULARY,
-    tiny_gemma2,
-    tiny_gpt2,
-    tiny_gpt_neox,
-    tiny_handle,
-    tiny_llama,
-    tiny_llama_tied,
-    tiny_opt,
-    tiny_qwen3,
-)
+from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama, tiny_llama_tied
 
-MODELS = [tiny_llama, tiny_llama_tied, tiny_opt, tiny_gpt_neox, tiny_gpt2, tiny_gemma2, tiny_qwen3]
+MODELS = [FAMILIES[name] for name in ("llama", "llama_tied", "opt", "gpt_neox", "gpt2", "gemma2", "qwen3")]
 CPU = torch.device("cpu")
 
 
@@ -172,7 +164,7 @@ def test_weights_that_are_not_finite_name_the_layer() -> None:
 
 def test_activations_that_are_not_finite_name_the_layer() -> None:
     handle = tiny_handle(tiny_llama())
-    handle.model.model.layers[1].input_layernorm.weight.data[0] = float("inf")
+    handle.model.model.layers[1].input_layernorm.weight.data[:] = 3e38  # finite, but what it gives is not
     with pytest.raises(ModelError, match=r"model\.layers\.1\.self_attn\.q_proj: NaN or infinite activations"):
         quantize(handle, recipe("gptq"))
 
@@ -226,3 +218,39 @@ def test_a_transform_that_would_never_be_applied_is_refused() -> None:
     idle: Any = Idle()
     with pytest.raises(ValueError, match=r"transforms\.idle declares no statistics"):
         Recipe(weight=given.weight, rounding=given.rounding, policy=given.policy, transforms={"idle": idle})
+
+
+class Watching:
+    """Rounds to nearest and keeps the Hessian that each weight was given."""
+
+    needs = frozenset({"hessian"})
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def round(self, weight: Tensor, stats: Any, format: Any) -> Any:
+        self.seen.append(stats.require("hessian"))
+        return Nearest().round(weight, None, format)
+
+
+def watched(model: PreTrainedModel, *, true_sequential: bool) -> tuple[dict[str, Tensor], Artifact]:
+    """The Hessian each layer was rounded with."""
+    watching: Any = Watching()
+    chosen = dataclasses.replace(recipe("rtn", bits=3), rounding=watching, true_sequential=true_sequential)
+    found = quantize(tiny_handle(model), chosen)
+    return dict(zip([layer.name for layer in found.layers], watching.seen, strict=True)), found.artifact
+
+
+def test_true_sequential_sees_each_group_behind_the_groups_already_quantized() -> None:
+    """Queries, keys, values; output; gate, up; down: each is calibrated as if those before it were the model's."""
+    together, _ = watched(tiny_llama(), true_sequential=False)
+    sequential, artifact = watched(tiny_llama(), true_sequential=True)
+    stages = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+    model = tiny_llama()
+    slots = {slot.name: slot for slot in block_slots("model.layers.0", model.model.layers[0])}
+    for stage in stages:
+        expected, _ = watched(model, true_sequential=False)
+        for name in (n for n in slots if n.rpartition(".")[2] in stage):
+            torch.testing.assert_close(sequential[name], expected[name])
+            assert torch.equal(sequential[name], together[name]) == (stage is stages[0])
+            slots[name].set(artifact.weights[name].dequantize())

@@ -60,6 +60,14 @@ def test_the_scale_is_never_worse_than_nearest_on_its_objective(seed: int) -> No
     assert scaled_error(weights, stats, grid, scale) <= scaled_error(weights, stats, grid, torch.ones(28))
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_the_scale_leaves_the_function_unchanged(seed: int) -> None:
+    x, weight = salient_inputs(seed), random(6, 28, seed=seed)
+    s = AwqScale().scale([weight], stats_of(x), asymmetric(2 + seed % 3)).double()
+    x, weight = x.double(), weight.double()
+    torch.testing.assert_close(x / s @ (weight * s).T, x @ weight.T, rtol=0, atol=1e-12)
+
+
 def test_salient_channels_are_scaled_up_and_the_error_falls() -> None:
     weights, stats = [random(32, 28, seed=0)], stats_of(salient_inputs(0))
     scale = AwqScale().scale(weights, stats, asymmetric(3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,13 @@ from quantbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from quantbench.config.schema import Cell
+    from quantbench.evals.task import Task
 
 NODES = ("model", "calib", "quantizer", "eval", "scale")
 """Groups of the root that tell cells apart. Besides them stand `cluster` and the fields of Settings."""
+
+SUITE_KEYS = ("tasks", "shots", "about")
+"""What an option of `eval` may hold that is not a component."""
 
 
 def config_dir() -> Path:
@@ -68,41 +72,68 @@ def cell_from(config: DictConfig, overrides: Sequence[str], choices: dict[str, A
 
 
 def cell_of(config: dict[str, Any], overrides: Sequence[str], choices: dict[str, Any]) -> Cell:
-    """The checked cell of a resolved configuration.
+    """The checked cell of a resolved configuration."""
+    return CellMaker()(config, overrides, choices)
+
+
+class CellMaker:
+    """Makes checked cells of resolved configurations; a node that several share (the same object) is built once.
 
     Components are imported and built here, which checks every option's name, type and range, but nothing is loaded.
     """
-    from quantbench.calib.base import AnyCalibration
-    from quantbench.config.schema import Cell, Scale, Settings
-    from quantbench.evals.task import Task
-    from quantbench.launch.cluster import Place
-    from quantbench.models.loading import ModelSource
-    from quantbench.pipeline.recipe import Recipe
 
-    plain = dict(config)
-    root = {k: v for k, v in plain.items() if k not in (*NODES, "cluster")}
-    settings = build({"_target_": "quantbench.config.schema.Settings", **root}, Settings, "")
-    recipe = build(plain["quantizer"], Recipe, "quantizer")
-    calib_node = {k: v for k, v in plain["calib"].items() if k not in CALIB_NODES}
-    calib = build(calib_node, AnyCalibration, "calib")
-    task_nodes = plain["eval"].get("tasks")
-    extra = sorted(set(plain["eval"]) - {"tasks", "about"})
+    def __init__(self) -> None:
+        self._built: dict[tuple[str, int], tuple[Any, Any]] = {}
+
+    def __call__(self, config: dict[str, Any], overrides: Sequence[str], choices: dict[str, Any]) -> Cell:
+        """A cell. Raises ConfigError naming the first key that is wrong."""
+        from quantbench.calib.base import AnyCalibration
+        from quantbench.config.schema import Cell, Scale, Settings
+        from quantbench.launch.cluster import Place
+        from quantbench.models.loading import ModelSource
+        from quantbench.pipeline.recipe import Recipe
+
+        root = {k: v for k, v in config.items() if k not in (*NODES, "cluster")}
+        recipe = self._once("quantizer", config, lambda node: build(node, Recipe, "quantizer"))
+        calib = self._once("calib", config, lambda node: build(_without_natural(node), AnyCalibration, "calib"))
+        return Cell(
+            settings=build({"_target_": "quantbench.config.schema.Settings", **root}, Settings, ""),
+            scale=self._once("scale", config, lambda node: build(node, Scale, "scale")),
+            model=self._once("model", config, lambda node: build(node, ModelSource, "model")),
+            recipe=recipe,
+            calib=None if recipe.data_free else calib,
+            tasks=dict(self._once("eval", config, _tasks)),
+            choices={group: str(choices[group]) for group in NODES},
+            overrides=tuple(overrides),
+            cluster=self._once("cluster", config, lambda node: build(node, Place, "cluster")),
+            config=config,
+        )
+
+    def _once(self, name: str, config: dict[str, Any], make: Callable[[Any], Any]) -> Any:
+        node = config[name]
+        key = (name, id(node))
+        if key not in self._built:
+            self._built[key] = (node, make(node))  # the node is kept: its id stays its own
+        return self._built[key][1]
+
+
+def _without_natural(node: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in node.items() if k not in CALIB_NODES}
+
+
+def _tasks(node: dict[str, Any]) -> dict[str, Task]:
+    """The named tasks of a suite, which is a component or a mapping `tasks`. `shots` is what lm-eval tasks read."""
+    from quantbench.evals.task import Suite, Task
+
+    if "_target_" in node:
+        return build(node, Suite, "eval").tasks()
+    extra = sorted(set(node) - set(SUITE_KEYS))
     if extra:
-        raise ConfigError(unknown_key(f"eval.{extra[0]}", ["tasks", "about"]))
-    if not isinstance(task_nodes, dict) or not task_nodes:
-        raise ConfigError(f"eval.tasks: expected a mapping of named tasks, found {task_nodes!r}")
-    return Cell(
-        settings=settings,
-        scale=build(plain["scale"], Scale, "scale"),
-        model=build(plain["model"], ModelSource, "model"),
-        recipe=recipe,
-        calib=None if recipe.data_free else calib,
-        tasks={name: build(node, Task, f"eval.tasks.{name}") for name, node in task_nodes.items()},
-        choices={group: str(choices[group]) for group in NODES},
-        overrides=tuple(overrides),
-        cluster=build(plain["cluster"], Place, "cluster"),
-        config=plain,
-    )
+        raise ConfigError(unknown_key(f"eval.{extra[0]}", list(SUITE_KEYS)))
+    tasks = node.get("tasks")
+    if not isinstance(tasks, dict) or not tasks:
+        raise ConfigError(f"eval.tasks: expected a mapping of named tasks, found {tasks!r}")
+    return {name: build(one, Task, f"eval.tasks.{name}") for name, one in tasks.items()}
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

@@ -41,6 +41,18 @@ def identity(value: Any) -> Any:
     return value
 
 
+def component_identity(component: Any) -> Any:
+    """`identity`, worked out once for each object: the cells of a grid share their components."""
+    known = _known.get(id(component))
+    if known is None:
+        known = _known[id(component)] = (component, identity(component))
+    return known[1]
+
+
+_known: dict[int, tuple[Any, Any]] = {}
+"""By id; each object is kept, so that its id stays its own."""
+
+
 @cache
 def _class_identity(kind: type) -> dict[str, str]:
     """The import path; of a class from outside this package also the sha256 of its source file, as first seen here.
@@ -82,9 +94,9 @@ def run_identity(model: Any, recipe: Any, calib: Any | None, seed: int, replicat
     """The identity of a run. Without calibration data (calib None) no seed or replicate can matter, and none counts."""
     parts: dict[str, Any] = {
         "numerics_version": NUMERICS_VERSION,
-        "model": identity(model),
-        "quantizer": identity(recipe),
+        "model": component_identity(model),
+        "quantizer": component_identity(recipe),
     }
     if calib is not None:
-        parts |= {"calib": identity(calib), "seed": seed, "replicate": replicate}
+        parts |= {"calib": component_identity(calib), "seed": seed, "replicate": replicate}
     return parts

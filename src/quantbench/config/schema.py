@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -17,19 +18,34 @@ from quantbench.models.loading import ModelSource
 from quantbench.paths import LocalPath, brief
 from quantbench.pipeline.recipe import Recipe
 
-OPERATIONAL = ("device", "threads", "save", "dry_run", "output_dir", "cluster", "detach", "retry_failed", "hydra.")
+OPERATIONAL = (
+    "device",
+    "threads",
+    "save",
+    "dry_run",
+    "output_dir",
+    "cluster",
+    "detach",
+    "retry_failed",
+    "checkpoint_blocks",
+    "hydra.",
+)
 """Overrides that do not tell studies apart: a sweep keeps its name whatever they are."""
 
 
 @component
 class Scale:
-    """How much text a study uses. Its values count where they are used; itself it is only a caption."""
+    """How much text a study uses. Its values count where they are used; itself it is only a caption.
+
+    lm_eval_limit  documents of each task of lm-eval (of each subject of a group); None: all
+    """
 
     calib_sequences: Annotated[int, Field(ge=1)]
     calib_length: Annotated[int, Field(ge=8)]
     window: Annotated[int, Field(ge=8)]
     windows: Annotated[int, Field(ge=1)] | None
-    items: Annotated[int, Field(ge=1)] | None
+    items: Annotated[int, Field(ge=1)] | None = None
+    lm_eval_limit: Annotated[int, Field(ge=1)] | None = None
 
 
 @component
@@ -43,6 +59,7 @@ class Settings:
     save: Literal["weights", "none"]
     output_dir: LocalPath
     dry_run: bool
+    checkpoint_blocks: Annotated[int, Field(ge=0)]
     detach: bool
     retry_failed: bool
 
@@ -62,12 +79,12 @@ class Cell:
     cluster: Place
     config: dict[str, Any] = field(repr=False)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What the run id hashes."""
         return run_identity(self.model, self.recipe, self.calib, self.settings.seed, self.settings.replicate)
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The run's name in the store: equal identities are the same run."""
         return digest(self.identity)

@@ -26,10 +26,12 @@ class Outcome:
 
     items        columns item and document (str, item unique), then numbers; one row per item
     attachments  file name suffix -> text that is stored as it is beside the score
+    metrics      names of the metrics that the items give, where they are fewer than the test set's; None: all of them
     """
 
     items: pd.DataFrame
     attachments: dict[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] | None = None
 
 
 @runtime_checkable
@@ -92,6 +94,15 @@ class Task(Protocol):
 
     def load(self, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> TestSet:
         """Read the data and make the items. Raises DataError for data that cannot be had or are not as described."""
+        ...
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """What `eval=` may be in place of a mapping `tasks`: a component that stands for several named tasks."""
+
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name."""
         ...
 
 

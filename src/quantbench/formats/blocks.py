@@ -127,8 +127,8 @@ class ByteScales(BlockGrid):
 
     def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
         """See Format; with the scale that all groups share, where there is one."""
-        stored = {"codes": pack_bits(codes, self.code_bits), "scale": self.scales.encode(params.scale).cpu()}
-        return stored if params.shared is None else stored | {"shared": params.shared[0, 0].clone().reshape(1).cpu()}
+        stored = {"codes": pack_bits(codes, self.code_bits), "scale": self.scales.encode(params.scale)}
+        return stored if params.shared is None else stored | {"shared": params.shared[0, 0].clone().reshape(1)}
 
     def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
         """See Format."""

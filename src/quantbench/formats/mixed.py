@@ -85,11 +85,11 @@ class MixedIntFormat:
 
     def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
         """For every b there is, codes and zero points of the groups of b bits, packed to b bits each; all scales."""
-        stored = {"scale": params.scale.to(self._dtype).cpu()}
+        stored = {"scale": params.scale.to(self._dtype)}
         for bits in sorted(set(self.group_bits)):
             stored[f"codes{bits}"] = pack_bits(codes[:, self._columns(bits, codes.shape[1])], bits)
             zero = _zero(params)[:, self._groups(bits)]
-            stored[f"zero{bits}"] = pack_bits(zero.to(torch.uint8), bits) if bits > 1 else zero.to(self._dtype).cpu()
+            stored[f"zero{bits}"] = pack_bits(zero.to(torch.uint8), bits) if bits > 1 else zero.to(self._dtype)
         return stored
 
     def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:

@@ -11,7 +11,7 @@ O depends on the whole sequence, later tokens included, as in a prefill there.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -25,6 +25,8 @@ from quantbench.formats.base import ActivationFormat
 @component
 class OutlierActivation:
     """Activations in the dynamic format `inner`, but for features beyond `threshold` (the paper's 6.0)."""
+
+    mixes_tokens: ClassVar[bool] = True
 
     inner: ActivationFormat
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 6.0

@@ -20,7 +20,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     Code i takes the bits i * bits to (i + 1) * bits of the stream, least significant first; 1 <= bits <= 8.
     Raises ValueError if a code does not fit.
     """
-    flat = codes.detach().cpu().contiguous().reshape(-1).numpy()
+    flat = codes.contiguous().reshape(-1).numpy(force=True)
     if flat.size and int(flat.max()) >> bits:
         raise ValueError(f"code {int(flat.max())} does not fit in {bits} bits")
     packed = np.empty(math.ceil(flat.size * bits / 8), dtype=np.uint8)
@@ -34,7 +34,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 def unpack_bits(packed: Tensor, bits: int, shape: Sequence[int]) -> Tensor:
     """The codes that `pack_bits` packed: uint8 of `shape`. Raises ValueError if the stream has another length."""
     count = math.prod(shape)
-    stream: NDArray[np.uint8] = packed.detach().cpu().numpy()
+    stream: NDArray[np.uint8] = packed.numpy(force=True)
     if stream.shape != (math.ceil(count * bits / 8),):
         raise ValueError(f"{count} codes of {bits} bits are not {stream.shape} bytes")
     codes = np.empty(count, dtype=np.uint8)

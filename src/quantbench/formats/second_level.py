@@ -71,10 +71,10 @@ class Stored:
     def pack(self, name: str, values: Tensor, runs: Tensor | None) -> dict[str, Tensor]:
         """What is stored of values that `fit` gave, under `name`; runs under `name`_runs."""
         if self.bits is None:
-            return {name: values.to(self.dtype).cpu()}
+            return {name: values.to(self.dtype)}
         if runs is None:
             return {name: pack_bits(values.to(torch.uint8), self.bits)}
-        return {name: pack_bits(self._codes(values, runs), self.bits), f"{name}_runs": runs.to(self.dtype).cpu()}
+        return {name: pack_bits(self._codes(values, runs), self.bits), f"{name}_runs": runs.to(self.dtype)}
 
     def unpack(self, name: str, stored: dict[str, Tensor], rows: int, groups: int) -> tuple[Tensor, Tensor | None]:
         """Exactly what `fit` gave."""

@@ -17,7 +17,7 @@ def split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     Tensors are moved into `tensors` under dotted names that begin with `name`.
     """
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous()
+        tensors[name] = value.detach()
         return {TENSOR: name}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = type(value)

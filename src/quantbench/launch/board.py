@@ -153,6 +153,8 @@ class Board:
         except Timeout:
             yield False
             return
+        except OSError as error:
+            raise files.write_failure(Path(lock.lock_file), error) from error
         try:
             yield True
         finally:
@@ -163,7 +165,7 @@ class Board:
     @contextlib.contextmanager
     def submitting(self) -> Iterator[None]:
         """One process at a time looks what is to be done and submits it."""
-        with FileLock(self._made(self.folder / "locks") / "submit.lock"):
+        with self.claim("submit", wait=True):
             yield
 
     def jobs(self) -> list[JobRecord]:

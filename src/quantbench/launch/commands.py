@@ -210,7 +210,7 @@ def _cluster(board: Board) -> Cluster | None:
     for record in reversed(board.jobs()):
         chunk = board.load_chunk(record.token, 0)
         if chunk is not None:
-            place = build(chunk.cells[0].config["cluster"], Place, "cluster")  # type: ignore[type-abstract]
+            place = build(chunk.cells[0].config["cluster"], Place, "cluster")
             return place if isinstance(place, Cluster) else None
     return None
 

@@ -59,7 +59,7 @@ def launch(
             jobs,
             f", {len(skipped)} failed before (retry_failed=false)" if skipped else "",
         )
-    return Watch(board, cluster)
+    return Watch(board, cluster, cluster.grace_seconds)
 
 
 def follow(watch: Watch, work: Sequence[Work], done: set[str], poll_seconds: float) -> dict[str, CellView]:

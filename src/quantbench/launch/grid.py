@@ -15,7 +15,7 @@ from quantbench.launch.driver import Work, counts, follow, launch
 from quantbench.launch.entry import EXIT_FAILED
 from quantbench.launch.inprocess import run_here
 from quantbench.launch.naming import caption, sweep_name
-from quantbench.launch.overview import key_of, updated
+from quantbench.launch.overview import is_done, key_of, updated
 from quantbench.launch.own_texts import name_by_file
 from quantbench.launch.plan import print_plan
 from quantbench.launch.runner import baseline_of, freeze
@@ -87,15 +87,6 @@ def finish(
     manifest = updated(manifest, views)
     store.save_manifest(manifest)
     _report(store, manifest)
-
-
-def is_done(store: Store, entry: CellEntry) -> bool:
-    """Whether all results of a cell, and of its full-precision run, are in the store."""
-    return all(
-        run_id is not None and protocol is not None and store.has_score(run_id, task, protocol)
-        for task, protocol in entry.tasks.items()
-        for run_id in (entry.run_id, entry.baseline_run_id)
-    )
 
 
 def _report(store: Store, manifest: Manifest) -> None:

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from quantbench.config.identity import digest, identity
+from quantbench.config.identity import component_identity, digest
 from quantbench.config.schema import Cell
 from quantbench.launch.board import Board
 from quantbench.launch.overview import key_of
@@ -26,7 +26,7 @@ SAVE_EVERY_SECONDS = 5.0
 
 def run_here(session: Session, board: Board, cells: Sequence[Cell], manifest: Manifest) -> Manifest:
     """Run the cells, those of one model after another; returns the manifest with what became of them."""
-    models = [digest(identity(cell.model)) for cell in cells]
+    models = [digest(component_identity(cell.model)) for cell in cells]
     ranks = {key: rank for rank, key in enumerate(dict.fromkeys(models))}
     order = sorted(range(len(cells)), key=lambda i: ranks[models[i]])
     runner = Runner(session, board, f"command-{socket.gethostname()}-{os.getpid()}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 
 from quantbench.launch.board import JobRecord
 from quantbench.launch.worker import run_chunk
+from quantbench.results.files import make_folder
 
 NO_LIMIT_MINUTES = 60 * 24 * 365 * 10
 SIGNAL_SECONDS = 10
@@ -32,7 +34,7 @@ def start(chunks: Sequence[Path], logs: Path, gpus: int, minutes: float | None) 
             gpus_per_node=1 if gpus else 0,
             visible_gpus=[index % gpus] if gpus else (),
         )
-        with _undisturbed():
+        with _apart(logs / "controllers.log"):
             job = executor.submit(run_chunk, str(chunk))
         ids.append(str(job.job_id))
     return ids
@@ -73,10 +75,23 @@ def _is_controller(pid: str, token: str) -> bool:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Processes started inside ignore Ctrl-C, which a terminal sends to all of the command's."""
+def _apart(output: Path) -> Iterator[None]:
+    """Processes started inside ignore Ctrl-C, which a terminal sends to all of the command's, and write to a file.
+
+    With the command's own output they would keep a pipe open that somebody waits at the end of.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    make_folder(output.parent)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    saved = {number: os.dup(number) for number in (1, 2)}
     try:
+        with output.open("ab") as file:
+            for number in saved:
+                os.dup2(file.fileno(), number)
         yield
     finally:
+        for number, copy in saved.items():
+            os.dup2(copy, number)
+            os.close(copy)
         signal.signal(signal.SIGINT, before)

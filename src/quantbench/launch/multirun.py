@@ -6,28 +6,24 @@ from collections.abc import Sequence
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from quantbench.config.compose import cell_from, check_additions, group_names
+from quantbench.config.compose import CellMaker
+from quantbench.config.factored import Composer
+from quantbench.launch.axes import as_typed
 from quantbench.launch.entry import reporting_errors
 
 
 def launch_batch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
     """Check every cell, then run them all; ends the process non-zero with one message if something is wrong."""
     with reporting_errors():
-        groups = group_names(loader)
-        composed = []
-        for overrides in job_overrides:
-            cell_config = loader.load_sweep_config(config, list(overrides))
-            check_additions(overrides, cell_config, groups)
-            composed.append(cell_config)
+        composer = Composer(loader, lambda overrides: loader.load_sweep_config(config, overrides))
+        composed = [composer.compose(overrides) for overrides in job_overrides]
         from quantbench.launch.grid import run_grid
 
-        cells = [
-            cell_from(c, _own(o), OmegaConf.to_container(c.hydra.runtime.choices))  # type: ignore[arg-type]
-            for o, c in zip(job_overrides, composed, strict=True)
-        ]
-        run_grid(cells, command=list(config.hydra.overrides.task), sweep_params=_sweep_params(config))
+        make = CellMaker()
+        cells = [make(plain, _own(o), chosen) for o, (plain, chosen) in zip(job_overrides, composed, strict=True)]
+        run_grid(cells, command=as_typed(config.hydra.overrides.task), sweep_params=_sweep_params(config))
     return [_completed(overrides) for overrides in job_overrides]
 
 

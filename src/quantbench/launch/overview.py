@@ -12,6 +12,7 @@ from typing import Literal
 from quantbench.launch.board import Board, CellStatus, JobRecord, cell_key
 from quantbench.launch.cluster import Cluster, Job
 from quantbench.results.manifest import CellEntry, Manifest
+from quantbench.results.store import Store
 
 View = Literal["new", "queued", "running", "done", "failed", "lost", "cancelled"]
 
@@ -43,14 +44,15 @@ class Watch:
     """Looks at the cells of a sweep again and again; a cell that is finished is not looked at twice.
 
     final  what is known to change no more
+    grace  seconds after its job has left the queue before a cell that has not ended counts as lost
     gone   since when a job has not been seen in the cluster's queue (monotonic seconds)
     """
 
     board: Board
     cluster: Cluster | None
+    grace: float = 0.0
     final: dict[str, CellView] = field(default_factory=dict)
     gone: dict[Job, float] = field(default_factory=dict)
-    seen: set[Job] = field(default_factory=set)
 
     def look(self, keys: Iterable[str], records: Sequence[JobRecord]) -> dict[str, CellView]:
         """The state of each cell. Where the cluster cannot be asked, nothing is concluded from silence."""
@@ -101,8 +103,7 @@ class Watch:
         if alive is None or any(job in alive for job in jobs):
             job_id = next((alive[job] for job in jobs if alive and job in alive), "")
             return CellView(key, "running" if running else "queued", status, job_id)
-        grace = self.cluster.grace_seconds if self.cluster is not None else 0.0
-        if any(time.monotonic() - self.gone.get(job, time.monotonic()) < grace for job in jobs):
+        if any(time.monotonic() - self.gone.get(job, 0.0) < self.grace for job in jobs):
             return CellView(key, "running" if running else "queued", status)
         return CellView(key, "lost", status, error=self._last_words(record, jobs[0][1], status if ours else None))
 
@@ -146,5 +147,28 @@ def updated(manifest: Manifest, views: Mapping[str, CellView]) -> Manifest:
             entry = dataclasses.replace(entry, status="done", error=None)
         elif view is not None and view.state in UNFINISHED:
             entry = dataclasses.replace(entry, status="failed", error=view.error or view.state)
+        cells.append(entry)
+    return dataclasses.replace(manifest, cells=cells)
+
+
+def is_done(store: Store, entry: CellEntry) -> bool:
+    """Whether all results of a cell, and of its full-precision run, are in the store."""
+    return all(
+        run_id is not None and protocol is not None and store.has_score(run_id, task, protocol)
+        for task, protocol in entry.tasks.items()
+        for run_id in (entry.run_id, entry.baseline_run_id)
+    )
+
+
+def refreshed(manifest: Manifest, store: Store) -> Manifest:
+    """The manifest with what the store and the board's files say; the cluster is not asked."""
+    board = Board(store.root, manifest.name)
+    cells = []
+    for entry in manifest.cells:
+        known = None if is_done(store, entry) else board.load_cell(key_of(entry))
+        if is_done(store, entry):
+            entry = dataclasses.replace(entry, status="done", error=None)
+        elif known is not None and known.state == "failed":
+            entry = dataclasses.replace(entry, status="failed", error=known.error)
         cells.append(entry)
     return dataclasses.replace(manifest, cells=cells)

@@ -44,7 +44,8 @@ def _own_text(cell: Cell, task: str) -> LocalText | None:
     if task not in cell.tasks:
         return None
     source = getattr(cell.tasks[task], "source", None)
-    same = cell.config["calib"].get("source") == cell.config["eval"]["tasks"][task].get("source")
+    node = cell.config["eval"].get("tasks", {}).get(task, {})  # a suite component has no such mapping
+    same = cell.config["calib"].get("source") == node.get("source")
     return source if same and isinstance(source, LocalText) else None
 
 

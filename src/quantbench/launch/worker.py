@@ -141,7 +141,6 @@ class Worker:
         name = f"{array}_{index}" if array and index else job_id
         log.warning("time is up: job %s goes back into the queue", name)
         subprocess.run(["scontrol", "requeue", name], check=True, timeout=60)
-        time.sleep(120)  # SLURM ends this process
         sys.exit(STOPPED)
 
     # Progress over restarts
@@ -173,7 +172,7 @@ class Worker:
         runs = Path(self.chunk.root) / "runs"
         found = []
         for run_id in dict.fromkeys(cell.run_id for cell in self.chunk.cells):
-            patterns = ("record.json", "scores/*.json", "checkpoint/*.safetensors")
+            patterns = ("record.json", "scores/*.json", "checkpoint/*.json")
             found += [f"{run_id}/{path.name}" for pattern in patterns for path in (runs / run_id).glob(pattern)]
         return sorted([*found, *(key for key in self._keys() if self._state(key) in {"done", "failed"})])
 

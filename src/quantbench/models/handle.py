@@ -41,6 +41,10 @@ class ModelHandle:
         ]
         self.originals = dict(model.named_parameters(remove_duplicate=False))
         self._runtime_hooks: list[Removable] = []
+        self.one_by_one = False
+        """Whether an operation lets tokens of a batch act on each other, padding included."""
+        self.whole_sequences = False
+        """Whether an operation needs the whole sequence at once, and so no cache when text is generated."""
 
     def keep_hooks(self, hooks: Sequence[Removable]) -> None:
         """Remember hooks of runtime operations, to be removed when the model is restored."""
@@ -56,6 +60,7 @@ class ModelHandle:
         for hook in self._runtime_hooks:
             hook.remove()
         self._runtime_hooks.clear()
+        self.one_by_one = self.whole_sequences = False
         for module, name, parameter, data in self._originals:
             parameter.data = data
             setattr(module, name, parameter)

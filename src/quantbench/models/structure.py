@@ -168,6 +168,19 @@ def refuse_unknown_weights(prefix: str, blocks: nn.ModuleList) -> None:
                     )
 
 
+def refuse_not_finite(model: nn.Module) -> None:
+    """Raise ModelError naming the first parameter (of experts in one parameter: the expert) with NaN or infinity.
+
+    Found at the start, the weight itself is named, not a layer that is reached by what it gives.
+    """
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            where = name.removesuffix(".weight")
+            if parameter.dim() == 3:
+                where += f".{int((~parameter.isfinite()).flatten(1).any(1).nonzero()[0])}"
+            raise ModelError(f"{where}: the weight holds NaN or infinite values")
+
+
 def block_slots(prefix: str, block: nn.Module) -> Iterator[WeightSlot]:
     """Every nn.Linear, Conv1D and expert's weight of a block, in definition order; routers are left out."""
     routers = router_modules(block)

@@ -39,8 +39,8 @@ class Artifact:
         tensors: dict[str, Tensor] = {}
         weights = {name: _weight_spec(name, weight, tensors) for name, weight in self.weights.items()}
         ops = [split(op, f"{op.module}#op{i}", tensors) for i, op in enumerate(self.ops)]
-        tensors |= {f"{name}#changed": value.cpu() for name, value in self.changed.items()}
-        return {k: v.contiguous() for k, v in tensors.items()}, {"weights": weights, "ops": ops}
+        tensors |= {f"{name}#changed": value for name, value in self.changed.items()}
+        return {k: v.cpu().contiguous() for k, v in tensors.items()}, {"weights": weights, "ops": ops}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], spec: dict[str, Any]) -> Artifact:
@@ -86,6 +86,8 @@ class Artifact:
             else:  # one expert of a parameter that holds them all
                 find_slot(modules, name).set(value)
         handle.keep_hooks(install(modules, self.ops))
+        handle.one_by_one = any(getattr(op, "mixes_tokens", False) for op in self.ops)
+        handle.whole_sequences = any(getattr(op, "whole_sequences", False) for op in self.ops)
 
     def bits_of(self, name: str, parameter: Tensor) -> float:
         """Bits that a parameter of the model takes in all: quantized weights as stored, the rest in its dtype."""
@@ -141,9 +143,9 @@ class Artifact:
 
 def _weight_spec(name: str, weight: QuantizedWeight, tensors: dict[str, Tensor]) -> dict[str, Any]:
     stored = weight.format.pack(weight.codes, weight.params)
-    tensors |= {f"{name}#{key}": value.cpu() for key, value in stored.items()}
+    tensors |= {f"{name}#{key}": value for key, value in stored.items()}
     if weight.group_index is not None:
-        tensors[f"{name}#group_index"] = weight.group_index.int().cpu()
+        tensors[f"{name}#group_index"] = weight.group_index.int()
     return {
         "format": split(weight.format, f"{name}#format", tensors),
         "shape": list(weight.codes.shape),

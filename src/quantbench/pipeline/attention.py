@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ class QuantizeKVCache:
     heads, key_width, value_width  key-value heads, and channels of each
     seed  of the rotation of keys, if they are rotated
     """
+
+    mixes_tokens: ClassVar[bool] = True
+    whole_sequences: ClassVar[bool] = True
 
     module: str
     cache: KVCache

@@ -6,6 +6,7 @@ rows are the channels of X (rows and bias divided by s). W' = W diag(s) reads it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -120,13 +121,15 @@ def linear_producer(group: InputGroup, earlier: list[WeightSlot], run: Callable[
 
 
 def input_of(group: InputGroup, run: Callable[[], object]) -> Tensor:
-    """What the group reads while `run` runs its block."""
+    """What the group reads while `run` runs its block. Raises ModelError if that is not finite."""
     seen: list[Tensor] = []
     handle = group.reader.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach()))
     try:
         run()
     finally:
         handle.remove()
+    if not bool(seen[0].isfinite().all()):
+        raise ModelError(f"{group.slots[0].name}: NaN or infinite activations in its input")
     return seen[0]
 
 
@@ -137,6 +140,10 @@ def check_unchanged(before: Tensor, after: Tensor, what: str) -> float:
     function-preserving on this model, and quantizing on would measure something else.
     """
     scale = float(before.float().abs().amax())
+    if not math.isfinite(scale):
+        raise ModelError(
+            f"{what} cannot be checked: the full-precision output holds NaN or infinity. Choose another model.dtype."
+        )
     change = float((after.float() - before.float()).abs().amax()) / max(scale, 1e-30)
     allowed = 1e-4 if before.dtype == torch.float32 else 5e-2
     if not change <= allowed:

@@ -21,7 +21,12 @@ from quantbench.models.handle import Removable
 
 @runtime_checkable
 class RuntimeOp(Protocol):
-    """An operation on the module called `module`. Implementations are components whose fields may be tensors."""
+    """An operation on the module called `module`. Implementations are components whose fields may be tensors.
+
+    Two optional attributes, False where they are absent: `mixes_tokens`, tokens of a sequence act on each other in ways
+    the full-precision model does not know, so that padding would change results; `whole_sequences`, it cannot go on
+    from a key-value cache.
+    """
 
     @property
     def module(self) -> str:
@@ -45,6 +50,11 @@ class QuantizeInput:
     format: ActivationFormat
     params: dict[str, Tensor] = Field(default_factory=dict)
     keep: Tensor | None = None
+
+    @property
+    def mixes_tokens(self) -> bool:
+        """See RuntimeOp."""
+        return bool(getattr(self.format, "mixes_tokens", False))
 
     def install(self, module: nn.Module) -> Removable:
         """See RuntimeOp."""

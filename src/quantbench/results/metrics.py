@@ -47,6 +47,25 @@ def _bits_per_byte(items: pd.DataFrame) -> Estimate:
     return statistics.bits_per_byte(column(items, "nll"), column(items, "n_tokens"), column(items, "n_bytes"))
 
 
+def _word_perplexity(items: pd.DataFrame) -> Estimate:
+    return statistics.word_perplexity(column(items, "nll"), column(items, "n_tokens"), column(items, "n_words"))
+
+
+def _mean(name: str) -> Callable[[pd.DataFrame], Estimate]:
+    return lambda items: statistics.mean(column(items, name))
+
+
+def _macro(name: str) -> Callable[[pd.DataFrame], Estimate]:
+    return lambda items: statistics.macro_mean(column(items, name), items["document"].tolist())
+
+
+LOWER_IS_BETTER = {"pct_stereotype": "share of items", "likelihood_diff": "nats"}
+"""Means of item columns of which the smaller is better, and their units."""
+
+MACRO = ("acc", "acc_norm", "exact_match")
+"""Item columns of which macro_<name> is the mean over documents (subtasks) of the mean in each."""
+
+
 def _macro_f1(items: pd.DataFrame) -> Estimate:
     return statistics.macro_f1(column(items, "gold"), column(items, "predicted"))
 
@@ -64,12 +83,22 @@ METRICS: dict[str, MetricInfo] = {
     "bits_per_byte": MetricInfo("bits/byte", False, _bits_per_byte),
     "kl": MetricInfo("nats/token", False, _per_token("kl"), relative=True),
     "same_top": MetricInfo("share of tokens", True, _per_token("same_top"), relative=True),
+    "word_perplexity": MetricInfo("per word", False, _word_perplexity, items="items"),
+    **{name: MetricInfo(unit, False, _mean(name), items="items") for name, unit in LOWER_IS_BETTER.items()},
+    **{f"macro_{name}": MetricInfo("share of items", True, _macro(name), items="items") for name in MACRO},
     "macro_f1": MetricInfo("mean over labels", True, _macro_f1, items="items"),
     "span_f1": MetricInfo("over spans", True, _span_f1, items="items"),
 }
 """Metrics with an estimator of their own. Any other is the plain mean of the item column that has its name."""
 
-COLUMNS = {"perplexity": "nll", "bits_per_byte": "nll", "macro_f1": "predicted", "span_f1": "tp"}
+COLUMNS = {
+    "perplexity": "nll",
+    "bits_per_byte": "nll",
+    "word_perplexity": "nll",
+    "macro_f1": "predicted",
+    "span_f1": "tp",
+    **{f"macro_{name}": name for name in MACRO},
+}
 """The item column a metric is computed from, where it is not the one that has its name."""
 
 

@@ -86,6 +86,24 @@ def perplexity(nll: Values, n_tokens: Values) -> Estimate:
     return Estimate(value, value * loss.influence)
 
 
+def word_perplexity(nll: Values, n_tokens: Values, n_words: Values) -> Estimate:
+    """exp(L), L the negative log-likelihood in nats per word: nll [n] is the mean per token of each text."""
+    loss = ratio(nll * n_tokens, n_words)
+    try:
+        value = math.exp(loss.value)
+    except OverflowError as error:
+        raise ValueError(f"a loss of {loss.value:.6g} nats per word has no representable perplexity") from error
+    return Estimate(value, value * loss.influence)
+
+
+def macro_mean(values: Values, strata: Sequence[str]) -> Estimate:
+    """The mean over K strata of the mean in each: e_i = (n / (K n_k)) (x_i - mean_k), n_k items in i's stratum."""
+    _, place, counts = np.unique(np.array(strata), return_inverse=True, return_counts=True)
+    means = np.bincount(place, weights=_nonempty(values)) / counts
+    scale = len(values) / (len(counts) * counts)
+    return Estimate(float(means.mean()), scale[place] * (values - means[place]))
+
+
 def bits_per_byte(nll: Values, n_tokens: Values, n_bytes: Values) -> Estimate:
     """sum(nll n_tokens) / (ln 2 sum(n_bytes)): comparable between tokenizers."""
     return ratio(nll * n_tokens / math.log(2), n_bytes)

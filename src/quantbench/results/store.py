@@ -60,6 +60,10 @@ class Store:
         """The log of the processes that worked on a run."""
         return self.run_dir(run_id) / "log.txt"
 
+    def checkpoint_dir(self, run_id: str) -> Path:
+        """Where a quantization that is not finished keeps its finished blocks."""
+        return self.run_dir(run_id) / "checkpoint"
+
     def reference_path(self, run_id: str, task: str, protocol: str) -> Path:
         """The full-precision hidden states of run `run_id` on a task, in a folder that exists."""
         folder = files.make_folder(self.root / "references")
@@ -161,7 +165,9 @@ class Store:
 
     def scores(self, run_id: str) -> list[Score]:
         """All scores of a run, by task and protocol."""
-        paths = sorted((self.run_dir(run_id) / "scores").glob("[!.]*.json"))
+        found = sorted((self.run_dir(run_id) / "scores").glob("[!.]*.json"))
+        # <task>-<protocol>.json; an attachment has one more suffix before .json.
+        paths = [path for path in found if "." not in path.stem.rpartition("-")[2]]
         loaded = [self._load_score(path, (run_id,)) for path in paths]
         return sorted((score for score in loaded if score is not None), key=lambda s: (s.task, s.protocol))
 

@@ -1,0 +1,135 @@
+"""A workplace whose cells are as slow as they are told, and questions to SLURM."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from command import Done, Workplace
+
+SLOW_ROUNDING = '''
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from quantbench.component import Part, component
+from quantbench.formats.quantize import quantize
+from quantbench.rounding.base import Rounded
+
+
+@component
+class Slow(Part):
+    """Nearest rounding that takes its time over each weight, writes a line for it, and fails as its name says."""
+
+    name: str
+    seconds: float = 0.0
+
+    def round(self, weight, stats, format):
+        with Path(os.environ["ROUNDED"]).open("a") as file:
+            file.write(self.name + "\\n")
+        time.sleep(self.seconds / 14)
+        if not Path(os.environ["ROUNDED"]).with_name("mended").exists():
+            if self.name.endswith("_killed"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.name.endswith("_endless"):
+                time.sleep(600)
+            if self.name.endswith("_exits"):
+                sys.exit(3)
+            if self.name.endswith("_raises"):
+                raise RuntimeError("boom")
+        return Rounded(quantize(weight, format))
+'''
+
+RECIPE = """
+_target_: quantbench.pipeline.recipe.Recipe
+weight: {_target_: quantbench.formats.int.IntFormat, bits: 4, group_size: 16, symmetric: false}
+rounding: {_target_: slow.Slow, name: "", seconds: 0.0}
+policy: {_target_: quantbench.pipeline.recipe.Policy}
+"""
+
+LAYERS = 14
+"""Weights of the tiny model: a cell that was run once wrote so many lines."""
+
+
+class SlurmPlace(Workplace):
+    """A workplace whose cells are as slow as they are told, on a SLURM that answers."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        (folder / "slow.py").write_text(SLOW_ROUNDING)
+        (folder / "conf" / "quantizer").mkdir(parents=True)
+        self.recipe = folder / "conf" / "quantizer" / "slow.yaml"
+        self.recipe.write_text(RECIPE)
+        self.rounded = folder / "rounded.txt"
+
+    def environment(self, outputs: Path | None = None, **extra: str) -> dict[str, str]:
+        """See Workplace; with the slow rounding to be imported."""
+        path = os.pathsep.join([str(self.folder), extra.pop("PYTHONPATH", "")])
+        return super().environment(outputs, PYTHONPATH=path, ROUNDED=str(self.rounded), **extra)
+
+    def grid(self, names: str, *more: str, cluster: str = "slurm") -> list[str]:
+        """Arguments for cells of these names, comma-separated."""
+        quick = ["cluster.poll_seconds=1", "cluster.grace_seconds=2"]
+        return [
+            "-m",
+            f"--config-dir={self.folder / 'conf'}",
+            "quantizer=slow",
+            f"quantizer.rounding.name={names}",
+            f"cluster={cluster}",
+            *quick,
+            *more,
+        ]
+
+    def times(self) -> Counter[str]:
+        """How many weights were rounded, by name of cell."""
+        return Counter(self.rounded.read_text().split()) if self.rounded.exists() else Counter()
+
+    def mend(self) -> None:
+        """From now on nothing fails."""
+        (self.folder / "mended").touch()
+
+    def quantbench(self, *arguments: str) -> Done:
+        """A sub-command."""
+        return subprocess.run(
+            [sys.executable, "-m", "quantbench", *arguments],
+            env=self.environment(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    @property
+    def sweep(self) -> str:
+        """The name of the only sweep."""
+        (found,) = (self.outputs / "sweeps").iterdir()
+        return found.name
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    """Wait until something is so; fails the test if it does not come true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def slurm(*command: str) -> str:
+    """The output of a command of SLURM."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def job_ids() -> list[str]:
+    """Ids of the jobs that wait or run."""
+    return slurm("squeue", "-h", "-r", "-o", "%i").split()
+
+
+def job_states(token: str) -> set[str]:
+    """States of the jobs of a submission, ended ones too."""
+    return set(slurm("squeue", "-h", "-r", "-t", "all", f"--name={token}", "-o", "%T").split())
