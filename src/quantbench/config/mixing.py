@@ -21,7 +21,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("natural_of_parts", natural_of_parts, replace=True)
 
 
-def mixed(*, _parent_: DictConfig) -> dict[str, Any]:
+def mixed(*, _parent_: DictConfig) -> DictConfig:
     """The parts that have a weight, each as a `quantbench.calib.mixture.MixedSet`, in alphabetical order."""
     own = {name: _parent_[name] for name in OWN}
     found = {}
@@ -29,15 +29,15 @@ def mixed(*, _parent_: DictConfig) -> dict[str, Any]:
         node = _set(_parent_, name)
         made = {key: value for key, value in node.items() if key not in CALIB_NODES}
         found[name] = {"_target_": "quantbench.calib.mixture.MixedSet", "weight": weight, "set": made | own}
-    return found
+    return OmegaConf.create(found)
 
 
-def natural_of_parts(*, _parent_: DictConfig) -> dict[str, Any]:
+def natural_of_parts(*, _parent_: DictConfig) -> DictConfig:
     """The natural tests of all parts that have a weight."""
     found: dict[str, Any] = {}
     for name in _weights(_parent_):
         found |= _set(_parent_, name).get("natural") or {}
-    return found
+    return OmegaConf.create(found)
 
 
 def _weights(mix: DictConfig) -> dict[str, float]:
