@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,14 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from helpers_math import correlated_inputs, random, stats_of
+from quantbench.calib.calibration import Calibration
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
+from quantbench.config.mixing import CALIB_NODES
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
+from quantbench.listing import markdown_table, options
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.policy import Policy
@@ -145,3 +149,32 @@ def test_results_page_lists_exactly_the_columns() -> None:
 def test_links_lead_to_files(page: Path) -> None:
     missing = [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_page_of_data_sets_has_the_table_of_the_options() -> None:
+    page = (DOCS / "datasets.md").read_text()
+    table = page.partition("<!-- table: python -m quantbench.listing -->\n")[2].partition("<!-- end of table -->")[0]
+    assert table.splitlines() == markdown_table([config_dir()])
+    rows = [row for row in table.splitlines()[2:] if "a file or folder of yours" not in row]
+    assert len(rows) >= 45
+
+
+@pytest.mark.parametrize("group", ["calib", "task", "text", "rows"])
+def test_every_option_of_data_stands_on_the_page(group: str) -> None:
+    page = (DOCS / "datasets.md").read_text()
+    missing = [
+        p.stem for p in options([config_dir()], group) if f"`{p.stem}`" not in page and f"calib={p.stem}`" not in page
+    ]
+    assert not missing
+
+
+def test_commands_of_the_page_of_data_sets_compose() -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (DOCS / "datasets.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        overrides = shlex.split(line)[3:]
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            config = resolved(compose("config", overrides))
+        node = {k: v for k, v in config["calib"].items() if k not in CALIB_NODES}
+        assert build(node, Calibration, "calib").source.name in {"ceval_hm", "skypile"}

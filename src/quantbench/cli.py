@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from quantbench.config.compose import config_dir
+from quantbench.config.mixing import register_resolvers
 from quantbench.launch.axes import as_choices
 from quantbench.launch.entry import reporting_errors, set_up_logging
 
@@ -34,6 +35,7 @@ def main() -> None:
     sys.argv[1:] = as_choices(sorted(arguments, key=lambda argument: argument not in {"-m", "--multirun"}))
     # Hydra would print its own errors and advise to add a misspelt key with a plus: have them raised instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    register_resolvers()
     with reporting_errors():
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_single)()
 

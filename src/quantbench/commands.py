@@ -6,13 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from quantbench.config.compose import check_additions, config_dir, expand
+from quantbench.config.compose import config_dir
 from quantbench.errors import ConfigError, StoreError
 from quantbench.paths import local_path
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 SHOWN_GROUPS = (
     *("model", "calib", "quantizer", "eval", "scale", "cluster"),
     *("format", "activation", "kv_cache", "rotation", "transform", "clip", "rounding", "policy"),
-    *("sampler", "text", "rows", "template", "scoring", "task", "task/lm_eval", "sweep"),
+    *("sampler", "text", "render", "rows", "template", "scoring", "task", "task/lm_eval", "sweep"),
 )
 
 
@@ -45,8 +44,24 @@ def list_options(arguments: list[str]) -> int:
         _say(f"{'+sweep' if group == 'sweep' else group}=")
         for file in files:
             _say(f"  {file.stem:<18} {_description(file)}")
+        if given.group in {"calib", "eval", "task", "text", "rows"}:
+            _say_data_sets(folders, given.group, [file.stem for file in files])
         _say()
     return 0
+
+
+def _say_data_sets(folders: list[Path], group: str, options: list[str]) -> None:
+    """A line for each data set of each option: name, family, domain, language, licence and size, from its yaml."""
+    from tabulate import tabulate
+
+    from quantbench.listing import HEADER, SOURCES, data_set, data_sets_of, find
+
+    rows = []
+    for option in options:
+        file = find(folders, group, option) if group in SOURCES else None
+        found = [data_set(file)] if file is not None else data_sets_of(folders, group, option)
+        rows += [(option if number == 0 else "", *one.cells) for number, one in enumerate(found)]
+    _say("\n" + tabulate(rows, headers=[f"{group}=", *HEADER], tablefmt="simple", disable_numparse=True))
 
 
 def _description(file: Path) -> str:
@@ -60,63 +75,10 @@ def _description(file: Path) -> str:
 
 
 def prepare(arguments: list[str]) -> int:
-    """`quantbench prepare [key=value ...]`: fetch models and texts of every cell of a configuration or sweep."""
-    if "--help" in arguments or "-h" in arguments:
-        _say("usage: quantbench prepare [--config-dir DIR] [+sweep=NAME] [key=value ...]\n")
-        _say("Fetches the models and texts that the same command line without `prepare` needs.")
-        return 0
-    from quantbench.config.compose import cell_from
-    from quantbench.config.identity import digest, identity
-    from quantbench.evals.task import Task
-    from quantbench.models.loading import ModelSource
-    from quantbench.texts.base import TextSource
+    """`quantbench prepare [key=value ...]`: fetch models and data of every cell of a configuration or sweep."""
+    from quantbench.preparing import prepare as run
 
-    done: set[str] = set()
-    for config, overrides, choices in _compose_all(arguments):
-        cell = cell_from(config, overrides, choices)
-        sources: list[tuple[str, ModelSource | TextSource | Task]] = [
-            ("model", cell.model),
-            *(("task", task) for task in cell.tasks.values()),
-        ]
-        if cell.calib is not None:
-            sources.append(("text", cell.calib.source))
-        for kind, source in sources:
-            key = digest(identity(source))
-            if key not in done:
-                done.add(key)
-                said = source.prepare()
-                _say(said if said.startswith(kind) else f"{kind} {said}")
-    _say("\nEverything is here. On machines without a network set:")
-    _say("  export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1")
-    for name in ("HF_HOME", "QUANTBENCH_CACHE"):
-        if name in os.environ:
-            _say(f"  export {name}={os.environ[name]}")
-    return 0
-
-
-def _compose_all(arguments: list[str]) -> Iterable[tuple]:  # type: ignore[type-arg]
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-
-    parser = argparse.ArgumentParser(prog="quantbench prepare")
-    parser.add_argument("--config-dir", type=Path)
-    parser.add_argument("-m", "--multirun", action="store_true")
-    given, overrides = parser.parse_known_args(arguments)
-    search = [f"hydra.searchpath=[file://{given.config_dir.resolve()}]"] if given.config_dir else []
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        named = [o for o in overrides if o.lstrip("+").startswith("sweep=")]
-        params: dict[str, str] = {}
-        if named:
-            first = loader.load_configuration("config", [*search, *named], run_mode=RunMode.MULTIRUN)
-            params = {str(k): str(v) for k, v in (first.hydra.sweeper.get("params") or {}).items()}
-        groups = [str(g) for g in loader.list_groups("")]
-        for combination in expand([o for o in overrides if o not in named], params):
-            config = loader.load_configuration("config", [*search, *named, *combination], run_mode=RunMode.RUN)
-            check_additions([*named, *combination], config, groups)
-            yield config, combination, OmegaConf.to_container(config.hydra.runtime.choices)
+    return run(arguments)
 
 
 def _output_parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
+from quantbench import distributions
 from quantbench.config.schema import Cell
+from quantbench.distributions import origin_of_task
 from quantbench.environment import environment
 from quantbench.errors import StoreError
 from quantbench.evals.reference import Reference
@@ -206,6 +208,7 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
         protocol_values=test.protocol_values,
         distribution=Distribution(**cell.tasks[task].distribution),
         in_distribution=in_distribution(cell, task),
+        relation=relation(cell, task),
         metrics=[metrics.measure(name, items) for name in outcome.metrics or test.metrics],
         n_items=len(items),
         n_tokens=int(items["n_tokens"].sum()),
@@ -220,14 +223,18 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
 
 
 def in_distribution(cell: Cell, task: str) -> bool | None:
-    """Whether the cell was calibrated on the distribution it is tested on; None for a recipe that uses no data."""
-    if cell.calib is None:
-        return None
-    ours, theirs = cell.calib.source, cell.tasks[task]
-    if ours.name != theirs.distribution["name"]:
-        return False
-    # Two files of the user's share the name `local` unless they are given others.
-    return getattr(ours, "path", None) == getattr(getattr(theirs, "source", ours), "path", None)
+    """Whether the cell was calibrated on the distribution it is tested on; None for one that uses no data.
+
+    None as well for a mixture of which that distribution is a part.
+    """
+    calibrated = () if cell.calib is None else cell.calib.origins
+    return distributions.in_distribution(relation(cell, task), calibrated)
+
+
+def relation(cell: Cell, task: str) -> str | None:
+    """How far the test distribution lies from that calibrated on (quantbench.distributions); None if not known."""
+    calibrated = () if cell.calib is None else cell.calib.origins
+    return distributions.relation(calibrated, origin_of_task(cell.tasks[task]))
 
 
 # Records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from quantbench.config.build import DESCRIPTION, import_target, option_names
-from quantbench.config.compose import CALIB_NODES, cell_from, config_dir, expand
+from quantbench.config.compose import cell_from, config_dir, expand
+from quantbench.config.mixing import CALIB_NODES, register_resolvers
 from quantbench.config.schema import Cell
 
 CONF = config_dir()
@@ -50,6 +52,7 @@ WHOLE = 40
 
 @pytest.fixture(scope="module")
 def loader() -> Iterator[ConfigLoader]:
+    register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().config_loader()
 
@@ -88,6 +91,13 @@ def place_of(file: Path) -> tuple[str, list[str]]:
         return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
     places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | PROMPT_PARTS | RECIPE_PARTS
     place = places.get(group, group)
+    if (group, option) == ("calib", "mix"):  # which has no part by itself
+        return place, ["calib=mix", "calib.parts.wiki=0.25", "calib.parts.c4=0.75"]
+    if (group, option) == ("scoring", "exam"):  # of a task whose data are an exam
+        place = "eval.tasks.ceval_hm"
+        return place, ["eval=exams_zeroshot", f"scoring@{place}=exam"]
+    if group == "render":
+        return "calib.source.render", ["calib=alpaca", f"render@calib.source.render={option}"]
     if group in PROMPT_PARTS:  # parts of a task, and of a calibration set, made from rows
         return place, ["calib=sst2", "eval=vader", f"{group}@{place}={option}"]
     if group == "transform":  # some are for quantized activations
@@ -119,7 +129,8 @@ def check_parameters(cell: Cell, place: str) -> None:
     # A parameter that a yaml leaves out could be set with a plus only, so that Hydra would not see its misspelling.
     for key, node in nodes(cell.config):
         if key == place or key.startswith(f"{place}."):
-            given = set(node) - {"_target_", DESCRIPTION, *(CALIB_NODES if key == "calib" else ())}
+            beside = CALIB_NODES if re.fullmatch(r"calib(\.sets\.\w+)?", key) else ()
+            given = set(node) - {"_target_", DESCRIPTION, *beside}
             assert given == set(option_names(import_target(node["_target_"], key), key)) - {DESCRIPTION}, key
 
 
@@ -152,5 +163,5 @@ def test_every_cell_of_a_sweep_composes_and_no_two_are_the_same(loader: ConfigLo
 
 
 def test_options_not_composed_here_are_noticed() -> None:
-    known = {*ROOT_GROUPS, *RECIPE_PARTS, *PROMPT_PARTS, "draw", "sampler", "text", "task", "sweep"}
+    known = {*ROOT_GROUPS, *RECIPE_PARTS, *PROMPT_PARTS, "draw", "sampler", "text", "render", "task", "sweep"}
     assert {str(file.parent.relative_to(CONF)) for file in FILES} == known | {"task/lm_eval"}

@@ -28,7 +28,7 @@ def test_a_run_record_survives_json(make_record: Record) -> None:
     assert again == record
     assert again.layers[0] == layer
     assert again.to_json() == text
-    assert json.loads(text)["schema_version"] == 1
+    assert json.loads(text)["schema_version"] == 2
 
 
 def test_a_score_survives_json(make_score: Scored, make_items: Items) -> None:
@@ -46,13 +46,13 @@ def test_a_manifest_survives_json_and_needs_unique_keys(make_cell: Callable[...,
 
 def test_a_newer_schema_is_refused_with_its_writer(make_record: Record) -> None:
     data = json.loads(make_record("r").to_json()) | {
-        "schema_version": 2,
+        "schema_version": 3,
         "news": 1,
         "environment": {"quantbench": "9.9"},
     }
     here = quantbench.__version__
     expected = (
-        rf"x\.json has result schema 2, written by quantbench 9\.9; this is quantbench {here}.*upgrade quantbench"
+        rf"x\.json has result schema 3, written by quantbench 9\.9; this is quantbench {here}.*upgrade quantbench"
     )
     with pytest.raises(StoreError, match=expected):
         RunRecord.from_json(json.dumps(data), "x.json")
@@ -72,7 +72,7 @@ def test_unknown_and_wrong_fields_are_refused_by_name(
     make_record: Record, change: dict[str, Any], message: str
 ) -> None:
     data = json.loads(make_record("r").to_json()) | change
-    with pytest.raises(StoreError, match=f"x.json is not a run record of schema 1: .*{message}"):
+    with pytest.raises(StoreError, match=f"x.json is not a run record of schema 2: .*{message}"):
         RunRecord.from_json(json.dumps(data), "x.json")
 
 

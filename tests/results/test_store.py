@@ -118,7 +118,7 @@ def test_damaged_files_are_named_and_never_redone(
 def test_a_newer_record_is_not_called_damaged(store: Store, make_record: Record) -> None:
     store.save_run(make_record("r"))
     path = store.run_dir("r") / "record.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
     with pytest.raises(StoreError, match=r"upgrade quantbench$"):
         store.load_run("r")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -212,3 +214,56 @@ def test_a_frame_from_parquet_gives_the_same_tables(build_sweep: Build, tmp_path
 def test_a_metric_nobody_measured_has_no_table(build_sweep: Build, tmp_path: Path) -> None:
     store, manifest = build_sweep(tmp_path)
     assert tables(collate(store, [manifest]), "acc") == []
+
+
+def test_the_relation_of_each_cell_is_marked_and_explained(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    known = {
+        "wiki": {"wiki": "in-distribution", "news": "related"},
+        "news": {"news": "in-distribution", "wiki": "far OOD"},
+    }
+    cells = [dataclasses.replace(c, relation=known.get(c.choices["calib"], {})) for c in manifest.cells]
+    gptq, rtn = tables(collate(store, [dataclasses.replace(manifest, cells=cells)]), "kl")
+    lines = {row[0].value: [cell.marks for cell in row[1:4]] for row in gptq.rows}
+    assert lines["news"] == ["†", "†", "‡†"]
+    assert lines["wiki"] == ["≈", "", ""]
+    assert any(line.startswith("≈ = related: ") for line in gptq.caption)
+    assert any(line.startswith("‡ = far OOD: ") for line in gptq.caption)
+    assert not any(line.startswith("◐") for line in gptq.caption)
+    assert {cell.marks for row in rtn.rows for cell in row} == {""}
+
+
+def test_a_mixture_has_a_difference_from_its_own_part_but_does_not_count_as_out_of_distribution(
+    build_sweep: Build, tmp_path: Path
+) -> None:
+    store, manifest = build_sweep(tmp_path)
+    mix = dataclasses.replace(
+        manifest.cells[1], in_distribution={"wiki": False}, relation={"wiki": "far OOD", "news": "mixed"}
+    )
+    frame = collate(store, [dataclasses.replace(manifest, cells=[manifest.cells[0], mix])])
+    rows = frame[(frame.metric == "kl") & (frame.calib == "news")].set_index("task")
+    assert pd.isna(rows.in_distribution["news"])
+    assert rows.relation.to_dict()["news"] == "mixed"
+    (table,) = [t for t in tables(frame, "kl") if len(t.rows) == 2]
+    assert {row[0].value: row[1].marks for row in table.rows} == {"news": "◐†", "wiki": ""}
+
+
+def test_what_was_stored_without_a_relation_is_read_and_known_in_part(build_sweep: Build, tmp_path: Path) -> None:
+    store, _ = build_sweep(tmp_path)
+    for path in [store.sweep_dir("demo") / "manifest.json", *store.root.glob("runs/*/scores/*.json")]:
+        path.write_text(_without(path.read_text(), "relation"))
+    found = store.load_manifest("demo")
+    assert found is not None
+    frame = collate(store, [found])
+    gptq = frame[(frame.metric == "kl") & (frame.quantizer == "gptq") & (frame.calib == "wiki")].set_index("task")
+    assert gptq.relation["wiki"] == "in-distribution"
+    assert gptq.relation.isna().to_dict() == {"news": True, "reviews": True, "wiki": False}
+
+
+def _without(text: str, name: str) -> str:
+    """A stored file as schema 1 had it, without a field."""
+    data = json.loads(text)
+    data["schema_version"] = 1
+    for one in [data, *data.get("cells", [])]:
+        one.pop(name, None)
+    return json.dumps(data)

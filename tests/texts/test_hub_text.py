@@ -109,6 +109,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**FILE, "path": "own/gated"}, "own/gated is gated: accept its terms"),
     (SCRIPT, "own/script is a loading script, and code from the hub is not run. Set converted=true"),
     ({**FILE, "data_files": {"train": "data/no.jsonl"}}, "own/plain has no file 'data/no.jsonl' at revision main"),
+    (
+        {**FILE, "data_files": {"train": "*.csv"}},
+        "own/plain has no file that '*.csv' stands for; it has",
+    ),
+    ({**FILE, "path": "own/gated", "data_files": {"train": "data/*.jsonl"}}, "own/gated is gated: accept its terms"),
     ({**PLAIN, "config": "fr"}, "own/plain has no such configuration"),
     ({**PLAIN, "splits": {"train": "dev"}}, "own/plain has no split 'dev'"),
     ({**PLAIN, "column": "body"}, "split train has no column 'body'; its columns: text, id (set `column`)"),

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from quantbench.distributions import Origin
+from quantbench.texts.base import TextSource
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class CalibSet:
     contents   of documents made from rows: what each is about (quantbench.texts.base.Documents)
     notes      the source's: which place answered, what was left out
     shortfall  how many sequences fewer than asked (0 unless `allow_short`)
+    parts      of a mixture: what it was mixed from
     """
 
     tokens: Tensor
@@ -32,6 +38,7 @@ class CalibSet:
     seed: int
     draw: int
     shortfall: int = 0
+    parts: tuple[CalibSet, ...] = field(default=(), repr=False)
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -47,8 +54,9 @@ class CalibSet:
         digest.update(self.tokens.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def provenance(self) -> dict[str, str | int]:
-        """What a run's record says of its calibration set."""
+    def provenance(self) -> dict[str, Any]:
+        """What a run's record says of its calibration set, and of each part of a mixture."""
+        parts = {"parts": [{**part.provenance(), "fingerprint": part.fingerprint} for part in self.parts]}
         return {
             "name": self.name,
             "split": self.split,
@@ -59,5 +67,35 @@ class CalibSet:
             "seed": self.seed,
             "draw": self.draw,
             "shortfall": self.shortfall,
+            **(parts if self.parts else {}),
             **({"notes": "; ".join(self.notes)} if self.notes else {}),
         }
+
+
+@runtime_checkable
+class AnyCalibration(Protocol):
+    """What `calib=` selects: something that draws a CalibSet. Implementations are components (.calibration, ...)."""
+
+    @property
+    def n(self) -> int:
+        """How many sequences are asked for."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens of a sequence."""
+        ...
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The data sets drawn from: several for a mixture."""
+        ...
+
+    @property
+    def sources(self) -> tuple[TextSource, ...]:
+        """What has to be fetched."""
+        ...
+
+    def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
+        """Draw the set. Raises DataError if there is not enough to draw from."""
+        ...

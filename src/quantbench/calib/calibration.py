@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from quantbench.calib.base import CalibSet
 from quantbench.calib.samplers import Sampler
 from quantbench.component import component
+from quantbench.distributions import Origin, origin_of
 from quantbench.errors import DataError
-from quantbench.texts.base import TextSource
+from quantbench.texts.base import Documents, TextSource, TokenizerText
 
 
 @component
@@ -31,9 +32,25 @@ class Calibration:
     split: Literal["train", "test"] = "train"
     allow_short: bool = False
 
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """See AnyCalibration."""
+        return (origin_of(self.source),)
+
+    @property
+    def sources(self) -> tuple[TextSource, ...]:
+        """See AnyCalibration."""
+        return (self.source,)
+
+    def documents(self, tokenizer: PreTrainedTokenizerBase) -> Documents:
+        """The text drawn from."""
+        if isinstance(self.source, TokenizerText):
+            return self.source.load_for(self.split, tokenizer)
+        return self.source.load(self.split)
+
     def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
         """Draw the set. Raises DataError if the text is too short, unless `allow_short`, or has no sequence at all."""
-        documents = self.source.load(self.split)
+        documents = self.documents(tokenizer)
         sample = self.sampler.sample(documents, tokenizer, self.n, self.length, self.seed, self.draw)
         shortfall = self.n - len(sample.tokens)
         if not len(sample.tokens) or (shortfall and not self.allow_short):

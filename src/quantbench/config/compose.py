@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from quantbench.config.build import build, unknown_key
+from quantbench.config.mixing import CALIB_NODES, register_resolvers
 from quantbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 NODES = ("model", "calib", "quantizer", "eval", "scale")
 """Groups of the root that tell cells apart. Besides them stand `cluster` and the fields of Settings."""
-
-CALIB_NODES = ("natural",)
 
 SUITE_KEYS = ("tasks", "shots", "about")
 """What an option of `eval` may hold that is not a component."""
@@ -88,7 +87,7 @@ class CellMaker:
 
     def __call__(self, config: dict[str, Any], overrides: Sequence[str], choices: dict[str, Any]) -> Cell:
         """A cell. Raises ConfigError naming the first key that is wrong."""
-        from quantbench.calib.calibration import Calibration
+        from quantbench.calib.base import AnyCalibration
         from quantbench.config.schema import Cell, Scale, Settings
         from quantbench.launch.cluster import Place
         from quantbench.models.loading import ModelSource
@@ -96,7 +95,7 @@ class CellMaker:
 
         root = {k: v for k, v in config.items() if k not in (*NODES, "cluster")}
         recipe = self._once("quantizer", config, lambda node: build(node, Recipe, "quantizer"))
-        calib = self._once("calib", config, lambda node: build(_without_natural(node), Calibration, "calib"))
+        calib = self._once("calib", config, lambda node: build(_without_natural(node), AnyCalibration, "calib"))
         return Cell(
             settings=build({"_target_": "quantbench.config.schema.Settings", **root}, Settings, ""),
             scale=self._once("scale", config, lambda node: build(node, Scale, "scale")),
@@ -142,15 +141,18 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
     Raises ConfigError for a required value that is missing and for an interpolation that leads nowhere.
     """
+    register_resolvers()
     own = config.copy()
     with open_dict(own):
         own.pop("hydra", None)
-    missing = sorted(OmegaConf.missing_keys(own))
-    if missing:
-        raise ConfigError(f"{missing[0]}: this option is required; give {missing[0]}=...")
     try:
+        missing = sorted(OmegaConf.missing_keys(own))
+        if missing:
+            raise ConfigError(f"{missing[0]}: this option is required; give {missing[0]}=...")
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):  # a resolver of ours says what is wrong
+            raise error.__cause__ from error
         raise ConfigError(f"{error.full_key or 'config'}: {error.msg or error}") from error
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}

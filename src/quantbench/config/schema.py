@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quantbench.calib.calibration import Calibration
+from quantbench.calib.base import AnyCalibration
 from quantbench.component import component
 from quantbench.config.identity import digest, run_identity
 from quantbench.evals.task import Task
@@ -72,7 +72,7 @@ class Cell:
     scale: Scale
     model: ModelSource
     recipe: Recipe
-    calib: Calibration | None
+    calib: AnyCalibration | None
     tasks: dict[str, Task]
     choices: dict[str, str]
     overrides: tuple[str, ...]

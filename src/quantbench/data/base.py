@@ -137,7 +137,7 @@ def _until(value: str, sign: str | None) -> str:
 
 
 def _text_of(row: Mapping[str, Any], group: str | None) -> str:
-    """What a row says: its columns of running text; one word is an id or a label."""
+    """What a row says: its columns of running text; one word is an id or a label. All of it if no column is text."""
     values = [value for key, value in row.items() if isinstance(value, str) and key != group]
     running = [" ".join(value.split()) for value in values if len(value.split()) > 1]
-    return "\n".join(running or values)
+    return "\n".join(running or values) or json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)

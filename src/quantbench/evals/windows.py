@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from quantbench.component import component
+from quantbench.distributions import UNKNOWN, described
 from quantbench.errors import ConfigError, DataError, ModelError
 from quantbench.evals.evaluate import evaluate
 from quantbench.evals.reference import Reference
@@ -123,9 +124,9 @@ class TextTask:
     @property
     def distribution(self) -> dict[str, str]:
         """name, family, domain and language of the test distribution."""
-        about = {**getattr(self.source, "about", {}), **self.about}
-        described = {key: str(about.get(key, "unknown")) for key in ("domain", "language")}
-        return {"name": self.source.name, "family": self.source.family, **described}
+        about = described(self)
+        known = {key: str(about.get(key, UNKNOWN)) for key in ("domain", "language")}
+        return {"name": self.source.name, "family": self.source.family, **known}
 
     def prepare(self) -> str:
         """Fetch the text."""

@@ -22,7 +22,7 @@ from quantbench.launch.runner import baseline_of, freeze
 from quantbench.results.manifest import CellEntry, Manifest
 from quantbench.results.report import check_columns, report
 from quantbench.results.store import Store
-from quantbench.run import in_distribution
+from quantbench.run import in_distribution, relation
 from quantbench.session import Session, check_inputs
 
 log = logging.getLogger("quantbench")
@@ -110,6 +110,7 @@ def _work(cell: Cell, entry: CellEntry, cluster: Cluster) -> Work:
 def _entry(session: Session, cell: Cell) -> CellEntry:
     tests = session.inputs(cell).tests
     known = {task: in_distribution(cell, task) for task in cell.tasks}
+    relations = {task: relation(cell, task) for task in cell.tasks}
     return CellEntry(
         key=" ".join(sorted(cell.overrides)) or "defaults",
         choices=cell.choices,
@@ -118,5 +119,6 @@ def _entry(session: Session, cell: Cell) -> CellEntry:
         run_id=cell.run_id,
         baseline_run_id=baseline_of(cell).run_id,
         in_distribution={task: value for task, value in known.items() if value is not None},
+        relation={task: value for task, value in relations.items() if value is not None},
         data_free=cell.calib is None,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from pydantic import Field
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -91,9 +92,12 @@ class HubModel:
         return _load(self, place, device, self.trust_remote_code)
 
     def prepare(self) -> str:
-        """Download the newest commit of the revision."""
-        place = hub.download(self.name, self.id, self.revision, code=self.trust_remote_code)
-        return _where(self.name, place)
+        """Download the newest commit of the revision; in offline mode, check that the cache has it all."""
+        if HF_HUB_OFFLINE:
+            place = self._snapshot(weights=True)
+        else:
+            place = hub.download(self.name, self.id, self.revision, code=self.trust_remote_code)
+        return _where(f"{self.name}: {self.id} at {place.name}", place)
 
     def _snapshot(self, weights: bool) -> Path:
         return hub.snapshot(self.name, self.id, self.revision, weights, self.trust_remote_code)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from quantbench.distributions import IN_DISTRIBUTION, MIXED
 from quantbench.errors import StoreError
 from quantbench.results import files, metrics
 from quantbench.results.manifest import Manifest
@@ -87,6 +88,7 @@ class _Sweep:
         """One row per metric that the task has elsewhere in the sweep."""
         example = self.by_task.get(task)
         row: dict[str, Any] = {"task": task, "protocol": protocol, "in_distribution": subject.in_distribution.get(task)}
+        row["relation"] = subject.relation.get(task)
         if subject.status == "done":
             row["status"] = "missing"
         if example is None:
@@ -102,10 +104,11 @@ class _Sweep:
         own = None if subject.data_free else subject.in_distribution.get(score.task, score.in_distribution)
         row = _distribution_columns(score) | _metric_columns(metric)
         row |= {"task": score.task, "protocol": score.protocol, "in_distribution": own, "n_tokens": score.n_tokens}
+        row["relation"] = None if subject.data_free else _relation(subject, score)
         row["overlap_13gram"] = None if score.overlap is None else float(score.overlap["share"])
         if not subject.full_precision and not metrics.is_relative(metric.name):
             row |= self._versus_full_precision(subject, score, metric)
-        if own is False:
+        if own is False or row["relation"] == MIXED:
             row |= self._versus_own(subject, score, metric)
         return row
 
@@ -150,7 +153,7 @@ class _Sweep:
 
 def _subject_columns(subject: Subject) -> dict[str, Any]:
     row = {name: getattr(subject, name) for name in RESULT_COLUMNS if name in Subject.__dataclass_fields__}
-    del row["in_distribution"]
+    del row["in_distribution"], row["relation"]
     row |= {name: subject.identity(name) for name in ("seed", "draw", "replicate")}
     record = subject.record
     if record is not None:
@@ -161,6 +164,14 @@ def _subject_columns(subject: Subject) -> dict[str, Any]:
         row["calib_tokens"] = calibration.get("n_tokens")
         row["fallbacks"] = " ".join(f"{name}={count}" for name, count in sorted(record.fallbacks.items())) or None
     return row
+
+
+def _relation(subject: Subject, score: Score) -> str | None:
+    """As the sweep knows it, else as it was when the score was made; what is stored without it is known in part."""
+    known = subject.relation.get(score.task) or score.relation
+    if known is None and (score.in_distribution or subject.in_distribution.get(score.task)):
+        return IN_DISTRIBUTION
+    return known
 
 
 def _distribution_columns(score: Score) -> dict[str, Any]:

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quantbench.distributions import FAR, MIXED, RELATED
 from quantbench.results import metrics
 
 FALLBACK = "†"
+
+RELATION_MARKS = {MIXED: "◐", RELATED: "≈", FAR: "‡"}
+RELATION_WORDS = {
+    MIXED: "the test distribution is a part of the mixture calibrated on",
+    RELATED: "related: calibrated on another data set that shares a source with the test",
+    FAR: "far OOD: calibrated on another family or language; cells without a mark are near OOD (the same family and "
+    "language), or it is not known",
+}
+"""How cells that are not in-distribution are marked, and what the caption says of it."""
 
 IN_DISTRIBUTION = "<in-distribution>"
 """Stands in captions for the way a renderer marks such a cell."""
@@ -73,6 +83,8 @@ def caption(
         )
     if any(row["in_distribution"] for row in own):
         paragraphs.append(f"{IN_DISTRIBUTION} = calibrated on the test distribution (in-distribution).")
+    relations = {row["relation"] for row in own if row["value"] is not None}
+    paragraphs += [f"{mark} = {RELATION_WORDS[name]}." for name, mark in RELATION_MARKS.items() if name in relations]
     return title, paragraphs
 
 

@@ -25,6 +25,7 @@ class CellEntry:
     baseline_run_id  the full-precision run it is compared with
     tasks            task name -> protocol id, None until it is known
     in_distribution  task name -> is it the distribution calibrated on (left out for tasks where that means nothing)
+    relation         task name -> how far its distribution lies from that calibrated on (quantbench.distributions)
     error            of a failed cell: one line, "Type: message"
     data_free        the recipe reads no calibration data: cells that differ only in it are one run
     """
@@ -37,6 +38,7 @@ class CellEntry:
     run_id: str | None = None
     baseline_run_id: str | None = None
     in_distribution: dict[str, bool] = field(default_factory=dict)
+    relation: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     data_free: bool = False
 

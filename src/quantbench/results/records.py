@@ -15,11 +15,14 @@ import quantbench
 from quantbench.component import STRICT
 from quantbench.errors import StoreError
 
-SCHEMA_VERSION = 1
-"""Version of the stored form of records, scores and manifests; raised whenever a field is added, removed or changed."""
+SCHEMA_VERSION = 2
+"""Version of the stored form of records, scores and manifests; raised whenever a field is added, removed or changed.
 
-VOLATILE = {"environment", "created", "seconds"}
-"""Fields that differ between two computations of the same thing."""
+1 to 2: `relation` of a score and of a manifest's cells. What was written with 1 is read; there it is not known.
+"""
+
+VOLATILE = {"environment", "created", "seconds", "schema_version", "relation"}
+"""Fields that may differ between two computations of the same thing: a relation follows from descriptions."""
 
 
 class NewerSchemaError(StoreError):
@@ -177,7 +180,9 @@ class Score(Stored):
     """A run's result on one task under one protocol.
 
     protocol         hex hash of protocol_values, all that fixes a score; scores of two protocols are never mixed
-    in_distribution  whether the run was calibrated on this distribution, None for a data-free run
+    in_distribution  whether the run was calibrated on this distribution, None for a data-free run, and for a mixture
+                     of which it is a part
+    relation         how far it lies from the distribution calibrated on (quantbench.distributions), None if not known
     n_tokens         predicted tokens over all items; n_bytes: UTF-8 bytes of the text they stand for
     overlap          result of the check of calibration text against test text; its key "share" (share of test items
                      that have a 13-gram in common with the calibration text) is required
@@ -200,6 +205,7 @@ class Score(Stored):
     environment: dict[str, Any]
     overlap: dict[str, Any] | None = None
     reference: str | None = None
+    relation: str | None = None
 
     def __post_init__(self) -> None:
         if self.overlap is not None and not isinstance(self.overlap.get("share"), int | float):

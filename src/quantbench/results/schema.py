@@ -40,10 +40,17 @@ RESULT_COLUMNS: dict[str, Column] = {
     "error": Column("string", "why the cell failed, or why no difference from full precision can be given"),
     "task": Column("string", "task"),
     "distribution": Column("string", "test distribution of the task"),
-    "family": Column("string", "family of the test distribution: lm, sa, nli, td, eqa, exam"),
+    "family": Column("string", "family of the test distribution: lm, sa, nli, td, eqa, ner, exam, ..."),
     "domain": Column("string", "domain of the test distribution"),
     "language": Column("string", "language of the test distribution"),
-    "in_distribution": Column("boolean", "whether the calibration set is drawn from the test distribution"),
+    "in_distribution": Column(
+        "boolean", "whether the calibration set is drawn from the test distribution; empty if in part (a mixture)"
+    ),
+    "relation": Column(
+        "string",
+        "how far the test distribution is from that calibrated on: in-distribution, mixed, related, near OOD, far OOD, "
+        "control; empty if not known",
+    ),
     "protocol": Column("string", "protocol id: scores are comparable only where it is equal"),
     "metric": Column("string", "metric; empty for a cell that failed where no other cell shows which metrics it has"),
     "value": Column("Float64", "value of the metric"),

@@ -47,6 +47,7 @@ class Subject:
     full_precision: bool
     tasks: tuple[tuple[str, str | None], ...]
     in_distribution: Mapping[str, bool]
+    relation: Mapping[str, str]
     record: RunRecord | None
 
     def identity(self, name: str) -> int | None:
@@ -116,6 +117,7 @@ def _full_precision(store: Store, manifest: Manifest) -> list[Subject]:
                 full_precision=True,
                 tasks=_tasks([*cells, *itself]),
                 in_distribution={},
+                relation={},
                 record=record,
             )
         )
@@ -145,6 +147,7 @@ def _merged(
         full_precision=False,
         tasks=_tasks(cells),
         in_distribution={} if first.data_free else first.in_distribution,
+        relation={} if first.data_free else first.relation,
         record=record,
     )
 

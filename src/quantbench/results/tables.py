@@ -13,7 +13,7 @@ import pandas as pd
 from quantbench.errors import StoreError
 from quantbench.results import metrics
 from quantbench.results.digits import rounded, with_error
-from quantbench.results.legend import Footnotes, caption, gap_caption
+from quantbench.results.legend import RELATION_MARKS, Footnotes, caption, gap_caption
 
 DEFAULT_METRICS = ("perplexity", "kl")
 """Metrics of running text that have a table of their own."""
@@ -165,7 +165,7 @@ def _cell(row: Row | None, notes: Footnotes) -> Cell:
     if row["value"] is None:
         reasons = {"pending": "– = not run yet", "missing": "– = done, but no such score is stored"}
         return Cell("–", marks=notes.number(reasons[row["status"]]))
-    marks = notes.mark_fallbacks(row)
+    marks = RELATION_MARKS.get(row["relation"], "") + notes.mark_fallbacks(row)
     alone = row["full_precision"] or metrics.is_relative(row["metric"])
     if not alone and row["difference"] is None:
         marks += notes.number(row["error"] or "no difference: this metric keeps no per-item outcomes")

@@ -57,6 +57,11 @@ class LabelTest:
         self._normalize, self._calibrate = normalize, calibrate
 
     @property
+    def prompts(self) -> Prompts:
+        """The items."""
+        return self._prompts
+
+    @property
     def protocol_values(self) -> dict[str, Any]:
         """See TestSet."""
         own = {"kind": "label by log-likelihood", "normalize": self._normalize, "calibrate": self._calibrate}

@@ -7,6 +7,7 @@ from typing import Any
 
 from quantbench.component import component
 from quantbench.data.examples import ExampleSet, train_examples
+from quantbench.errors import DataError
 from quantbench.tasks.template import Template
 from quantbench.texts.base import Documents
 
@@ -38,6 +39,10 @@ class RenderedRows:
         """See TextSource."""
         found = train_examples(self.data) if split == "train" else self.data.load(split)
         self.template.check(found)
+        if self.labels and not all(example.target for example in found.examples):
+            raise DataError(
+                f"data {self.name}, split {split}: it has no answers to render; set calib.source.labels=false"
+            )
         return Documents(
             name=self.name,
             split=split,

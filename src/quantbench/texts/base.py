@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -67,4 +70,13 @@ class TextSource(Protocol):
 
     def prepare(self) -> str:
         """Fetch everything `load` needs, for all splits; returns one line saying what lies where, and its size."""
+        ...
+
+
+@runtime_checkable
+class TokenizerText(Protocol):
+    """A TextSource whose documents depend on the tokenizer: chats in the model's own chat template."""
+
+    def load_for(self, split: str, tokenizer: PreTrainedTokenizerBase) -> Documents:
+        """As TextSource.load, for one tokenizer. Raises DataError if that has no chat template and one is asked for."""
         ...

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import field
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from quantbench.component import component
 from quantbench.errors import DataError
+from quantbench.results.files import readable_bytes
 from quantbench.texts.base import Documents
 from quantbench.texts.hub_open import UNVERIFIED, HubSplit
 from quantbench.texts.split import cut
@@ -21,15 +23,19 @@ if TYPE_CHECKING:
 log = logging.getLogger("quantbench")
 
 Side = Literal["train", "test"]
+TEXTS = {"string", "large_string"}
 
 
 @component
 class HubText:
     """A column of a data set that `datasets.load_dataset` can read; each row is one document.
 
+    Where a row of the column is a list of texts, each of them is one.
+
     path           its id on the hub ("allenai/c4"), or a file format ("json", "parquet", "text") with data_files
     config         its configuration ("en"), if it has several
-    data_files     the file of each side, where the data set is too large to be loaded whole
+    data_files     the file of each side, where the data set is too large to be loaded whole; of a name with * or ? in
+                   it, the first file of the repository that it stands for
     splits         the hub's name of each side's split. If both sides name the same split (and file), it is cut 4:1
                    by document (quantbench.texts.split)
     revision       commit, tag or branch; None: main. Without network the cache decides, see Documents.revision
@@ -75,8 +81,10 @@ class HubText:
     def prepare(self) -> str:
         """Download both sides."""
         sides = [self.load(side) for side in self.splits]
-        counts = ", ".join(f"{len(side.documents)} {side.split} documents" for side in sides)
-        return f"{self.name}: {self.path} {sides[0].revision}, {counts}, in the Hugging Face cache (HF_HOME)"
+        counts = ", ".join(f"{len(one.documents):,} {one.split} documents" for one in sides)
+        size = readable_bytes(sum(len(document.encode()) for one in sides for document in one.documents))
+        revisions = " and ".join(dict.fromkeys(one.revision for one in sides))
+        return f"{self.name}: {self.path} at {revisions}, {counts}, {size} of text, in the Hugging Face cache (HF_HOME)"
 
     @property
     def _one_split(self) -> bool:
@@ -95,7 +103,10 @@ class HubText:
             raise DataError(
                 f"{label} has no column {self.column!r}; its columns: {', '.join(dataset.column_names)} (set `column`)"
             )
-        if (kind := getattr(dataset.features[self.column], "dtype", None)) not in {"string", "large_string"}:
+        feature = dataset.features[self.column]
+        several = isinstance(feature, list) or hasattr(feature, "feature")
+        inner = (feature[0] if isinstance(feature, list) else feature.feature) if several else feature
+        if (kind := getattr(inner, "dtype", None)) not in TEXTS:
             raise DataError(f"{label}: the column {self.column!r} holds {kind or 'nested values'}, not text")
         if not len(dataset):
             raise DataError(f"{label} is empty")
@@ -104,4 +115,4 @@ class HubText:
         if self.max_documents is not None:
             dataset = dataset.select(range(min(self.max_documents, len(dataset))))
         documents: Sequence[str] = dataset[self.column]
-        return documents
+        return documents if not several else list(islice(chain.from_iterable(documents), self.max_documents))

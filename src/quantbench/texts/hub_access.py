@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -96,6 +97,37 @@ def find_file(label: str, path: str, file: str, revision: str | None, commit: Co
         raise explain(label, path, file, commit, error) from error
     # .../snapshots/<commit>/<file>: the commit is as many folders up as the file's name has parts.
     return HubFile(Path(found), Path(found).parents[len(Path(file).parts) - 1].name)
+
+
+def first_match(label: str, path: str, pattern: str, revision: str | None, commit: Commit) -> str | None:
+    """The first file, by name, of a data set that a pattern with * or ? stands for; None if none is in the cache.
+
+    Raises DataError if the hub can be reached and has none.
+    """
+    if commit.unreachable is not None:
+        try:
+            folder = Path(snapshot_download(path, repo_type="dataset", revision=revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+        names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    else:
+        names = _listed(label, path, commit)
+    found = sorted(fnmatch.filter(names, pattern))
+    if not found and commit.unreachable is None:
+        raise DataError(
+            f"{label}: {path} has no file that {pattern!r} stands for; it has {', '.join(sorted(names)[:20])} "
+            "(set `data_files`)"
+        )
+    return found[0] if found else None
+
+
+def _listed(label: str, path: str, commit: Commit) -> list[str]:
+    try:
+        return [file.rfilename for file in HfApi().dataset_info(path, revision=commit.sha).siblings or []]
+    except GatedRepoError as error:
+        raise DataError(f"{label}: {_gated(path)}") from error
+    except Exception as error:  # the HTTP library's own errors, as in find_commit
+        raise explain(label, path, "(list of files)", commit, error) from error
 
 
 def explain(label: str, path: str, split: str, commit: Commit, error: Exception) -> DataError:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantbench.errors import DataError
-from quantbench.texts.hub_access import Commit, explain, find_commit, find_file, from_cache_only, quiet
+from quantbench.texts.hub_access import Commit, explain, find_commit, find_file, first_match, from_cache_only, quiet
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+log = logging.getLogger("quantbench")
 
 UNVERIFIED = "unverified"
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,7 +40,7 @@ class HubSplit:
     path       its id on the hub, or a file format ("json", "parquet", "csv", "text") with `file`
     config     its configuration, if it has several
     split      the hub's name of the split
-    file       the one file to read; None: the whole configuration
+    file       the one file to read, of a name with * or ? the first that it stands for; None: the whole configuration
     revision   commit, tag or branch; None: main
     converted  read the hub's own conversion to Parquet of a repository that is a loading script
     """
@@ -64,6 +67,9 @@ class HubSplit:
         revision = "refs/convert/parquet" if self.converted else self.revision
         on_hub = _HUB_ID.fullmatch(self.path) is not None and not Path(self.path).exists()
         commit = find_commit(self.label, self.path, revision) if on_hub else Commit()
+        if on_hub and file is not None and set(file) & set("*?"):
+            file = first_match(self.label, self.path, file, revision, commit)
+            log.info("  the file %s", file)
         if on_hub and file is not None:
             found = find_file(self.label, self.path, file, revision, commit)
             if found is not None:
