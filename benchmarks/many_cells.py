@@ -17,6 +17,7 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from quantbench.config.compose import CellMaker, config_dir, resolved
 from quantbench.config.factored import Composer
@@ -42,24 +43,25 @@ def compose(cells: list[list[str]]) -> tuple[float, float, int]:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
 
-        def load(overrides: list[str]) -> object:
-            return loader.load_configuration("config", overrides, run_mode=RunMode.RUN)
+        def load(overrides: list[str]) -> DictConfig:
+            found: DictConfig = loader.load_configuration("config", overrides, run_mode=RunMode.RUN)
+            return found
 
-        CellMaker()(*_arguments(Composer(loader, load), cells[0]))  # type: ignore[arg-type]  # imports are paid
+        _made(CellMaker(), Composer(loader, load), cells[0])  # imports are paid
         started = time.perf_counter()
-        composer, make = Composer(loader, load), CellMaker()  # type: ignore[arg-type]
+        composer, make = Composer(loader, load), CellMaker()
         for cell in cells:
-            _ = make(*_arguments(composer, cell)).run_id
+            _made(make, composer, cell)
         took = time.perf_counter() - started
         started = time.perf_counter()
         for cell in cells[:20]:
-            resolved(load(cell))  # type: ignore[arg-type]
+            resolved(load(cell))
         return took, (time.perf_counter() - started) / 20, composer.by_hydra
 
 
-def _arguments(composer: Composer, cell: list[str]) -> tuple[object, list[str], object]:
+def _made(make: CellMaker, composer: Composer, cell: list[str]) -> str:
     plain, choices = composer.compose(cell)
-    return plain, cell, choices
+    return make(plain, cell, choices).run_id
 
 
 def look(n: int) -> float:

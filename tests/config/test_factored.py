@@ -89,3 +89,13 @@ def test_options_chosen_by_other_options_are_left_to_hydra(tmp_path: Path) -> No
             assert composer.compose(cell)[0]["seed"] == int(cell[0][-1])
     assert not composer.factored
     assert composer.by_hydra == 3
+
+
+def test_mixtures_are_put_together_from_their_parts(composer: Composer) -> None:
+    mix = ["calib=mix", "+calib.parts.wiki_sample=0.5", "+calib.parts.code_sample=0.5"]
+    grid = [[*mix, f"seed={seed}", f"scale={scale}"] for seed in (0, 1, 2) for scale in ("quick", "smoke")]
+    loader = GlobalHydra.instance().config_loader()
+    for cell in grid:
+        whole = loader.load_configuration("config", cell, run_mode=RunMode.RUN)
+        assert composer.compose(cell)[0] == resolved(whole)
+    assert composer.by_hydra < len(grid)
