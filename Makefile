@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help venv dev demo test test-slurm lint check format wheel clean
+.PHONY: help venv dev demo test test-slow test-slurm lint check format wheel clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -19,6 +19,9 @@ demo: venv  ## run the demo sweep
 
 test: dev  ## run the tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: dev  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
 
 test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu
 	$(BIN)/python -m pytest -m slurm tests/slurm

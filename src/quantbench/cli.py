@@ -31,6 +31,8 @@ def main() -> None:
             "anything else is key=value, for example quantizer=gptq. See quantbench --help.\n"
         )
         sys.exit(2)
+    if any(argument.lstrip("+").startswith("sweep=") for argument in arguments):
+        arguments = ["-m", *(argument for argument in arguments if argument not in {"-m", "--multirun"})]
     # Hydra refuses overrides before and behind a flag (its argparse cannot mix them).
     sys.argv[1:] = as_choices(sorted(arguments, key=lambda argument: argument not in {"-m", "--multirun"}))
     # Hydra would print its own errors and advise to add a misspelt key with a plus: have them raised instead.

@@ -22,7 +22,7 @@ from quantbench.launch.naming import sweep_name
 def test_one_value_below_a_group_becomes_a_choice_of_one_and_back(typed: str, given: str) -> None:
     line = ["-m", "quantizer=kv4,kivi4", typed]
     assert as_choices(line) == [*line[:2], given]
-    assert as_choices(["+sweep=quantizers_kv", typed])[1] == given
+    assert as_choices(["-m", "+sweep=quantizers_kv", typed])[2] == given
     assert as_choices(line[1:]) == line[1:]  # no multirun
     assert as_typed([line[1], given]) == line[1:]
     assert sweep_name(as_typed(as_choices(line)[1:]), {}) == sweep_name(line[1:], {})

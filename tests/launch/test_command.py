@@ -204,6 +204,7 @@ def test_a_run_whose_inputs_changed_is_refused(place: Workplace) -> None:
     assert "upgrade quantbench" in done.stderr
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_repeated_it_ends_like_an_undisturbed_sweep(
     place: Workplace, tmp_path: Path
 ) -> None:

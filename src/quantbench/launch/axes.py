@@ -19,7 +19,7 @@ from quantbench.config.compose import NODES
 
 def as_choices(arguments: Sequence[str]) -> list[str]:
     """The arguments of a multirun, overrides of one value below a group as choices of one; others as they are."""
-    swept = any(a in {"-m", "--multirun"} or a.lstrip("+").startswith("sweep=") for a in arguments)
+    swept = any(a in {"-m", "--multirun"} for a in arguments)
     return [_as_choice(a) if swept else a for a in arguments]
 
 
