@@ -22,10 +22,11 @@ def finished(outputs: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_after_ctrl_c_the_same_command_continues(place: Workplace) -> None:
-    many = (*GRID, "quantizer.weight.bits=2,3,4,5,6,7,8")
+    some = [argument for argument in GRID if not argument.startswith("quantizer=")]
+    many = (*some, "quantizer=gptq,awq,spqr,rtn", "quantizer.weight.bits=2,3,4,5,6,7,8")
     process = place.start(*many, errors=subprocess.PIPE)
     until = time.monotonic() + 120
-    while len(finished(place.outputs)) < 4 and time.monotonic() < until:
+    while len(finished(place.outputs)) < 2 and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
@@ -36,7 +37,7 @@ def test_after_ctrl_c_the_same_command_continues(place: Workplace) -> None:
     again = place.run(*many)
     assert again.returncode == 0, again.stderr
     after = finished(place.outputs)
-    assert len(after) == 2 * 15 > len(before)
+    assert len(after) == 2 * (4 * 7 + 1) > len(before)
     assert {key: after[key] for key in before} == before
 
 

@@ -288,6 +288,21 @@ def test_all_places_give_the_same_numbers(place: SlurmPlace) -> None:
     assert tables[0] == tables[1] == tables[2]
 
 
+@pytest.mark.model
+def test_the_packaged_model_gives_the_same_tables_in_all_places(place: SlurmPlace) -> None:
+    chosen = ["quantizer=gptq,awq", "calib=wiki_sample,code_sample", "scale=smoke", "threads=1"]
+    found = []
+    for cluster in ("slurm", "local", "inprocess"):
+        outputs = place.folder / cluster
+        # The cache of the user, not that of the place: the model is 93 MB.
+        cache = os.environ.get("QUANTBENCH_CACHE", "")
+        ok(place.run("-m", *chosen, f"cluster={cluster}", base=False, outputs=outputs, QUANTBENCH_CACHE=cache))
+        tables = sorted(outputs.glob("sweeps/*/tables/*"))
+        found.append({path.name: path.read_bytes() for path in [*tables, *outputs.glob("sweeps/*/results.csv")]})
+    assert len(found[0]) > 1
+    assert found[0] == found[1] == found[2]
+
+
 def _cells(place: SlurmPlace) -> list[dict[str, str]]:
     cells: list[dict[str, str]] = json.loads(place.quantbench("status", place.sweep, "--json").stdout)["cells"]
     return cells
