@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,6 +69,7 @@ class Workplace:
             stdout=subprocess.DEVNULL,
             stderr=errors,
             text=True,
+            preexec_fn=_heed_ctrl_c,
         )
 
     def run(self, *arguments: str, base: bool = True, outputs: Path | None = None, **extra: str) -> Done:
@@ -80,3 +82,8 @@ class Workplace:
             text=True,
             check=False,
         )
+
+
+def _heed_ctrl_c() -> None:
+    """A process that a shell started in the background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
