@@ -292,11 +292,15 @@ def test_all_places_give_the_same_numbers(place: SlurmPlace) -> None:
 def test_the_packaged_model_gives_the_same_tables_in_all_places(place: SlurmPlace) -> None:
     chosen = ["quantizer=gptq,awq", "calib=wiki_sample,code_sample", "scale=smoke", "threads=1"]
     found = []
-    for cluster in ("slurm", "local", "inprocess"):
+    for cluster, option in (
+        ("slurm", ["cluster.cells_per_job=2"]),
+        ("local", ["cluster.workers=2"]),
+        ("inprocess", []),
+    ):
         outputs = place.folder / cluster
         # The cache of the user, not that of the place: the model is 93 MB.
         cache = os.environ.get("QUANTBENCH_CACHE", "")
-        ok(place.run("-m", *chosen, f"cluster={cluster}", base=False, outputs=outputs, QUANTBENCH_CACHE=cache))
+        ok(place.run("-m", *chosen, f"cluster={cluster}", *option, base=False, outputs=outputs, QUANTBENCH_CACHE=cache))
         tables = sorted(outputs.glob("sweeps/*/tables/*"))
         found.append({path.name: path.read_bytes() for path in [*tables, *outputs.glob("sweeps/*/results.csv")]})
     assert len(found[0]) > 1
