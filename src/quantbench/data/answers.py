@@ -9,12 +9,12 @@ from pydantic import Field
 
 from quantbench.component import component
 from quantbench.data.base import RowSource
-from quantbench.data.examples import Example, Examples, fields_of, finish
+from quantbench.data.examples import Example, Examples, FromRows, fields_of, finish
 from quantbench.errors import DataError
 
 
 @component
-class AnswerSet:
+class AnswerSet(FromRows):
     """Rows with a passage, a question and its answers.
 
     fields   slot of the template -> column
@@ -26,25 +26,6 @@ class AnswerSet:
     source: RowSource
     fields: Annotated[dict[str, str], Field(min_length=1)]
     answers: Annotated[str, Field(min_length=1)] = "answers"
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self.source.name
-
-    @property
-    def family(self) -> str:
-        """The source's."""
-        return self.source.family
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The source's."""
-        return self.source.about
-
-    def prepare(self) -> str:
-        """Fetch the rows."""
-        return self.source.prepare()
 
     def load(self, split: str) -> Examples:
         """See ExampleSet."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from quantbench.data.base import Row, Rows
+from quantbench.data.base import Row, Rows, RowSource
 from quantbench.errors import DataError
 
 log = logging.getLogger("quantbench")
@@ -54,6 +54,31 @@ class Examples:
     def slots(self) -> tuple[str, ...]:
         """The names of the fields."""
         return tuple(self.examples[0].fields)
+
+
+class FromRows:
+    """Base of sets whose examples are the rows of their field `source`: they are called what it is called."""
+
+    source: RowSource
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    @property
+    def family(self) -> str:
+        """The source's."""
+        return self.source.family
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The source's."""
+        return self.source.about
+
+    def prepare(self) -> str:
+        """Fetch the rows."""
+        return self.source.prepare()
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from quantbench.component import component
 from quantbench.data.base import Row, RowSource
-from quantbench.data.examples import Example, Examples, fields_of, finish
+from quantbench.data.examples import Example, Examples, FromRows, fields_of, finish
 from quantbench.errors import ConfigError, DataError
 
 
@@ -100,7 +100,7 @@ class CutLabel:
 
 
 @component
-class LabelledSet:
+class LabelledSet(FromRows):
     """Rows with a label.
 
     fields  slot of the template -> column
@@ -111,25 +111,6 @@ class LabelledSet:
     source: RowSource
     fields: Annotated[dict[str, str], Field(min_length=1)]
     label: LabelRule
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self.source.name
-
-    @property
-    def family(self) -> str:
-        """The source's."""
-        return self.source.family
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The source's."""
-        return self.source.about
-
-    def prepare(self) -> str:
-        """Fetch the rows."""
-        return self.source.prepare()
 
     def load(self, split: str) -> Examples:
         """See ExampleSet. A label that no row has is an error: then the map, or the split, is not the right one."""

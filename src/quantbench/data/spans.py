@@ -10,7 +10,7 @@ from pydantic import Field
 
 from quantbench.component import component
 from quantbench.data.base import RowSource
-from quantbench.data.examples import Example, Examples, finish
+from quantbench.data.examples import Example, Examples, FromRows, finish
 from quantbench.data.labelled import plain
 from quantbench.errors import DataError
 
@@ -22,7 +22,7 @@ Span = tuple[str, str]
 
 
 @component
-class SpanSet:
+class SpanSet(FromRows):
     """Sentences as lists of tokens and of tags.
 
     tags  tag as found -> "O", "B-type" (begins a span), "I-type" (goes on with it), or a bare "type": then
@@ -35,25 +35,6 @@ class SpanSet:
     tokens: Annotated[str, Field(min_length=1)] = "tokens"
     column: Annotated[str, Field(min_length=1)] = "ner_tags"
     tags: Annotated[dict[str, str], Field(min_length=1)]
-
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self.source.name
-
-    @property
-    def family(self) -> str:
-        """The source's."""
-        return self.source.family
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The source's."""
-        return self.source.about
-
-    def prepare(self) -> str:
-        """Fetch the rows."""
-        return self.source.prepare()
 
     def load(self, split: str) -> Examples:
         """See ExampleSet; labels are the types of entities."""

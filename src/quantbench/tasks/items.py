@@ -209,3 +209,24 @@ def digest_of(examples: Sequence[Example]) -> str:
     """sha256 over ids, fields and answers."""
     rows = [[one.id, dict(one.fields), one.target, list(one.answers)] for one in examples]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+class PromptTest:
+    """Base of test sets whose items are prompts."""
+
+    _prompts: Prompts
+
+    @property
+    def documents(self) -> Sequence[str]:
+        """See TestSet."""
+        return self._prompts.documents
+
+    @property
+    def contents(self) -> Sequence[str]:
+        """See quantbench.calib.overlap."""
+        return self._prompts.contents
+
+    @property
+    def token_rows(self) -> Sequence[Tensor]:
+        """See TestSet."""
+        return self._prompts.token_rows

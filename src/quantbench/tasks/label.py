@@ -17,7 +17,7 @@ from quantbench.evals.task import Outcome, Show
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks.forward import Continuation, check_finite, loglikelihoods
-from quantbench.tasks.items import Prompt, Prompts, PromptTask
+from quantbench.tasks.items import Prompt, Prompts, PromptTask, PromptTest
 
 CONTENT_FREE = "N/A"
 """What every slot holds in the content-free prompt."""
@@ -45,7 +45,7 @@ class LabelTask(PromptTask):
         return test
 
 
-class LabelTest:
+class LabelTest(PromptTest):
     """The items of a label task for one tokenizer; see TestSet."""
 
     uses_reference = False
@@ -66,21 +66,6 @@ class LabelTest:
         """See TestSet."""
         own = {"kind": "label by log-likelihood", "normalize": self._normalize, "calibrate": self._calibrate}
         return {**own, **self._prompts.values}
-
-    @property
-    def documents(self) -> Sequence[str]:
-        """See TestSet."""
-        return self._prompts.documents
-
-    @property
-    def contents(self) -> Sequence[str]:
-        """See quantbench.calib.overlap."""
-        return self._prompts.contents
-
-    @property
-    def token_rows(self) -> Sequence[Tensor]:
-        """See TestSet."""
-        return self._prompts.token_rows
 
     @property
     def n_positions(self) -> int:

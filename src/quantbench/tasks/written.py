@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import pandas as pd
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.component import component
 from quantbench.data.examples import Example
@@ -18,7 +17,7 @@ from quantbench.evals.task import Outcome, Show
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks.forward import greedy
-from quantbench.tasks.items import Prompts, PromptTask
+from quantbench.tasks.items import Prompts, PromptTask, PromptTest
 
 
 @component
@@ -31,7 +30,7 @@ class WritingTask(PromptTask):
     max_new_tokens: Annotated[int, Field(ge=1)]
 
 
-class WritingTest:
+class WritingTest(PromptTest):
     """The items of a writing task for one tokenizer; see TestSet.
 
     marks  from what was written and the example to numbers of the item
@@ -56,21 +55,6 @@ class WritingTest:
         """See TestSet."""
         own = {"kind": self._kind, "decoding": "greedy, to the first line break", "max_new_tokens": self._new}
         return {**own, **self._prompts.values}
-
-    @property
-    def documents(self) -> Sequence[str]:
-        """See TestSet."""
-        return self._prompts.documents
-
-    @property
-    def contents(self) -> Sequence[str]:
-        """See quantbench.calib.overlap."""
-        return self._prompts.contents
-
-    @property
-    def token_rows(self) -> Sequence[Tensor]:
-        """See TestSet."""
-        return self._prompts.token_rows
 
     @property
     def n_positions(self) -> int:
