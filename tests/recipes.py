@@ -18,6 +18,17 @@ from quantbench.rounding.base import Rounding
 NAMES = sorted(path.stem for path in (config_dir() / "quantizer").glob("*.yaml"))
 """All options of conf/quantizer."""
 
+SMALL = {
+    "group_size": 16,
+    "iterations": 2,
+    "epochs": 1,
+    "steps": 2,
+    "residual": 16,
+    "min_expert_tokens": 4,
+    "tau_steps": 4,
+}
+"""Largest values of options that would make a tiny model slow, or that it is too small for."""
+
 
 def recipe_spec(name: str, *overrides: str) -> dict[str, Any]:
     """The resolved mapping that `quantizer=NAME` and further overrides stand for."""
@@ -27,6 +38,12 @@ def recipe_spec(name: str, *overrides: str) -> dict[str, Any]:
 def make_recipe(name: str, *overrides: str) -> Recipe:
     """The recipe of `quantizer=NAME` with further overrides of the command line."""
     return build(recipe_spec(name, *overrides), Recipe, "quantizer")
+
+
+def small_spec(name: str) -> dict[str, Any]:
+    """A shipped recipe with options that fit a tiny model."""
+    spec: dict[str, Any] = _shrunk(recipe_spec(name))
+    return spec
 
 
 def quickened(spec: dict[str, Any]) -> dict[str, Any]:
@@ -55,3 +72,9 @@ def _composed(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
         plain = OmegaConf.to_container(config.quantizer, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def _shrunk(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: min(v, SMALL[k]) if k in SMALL and type(v) is int else _shrunk(v) for k, v in value.items()}
+    return [_shrunk(v) for v in value] if isinstance(value, list) else value

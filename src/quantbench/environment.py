@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -49,9 +50,20 @@ def _cpu_name() -> str:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device `device=` names; `auto` is cuda if there is one, else cpu. Raises ConfigError if it is not there."""
+    """The device `device=` names; `auto` is cuda if there is one, else cpu.
+
+    Raises ConfigError if it is not there, or if `auto` would compute on the CPU though GPUs were given to the process.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if given.strip() not in ("", "-1", "NoDevFiles"):
+            raise ConfigError(
+                f"device=auto: CUDA_VISIBLE_DEVICES={given} gives this process GPUs, but torch {torch.__version__} "
+                "sees none. Install a torch that matches the driver, or say device=cpu"
+            )
+        return torch.device("cpu")
     device = torch.device(name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(f"device={name}: torch sees {torch.cuda.device_count()} CUDA devices; use device=cpu or auto")

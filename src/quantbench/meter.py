@@ -29,10 +29,12 @@ class Meter:
                 self._alone = True
         else:
             self._alone = False
+        self._wait()
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def read(self) -> dict[str, Any]:
         """seconds, cpu_seconds, peak_memory_bytes, peak_memory_alone (of this work only), cuda: peak_device_bytes."""
+        self._wait()
         found: dict[str, Any] = {
             "seconds": round(time.perf_counter() - self._wall, 3),
             "cpu_seconds": round(time.process_time() - self._cpu, 3),
@@ -42,6 +44,11 @@ class Meter:
         if self._device.type == "cuda":
             found["peak_device_bytes"] = torch.cuda.max_memory_allocated(self._device)
         return found
+
+    def _wait(self) -> None:
+        """Kernels run on after the call that started them."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
 def _peak() -> int:

@@ -25,24 +25,13 @@ from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.stats import LinearStats
 from quantbench.pipeline.walker import Quantized, quantize_model
 from quantbench.results import tensors
-from recipes import NAMES, recipe_spec
+from recipes import NAMES, recipe_spec, small_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama, tiny_mixtral
 
 Make = Callable[[], PreTrainedModel]
 
 RECIPES = [name for name in NAMES if name != "none"]
 MODELS: dict[str, Make] = {n: FAMILIES[n] for n in ("llama", "opt", "gpt_neox", "gpt2", "gemma2", "mixtral")}
-SMALL = {
-    "group_size": 16,
-    "iterations": 2,
-    "epochs": 1,
-    "steps": 2,
-    "residual": 16,
-    "min_expert_tokens": 4,
-    "tau_steps": 4,
-}
-"""Largest values of options that would make a tiny model slow, or that it is too small for."""
-
 ROTATING = ("quarot", "quarot_rtn")
 WITH_ACTIVATIONS = [name for name in RECIPES if recipe_spec(name)["activation"] is not None]
 REFUSED: dict[tuple[str, str], str] = {
@@ -55,17 +44,6 @@ EIGHT = {"slim_llm": 7}
 """The most bits of a recipe that does not take eight."""
 
 CPU = torch.device("cpu")
-
-
-def small_spec(name: str) -> dict[str, Any]:
-    spec: dict[str, Any] = shrunk(recipe_spec(name))
-    return spec
-
-
-def shrunk(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: min(v, SMALL[k]) if k in SMALL and type(v) is int else shrunk(v) for k, v in value.items()}
-    return [shrunk(v) for v in value] if isinstance(value, list) else value
 
 
 def tokens(n: int = 4, length: int = 24, seed: int = 1) -> Tensor:

@@ -10,6 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from quantbench.environment import pick_device
+from quantbench.errors import ConfigError
+from quantbench.launch import local
 from slurm_place import LAYERS, SlurmPlace, wait_for
 
 
@@ -80,3 +83,42 @@ def test_a_terminated_worker_leaves_nothing_behind_but_lost_cells(slow: SlurmPla
     unknown = slow.quantbench("logs", "nothing")
     assert unknown.returncode == 2
     assert "no such cell" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted", "found"),
+    [
+        (None, None, [0, 1, 2]),
+        (None, 2, [0, 1]),
+        (None, 0, []),
+        ("5,3,4", None, [5, 3, 4]),
+        ("5,3,4", 1, [5]),
+    ],
+)
+def test_workers_get_the_gpus_the_command_sees(
+    named: str | None, wanted: int | None, found: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert local.visible_gpus(wanted) == found
+
+
+def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"cluster\.gpus=4: torch sees 1 here"):
+        local.visible_gpus(4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
+    with pytest.raises(ConfigError, match=r"CUDA_VISIBLE_DEVICES=GPU-8932f937: workers .* by number"):
+        local.visible_gpus(None)
+
+
+def test_a_process_that_was_given_gpus_does_not_turn_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match=r"CUDA_VISIBLE_DEVICES=0 gives this process GPUs, but torch .* sees none"):
+        pick_device("auto")

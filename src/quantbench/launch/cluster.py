@@ -107,12 +107,13 @@ class Local:
     """Processes on this machine, which live on when the command ends; each takes the next cell nobody has.
 
     workers  how many
-    gpus     each worker sees one GPU: worker i number i modulo `gpus`; 0: none
+    gpus     how many of the GPUs that this command sees are used; each worker sees one of them, worker i number i
+             modulo `gpus`. null: all; 0: none
     minutes  the longest a worker may run before it is started again; null: no limit
     """
 
     workers: Annotated[int, Field(ge=1)]
-    gpus: Annotated[int, Field(ge=0)]
+    gpus: Annotated[int, Field(ge=0)] | None
     minutes: Annotated[float, Field(gt=0)] | None
     poll_seconds: Annotated[float, Field(gt=0)]
     grace_seconds: Annotated[float, Field(ge=0)]
@@ -123,7 +124,10 @@ class Local:
         return True
 
     def check(self) -> None:
-        """It is always there."""
+        """Raise ConfigError unless there are so many GPUs."""
+        from quantbench.launch import local
+
+        local.visible_gpus(self.gpus)
 
     def split(self, keys: Sequence[Sequence[str]]) -> list[list[list[str]]]:
         """Every worker gets every cell, and begins where the others don't."""
@@ -137,7 +141,7 @@ class Local:
         del token, threads
         from quantbench.launch import local
 
-        return local.start(chunks, logs, self.gpus, self.minutes)
+        return local.start(chunks, logs, local.visible_gpus(self.gpus), self.minutes)
 
     def alive(self, records: Sequence[JobRecord]) -> dict[Job, str] | None:
         """By process id, on the machine they were started on."""

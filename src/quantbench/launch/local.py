@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from quantbench.errors import ConfigError
 from quantbench.launch.board import JobRecord
 from quantbench.launch.worker import run_chunk
 from quantbench.results.files import make_folder
@@ -21,8 +22,28 @@ SIGNAL_SECONDS = 10
 """How long before its time is up a worker is told."""
 
 
-def start(chunks: Sequence[Path], logs: Path, gpus: int, minutes: float | None) -> list[str]:
-    """Start one worker per chunk; the process ids of their controllers."""
+def visible_gpus(wanted: int | None) -> list[int]:
+    """Numbers of the first `wanted` GPUs this process may use; None: of all. Raises ConfigError if there are fewer."""
+    if wanted == 0:
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    if wanted is not None and wanted > count:
+        raise ConfigError(f"cluster.gpus={wanted}: torch sees {count} here; null takes all there are, 0 none")
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        numbers = list(range(count)) if named is None else [int(number) for number in named.split(",")[:count]]
+    except ValueError:
+        raise ConfigError(
+            f"CUDA_VISIBLE_DEVICES={named}: workers on this machine are given GPUs by number; name them so, or set "
+            "cluster.gpus=0"
+        ) from None
+    return numbers[:wanted]
+
+
+def start(chunks: Sequence[Path], logs: Path, gpus: Sequence[int], minutes: float | None) -> list[str]:
+    """Start one worker per chunk, each with one of the GPUs in turn; the process ids of their controllers."""
     import submitit
 
     ids = []
@@ -32,7 +53,7 @@ def start(chunks: Sequence[Path], logs: Path, gpus: int, minutes: float | None) 
             timeout_min=minutes or NO_LIMIT_MINUTES,
             signal_delay_s=SIGNAL_SECONDS,
             gpus_per_node=1 if gpus else 0,
-            visible_gpus=[index % gpus] if gpus else (),
+            visible_gpus=[gpus[index % len(gpus)]] if gpus else (),
         )
         with _apart(logs / "controllers.log"):
             job = executor.submit(run_chunk, str(chunk))

@@ -1,0 +1,111 @@
+"""The command on a CUDA device, in processes of its own: same tables everywhere, faults that cost one cell."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from command import Done, Workplace
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+
+FAULTY = '''
+import torch
+from quantbench.component import Part, component
+from quantbench.formats.quantize import quantize
+from quantbench.rounding.base import Rounded
+
+
+@component
+class Faulty(Part):
+    """Nearest rounding on the device; one of a name makes the device fail, one asks for more memory than any has."""
+
+    name: str
+
+    def round(self, weight, stats, format):
+        assert weight.is_cuda
+        if self.name == "c_memory":
+            torch.empty(1 << 46, dtype=torch.uint8, device=weight.device)
+        if self.name == "b_fault":
+            weight[:, torch.full((1,), 1 << 20, device=weight.device)].sum().item()
+        return Rounded(quantize(weight, format))
+'''
+
+RECIPE = """
+_target_: quantbench.pipeline.recipe.Recipe
+weight: {_target_: quantbench.formats.int.IntFormat, bits: 4, group_size: 16, symmetric: false}
+rounding: {_target_: faulty.Faulty, name: ""}
+policy: {_target_: quantbench.pipeline.recipe.Policy}
+"""
+
+GRID = ["-m", "quantizer=rtn,gptq,awq", "quantizer.weight.group_size=16"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path)
+
+
+def results(outputs: Path) -> pd.DataFrame:
+    (path,) = outputs.glob("sweeps/*/results.csv")
+    return pd.read_csv(path)
+
+
+def ok(done: Done) -> Done:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_auto_is_the_gpu_and_its_memory_is_recorded(place: Workplace) -> None:
+    ok(place.run(*GRID))
+    costs = [json.loads(line) for path in place.outputs.glob("runs/*/costs.jsonl") for line in path.open()]
+    assert {cost["device"] for cost in costs} == {"cuda"}
+    assert all(cost["peak_device_bytes"] > 0 for cost in costs if cost["what"].startswith("evaluate"))
+    record = json.loads(next(place.outputs.glob("runs/*/record.json")).read_text())
+    assert record["environment"]["gpu"] == torch.cuda.get_device_name()
+    first = results(place.outputs)
+    ok(place.run(*GRID, "device=cpu", outputs=place.folder / "cpu"))
+    second = results(place.folder / "cpu")
+    same = ["run_id", "task", "metric"]
+    both = first.merge(second, on=same, suffixes=("", "_cpu"))
+    assert len(both) == len(first) == len(second)
+    close = (both.value - both.value_cpu).abs() <= 0.03 * both.value_cpu.abs() + 1e-4
+    assert close.all(), both[~close][[*same, "value", "value_cpu"]].to_string()
+
+
+def test_workers_of_one_gpu_give_the_tables_of_one_process(place: Workplace) -> None:
+    printed = ok(place.run(*GRID)).stdout
+    other = place.folder / "workers"
+    cluster = ["cluster=local", "cluster.workers=2", "cluster.poll_seconds=1"]
+    assert ok(place.run(*GRID, *cluster, outputs=other)).stdout == printed
+    same = ["run_id", "task", "metric", "value", "stderr", "weights_sha256"]
+    here, there = results(place.outputs), results(other)
+    columns = [name for name in same if name in here.columns]
+    assert len(columns) >= 5
+    pd.testing.assert_frame_equal(
+        here[columns].sort_values(columns[:3], ignore_index=True),
+        there[columns].sort_values(columns[:3], ignore_index=True),
+        check_exact=True,
+    )
+
+
+def test_a_device_fault_costs_one_cell(place: Workplace) -> None:
+    (place.folder / "faulty.py").write_text(FAULTY)
+    (place.folder / "conf" / "quantizer").mkdir(parents=True)
+    (place.folder / "conf" / "quantizer" / "faulty.yaml").write_text(RECIPE)
+    path = os.pathsep.join([str(place.folder), os.environ.get("PYTHONPATH", "")])
+    names = "quantizer.rounding.name=a,b_fault,c_memory,d"
+    grid = ["-m", f"--config-dir={place.folder / 'conf'}", "quantizer=faulty", names, "cluster=local"]
+    done = place.run(*grid, "cluster.poll_seconds=1", PYTHONPATH=path)
+    assert done.returncode == 1, done.stderr
+    frame = results(place.outputs)
+    runs = frame[frame.quantizer == "faulty"].drop_duplicates("run_id")
+    assert sorted(runs.status) == ["done", "done", "failed", "failed"]
+    errors = " ".join(runs.error.dropna())
+    assert "out of memory" in errors
+    assert "device-side assert" in errors
