@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quantbench.errors import ModelError
+from quantbench.pipeline.placing import placed
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,6 @@ def _split_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor
         return args[0], args[1:], kwargs
     rest = dict(kwargs)
     return rest.pop("hidden_states"), (), rest
-
-
-def placed(value: Any, device: torch.device) -> Any:
-    """Arguments with all tensors in them on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, tuple | list):
-        return type(value)(placed(v, device) for v in value)
-    if isinstance(value, dict):
-        return {k: placed(v, device) for k, v in value.items()}
-    return value
 
 
 class _Sharer:

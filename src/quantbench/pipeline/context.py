@@ -12,8 +12,9 @@ from torch.func import functional_call
 
 from quantbench.formats.base import Format
 from quantbench.models.structure import InputGroup, WeightSlot
-from quantbench.pipeline.capture import BlockCall, placed, run_block
+from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.fold import NormProducer, check_unchanged, norm_producer
+from quantbench.pipeline.placing import placed
 from quantbench.pipeline.runtime import RuntimeOp, install
 from quantbench.pipeline.stats import LinearStats
 

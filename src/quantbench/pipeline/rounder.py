@@ -14,6 +14,7 @@ from quantbench.formats.base import Format
 from quantbench.formats.corrections import KeptColumns
 from quantbench.models.structure import WeightSlot
 from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.placing import CPU, placed
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.stats import LinearStats
 from quantbench.results.records import LayerRecord
@@ -112,7 +113,8 @@ class Rounder:
         if width % group:
             notes.append(f"last group has {width % group} of {group} columns")
         slot.set(value)
-        self.artifact.weights[slot.name] = rounded.weight
+        # What is kept leaves the device with its block, and is dequantized where a reloaded run will do it.
+        self.artifact.weights[slot.name] = placed(rounded.weight, CPU)
         self.layers.append(
             LayerRecord(
                 name=slot.name,

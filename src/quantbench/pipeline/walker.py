@@ -33,6 +33,7 @@ from quantbench.pipeline.capture import Captured, capture, run_head
 from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.checkpoint import Progress as Done
 from quantbench.pipeline.collect import StatsAccumulator
+from quantbench.pipeline.placing import CPU, placed
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rotate import rotate_model
 from quantbench.pipeline.rounder import Rounder
@@ -135,7 +136,7 @@ class _Walk:
                 step = BlockStep(name, block, hidden, captured.calls[index], self.recipe, self.rounder)
                 step.ops.extend(self.cache_ops[index])
                 captured.hidden[:] = step.run()
-                self.artifact.ops.extend(step.ops)
+                self.artifact.ops.extend(placed(step.ops, CPU))
             self.handle.bring_home(block)
             if self.checkpoint is not None and self.checkpoint.due(index + 1):
                 self._save(self.checkpoint, index + 1, captured)

@@ -72,7 +72,8 @@ class SoftGrid:
 
     def range(self, weight: Tensor) -> Range:
         """(l, h): the smallest and the largest weight of each group, widened to contain 0. Differentiable."""
-        return containing_zero(*torch.aminmax(self._grouped(weight), dim=-1, keepdim=True))
+        grouped = self._grouped(weight)
+        return containing_zero(grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True))
 
     def params(self, limits: Range) -> GridParams:
         """(s, z) for a range, each [out, g, 1]; z is None where the format has none. Differentiable."""

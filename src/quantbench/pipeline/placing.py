@@ -1,0 +1,35 @@
+"""Values on a device: what blocks are called with, and what is kept of a block when the next one takes its place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+def placed(value: Any, device: torch.device) -> Any:
+    """The value with all tensors in it on a device; the value itself where they are there already.
+
+    Looks into tuples, lists, dictionaries and dataclasses.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple | list):
+        parts: Mapping[Any, Any] = dict(enumerate(value))
+    elif isinstance(value, dict):
+        parts = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+    else:
+        return value
+    moved = {key: placed(part, device) for key, part in parts.items()}
+    if all(moved[key] is part for key, part in parts.items()):
+        return value
+    if isinstance(value, tuple | list):
+        return type(value)(moved.values())
+    return moved if isinstance(value, dict) else dataclasses.replace(value, **moved)
