@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from quantbench.errors import StoreError
 from quantbench.results.compare import recipe_table
 from quantbench.results.digits import with_error
-from quantbench.results.manifest import Manifest
-from quantbench.results.metrics import paired
+from quantbench.results.manifest import CellEntry, Manifest
+from quantbench.results.metrics import measure, paired
+from quantbench.results.records import RunRecord, Score
 from quantbench.results.store import Store
 from quantbench.results.tables import Table
 
@@ -64,3 +67,30 @@ def test_a_reference_that_is_not_there_is_named(build_sweep: Build, tmp_path: Pa
     store, manifest = build_sweep(tmp_path)
     with pytest.raises(StoreError, match=r"against awq: no such recipe in these sweeps. There are: .*gptq.*rtn"):
         recipe_table(store, [manifest], ["kl"], against="awq")
+
+
+def test_a_task_has_columns_for_its_own_metrics(
+    store: Store,
+    make_record: Callable[..., RunRecord],
+    make_items: Callable[..., pd.DataFrame],
+    make_score: Callable[..., Score],
+    make_cell: Callable[..., CellEntry],
+) -> None:
+    tasks = {"wiki": "a" * 64, "stars": "d" * 64}
+    for run_id, quantizer, right in (("fp", "none", 6), ("rtn", "rtn", 3)):
+        store.save_run(make_record(run_id, choices={"model": "smollm2", "quantizer": quantizer}, calibration=None))
+        text = make_items()
+        store.save_score(make_score(run_id, text), text)
+        labels = text.assign(item=[f"stars:{i}" for i in range(8)], accuracy=[float(i < right) for i in range(8)])
+        known = {"metrics": [measure("accuracy", labels)], "protocol": tasks["stars"]}
+        store.save_score(dataclasses.replace(make_score(run_id, labels, task="wiki", **known), task="stars"), labels)
+    cells = [make_cell("wiki", "rtn", "rtn", tasks=tasks, data_free=True, in_distribution={})]
+    manifest = Manifest(name="demo", overrides=[], cells=cells, caption={"scale": "smoke"})
+    table = recipe_table(store, [manifest])
+    assert [name for name in table.header if ": " in name] == ["stars: accuracy", "wiki: perplexity"]
+    assert texts(table, "stars: accuracy") == {"none (none: data-free)": "0.75±0.16", "rtn (none: data-free)": "0.38"}
+    chosen = recipe_table(store, [manifest], ["accuracy"], against="none")
+    assert [name for name in chosen.header if ": " in name] == ["stars: accuracy"]
+    assert texts(chosen, "− none")["rtn (none: data-free)"] == "-0.38±0.18"
+    with pytest.raises(StoreError, match=r"metric acuracy: no task of these sweeps has it. There are: .*accuracy"):
+        recipe_table(store, [manifest], ["acuracy"])

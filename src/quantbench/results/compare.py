@@ -17,41 +17,41 @@ from quantbench.results.legend import FALLBACK, IN_DISTRIBUTION, Footnotes
 from quantbench.results.manifest import Manifest
 from quantbench.results.schema import DATA_FREE
 from quantbench.results.store import Store
-from quantbench.results.tables import Cell, Row, Table, plain_rows
+from quantbench.results.tables import Cell, Row, Table, default_metrics, plain_rows
 
 RunRows = list[Row]
 """The rows of one run in the tidy frame, one per task and metric."""
 
 
 def recipe_table(
-    store: Store, manifests: Sequence[Manifest], chosen: Sequence[str], against: str | None = None
+    store: Store, manifests: Sequence[Manifest], chosen: Sequence[str] | None = None, against: str | None = None
 ) -> Table:
-    """One row per recipe, variant and calibration set of the sweeps, and for each test text the chosen metrics.
+    """One row per recipe, variant and calibration set of the sweeps, and for each task those of the metrics it has.
 
+    chosen   metrics; None: those that have a table. StoreError if no task has one of them
     against  a quantizer: each metric is followed by the paired difference from that recipe's run of the same variant
              and model, calibrated on the same text (or on none). Raises StoreError if no such run is in the sweeps.
     """
-    rows = [row for row in plain_rows(collate(store, manifests)) if row["run_id"] is not None]
+    frame = collate(store, manifests)
+    rows = [row for row in plain_rows(frame) if row["run_id"] is not None]
     runs: dict[str, RunRows] = {}
     for row in rows:
         runs.setdefault(row["run_id"], []).append(row)
     if not runs:
         raise StoreError("nothing has run yet in " + ", ".join(manifest.name for manifest in manifests))
     ordered = [list({(r["task"], r["metric"]): r for r in own}.values()) for own in runs.values()]
-    tasks = list(dict.fromkeys(row["task"] for row in rows if row["task"]))
+    columns = _columns(rows, chosen or default_metrics(frame))
     references = {(*_place(own[0]), own[0]["calib"]): own for own in ordered if own[0]["quantizer"] == against}
     if against is not None and not references:
         names = ", ".join(sorted({row["quantizer"] for row in rows}))
         raise StoreError(f"against {against}: no such recipe in these sweeps. There are: {names}")
     notes = Footnotes()
     body = [
-        [*_head(own, notes), *_values(store, own, tasks, chosen, references, notes), *_spent(store, own)]
-        for own in ordered
+        [*_head(own, notes), *_values(store, own, columns, references, notes), *_spent(store, own)] for own in ordered
     ]
     header = ["recipe", "calibration", "bits"]
-    for task in tasks:
-        for metric in chosen:
-            header += [f"{task}: {metric}", *([f"− {against}"] if against else [])]
+    for task, metric in columns:
+        header += [f"{task}: {metric}", *([f"− {against}"] if against else [])]
     return Table(
         slug="recipes",
         title="Recipes: " + ", ".join(manifest.name for manifest in manifests),
@@ -60,6 +60,21 @@ def recipe_table(
         caption=_caption(rows, against),
         notes=notes.lines(rows),
     )
+
+
+def _columns(rows: Sequence[Row], chosen: Sequence[str]) -> list[tuple[str, str]]:
+    """Task and metric of each column."""
+    metrics_of: dict[str, list[str]] = {}
+    for row in rows:
+        if row["task"] and row["metric"] and row["metric"] not in metrics_of.setdefault(row["task"], []):
+            metrics_of[row["task"]].append(row["metric"])
+    known = list(dict.fromkeys(metric for found in metrics_of.values() for metric in found))
+    for metric in chosen:
+        if metric not in known:
+            raise StoreError(
+                f"metric {metric}: no task of these sweeps has it. There are: {', '.join(known) or 'none'}"
+            )
+    return [(task, metric) for task, found in metrics_of.items() for metric in chosen if metric in found]
 
 
 def _place(row: Row) -> tuple[Any, ...]:
@@ -77,21 +92,19 @@ def _head(own: RunRows, notes: Footnotes) -> list[Cell]:
 def _values(
     store: Store,
     own: RunRows,
-    tasks: Sequence[str],
-    chosen: Sequence[str],
+    columns: Sequence[tuple[str, str]],
     references: dict[tuple[Any, ...], RunRows],
     notes: Footnotes,
 ) -> list[Cell]:
-    place = _place(own[0])
-    reference = references.get((*place, own[0]["calib"])) or references.get((*place, DATA_FREE))
+    variant = _place(own[0])
+    reference = references.get((*variant, own[0]["calib"])) or references.get((*variant, DATA_FREE))
     by_key = {(row["task"], row["metric"]): row for row in own}
     cells = []
-    for task in tasks:
-        for metric in chosen:
-            row = by_key.get((task, metric))
-            cells.append(_value(row, own[0], notes))
-            if references:
-                cells.append(_difference(store, row, reference))
+    for place in columns:
+        row = by_key.get(place)
+        cells.append(_value(row, own[0], notes))
+        if references:
+            cells.append(_difference(store, row, reference))
     return cells
 
 
@@ -135,8 +148,8 @@ def _text(value: float | None, form: str, unit: int = 1) -> str:
 
 def _caption(rows: Sequence[Row], against: str | None) -> list[str]:
     lines = [
-        "Cells: value, then its difference from full precision ± standard error over windows, paired; kl and same_top "
-        "are measured against full precision already.",
+        "Cells: value, then its difference from full precision ± standard error over windows or items, paired; kl and "
+        "same_top are measured against full precision already.",
         "bits: effective bits per quantized weight, everything stored counted. CPU s, GiB: processor seconds and peak "
         "memory of quantizing, as measured when the run was made.",
     ]
