@@ -86,9 +86,11 @@ def main() -> None:
         gc.collect()
         meter, started, begun = Meter(device), time.perf_counter(), list[float]()
         data = None if recipe.data_free else tokens
-        quantize_model(
-            handle, recipe, data, device, lambda _done, _total, begun=begun: begun.append(time.perf_counter())
-        )
+
+        def note(_done: int, _total: int, begun: list[float] = begun) -> None:
+            begun.append(time.perf_counter())
+
+        quantize_model(handle, recipe, data, device, note)
         cost = meter.read()
         before = begun[0] - started
         seconds = (cost["seconds"] - before) / given.blocks
