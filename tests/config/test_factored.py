@@ -55,6 +55,21 @@ def test_cells_share_what_is_equal(composer: Composer) -> None:
     assert cells[0].calib is cells[2].calib
     assert cells[0].calib is not cells[1].calib
     assert cells[0].run_id == cells[2].run_id != cells[1].run_id
+    # The tests of a calibration set have nothing to do with its seed.
+    assert all(task is cells[1].tasks[name] for name, task in cells[0].tasks.items())
+
+
+def test_what_a_node_reads_is_known_whatever_it_was_first_seen_with(tmp_path: Path) -> None:
+    (tmp_path / "calib").mkdir()
+    (tmp_path / "calib" / "own.yaml").write_text("natural: {x: {note: '${seed}'}}\n")
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        composer = make_composer(f"hydra.searchpath=[file://{tmp_path}]")
+        composer.compose(["calib=own", "eval=samples"])
+        composer.compose(["calib=wiki_sample", "eval=auto"])
+        for seed in (1, 2, 1):
+            plain, _ = composer.compose(["calib=own", "eval=auto", f"seed={seed}"])
+            assert plain["eval"]["tasks"]["x"]["note"] == seed
+    assert composer.by_hydra == 2
 
 
 @pytest.mark.parametrize("seen", [True, False])

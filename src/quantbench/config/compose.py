@@ -141,21 +141,27 @@ def resolved(config: DictConfig) -> dict[str, Any]:
 
     Raises ConfigError for a required value that is missing and for an interpolation that leads nowhere.
     """
-    register_resolvers()
     own = config.copy()
     with open_dict(own):
         own.pop("hydra", None)
+    return {str(name): resolved_node(own, str(name)) for name in own}
+
+
+def resolved_node(config: DictConfig, name: str) -> Any:
+    """One node of a configuration as plain values, interpolations resolved; see `resolved`."""
+    register_resolvers()
     try:
-        missing = sorted(OmegaConf.missing_keys(own))
-        if missing:
-            raise ConfigError(f"{missing[0]}: this option is required; give {missing[0]}=...")
-        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        required = [name] if OmegaConf.is_missing(config, name) else []
+        node = None if required else config[name]
+        if isinstance(node, DictConfig):
+            required = [f"{name}.{key}" for key in sorted(OmegaConf.missing_keys(node))]
+        if required:
+            raise ConfigError(f"{required[0]}: this option is required; give {required[0]}=...")
+        return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
         if isinstance(error.__cause__, ConfigError):  # a resolver of ours says what is wrong
             raise error.__cause__ from error
         raise ConfigError(f"{error.full_key or 'config'}: {error.msg or error}") from error
-    assert isinstance(plain, dict)
-    return {str(k): v for k, v in plain.items()}
 
 
 def group_names(config_loader: Any) -> list[str]:

@@ -1,9 +1,9 @@
 """Composing the cells of a grid without asking Hydra for each: what one option decides is composed once.
 
 Hydra takes a tenth of a second a cell. But a root node (`quantizer`, `calib`, ...) depends, before interpolations are
-resolved, only on its own overrides, and after that on those of the nodes its interpolations lead to. So a cell whose
-nodes have all been seen, each in another cell, is put together from those; any other one is composed by Hydra, and its
-nodes are remembered.
+resolved, only on its own overrides, and after that on those of the nodes its interpolations lead to: part by part, so
+that tests which are those of the calibration set do not depend on its seed. So a cell whose nodes have all been seen,
+each in another cell, is put together from those; any other one is composed by Hydra, and its nodes are remembered.
 
 Overrides that belong to no node (a user's `experiment` group, say) count for every node. Where a defaults list itself
 contains an interpolation, or a composed cell contradicts what is remembered, nodes are not independent, and every cell
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from quantbench.config.compose import NODES, check_additions, group_names, resolved
+from quantbench.config.compose import NODES, check_additions, group_names, resolved, resolved_node
 
-_ROOTS = re.compile(r"\$\{(?:[a-z.]+:)?([A-Za-z_]+)")
+_INTERPOLATION = re.compile(r"\$\{([^${}]*)")
+_PATH = re.compile(r"\w+(\.\w+)*")
 _DEFAULTS = re.compile(r"^defaults:.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 
 Key = tuple[str, tuple[str, ...]]
@@ -45,6 +47,7 @@ class Composer:
         self._parser = OverridesParser.create()
         self._parsed: dict[str, Override] = {}
         self._owners: dict[str, str | None] = {}
+        self._paths: dict[str, set[str]] = {}
         self._reads: dict[str, frozenset[str]] = {}
         self._raw: dict[Key, tuple[Any, Any]] = {}
         self._resolved: dict[Key, Any] = {}
@@ -75,12 +78,16 @@ class Composer:
         choices = {name: str(chosen[name]) for name in NODES}
         raw = OmegaConf.to_container(config, resolve=False)
         assert isinstance(raw, dict)
-        self._learn_reads({name: raw[name] for name in plain})
+        if self._roots != list(plain):
+            self._roots = list(plain)
+            self._owners.clear()
         owned = [(self._owner(override), override) for override in overrides]
         for name in self._roots:
             found = (raw[name], choices.get(name))
             if self._raw.setdefault(_key(name, owned, {name}), found) != found:
                 self.factored = False
+        self._learn_reads()
+        for name in self._roots:
             plain[name] = self._resolved.setdefault(_key(name, owned, self._reads[name]), plain[name])
         return plain, choices
 
@@ -90,7 +97,7 @@ class Composer:
         alone = len(key[1]) == 1 and self._owners[key[1][0]] == name
         if key not in self._raw and name not in (*NODES, "cluster") and alone:
             value = self._parsed[key[1][0]].value()
-            if isinstance(value, str | int | float | bool):  # a scalar that is set needs no Hydra
+            if isinstance(value, str | int | float | bool) and "${" not in str(value):  # what is set needs no Hydra
                 self._raw[key] = (value, None)
         return self._raw.get(key)
 
@@ -99,7 +106,7 @@ class Composer:
         key = _key(name, owned, self._reads[name])
         if key not in self._resolved:
             part = OmegaConf.create({one: raw[one][0] for one in sorted(self._reads[name])})
-            self._resolved[key] = resolved(part)[name]
+            self._resolved[key] = resolved_node(part, name)
         return self._resolved[key]
 
     def _owner(self, override: str) -> str | None:
@@ -108,22 +115,23 @@ class Composer:
             (parsed,) = self._parser.parse_overrides([override])
             self._parsed[override] = parsed
             name, _, package = parsed.get_key_element().lstrip("+~").partition("@")
-            root = (package or name).partition(".")[0]
+            root = _root(package or name)
             self._owners[override] = root if root in self._roots else None
         return self._owners[override]
 
-    def _learn_reads(self, raw: dict[str, Any]) -> None:
+    def _learn_reads(self) -> None:
         """Which nodes each node reads, directly or not; more of them become known as options are seen."""
-        direct = {name: {name, *_mentioned(raw[name])} & raw.keys() for name in raw}
         before = dict(self._reads)
-        for name in raw:
-            reached = direct[name] | before.get(name, frozenset())
-            while (more := set().union(*(direct[one] for one in reached))) - reached:
-                reached |= more
-            self._reads[name] = frozenset(reached)
-        if self._roots != list(raw) or before != self._reads:
-            self._roots = list(raw)
-            self._owners.clear()
+        seen: dict[str, list[Any]] = {name: [] for name in self._roots}
+        for (name, _), (node, _) in self._raw.items():
+            seen[name].append(node)
+        leads = cache(lambda path: set[str]().union(*(_mentioned(node, path) for node in seen[_root(path)])))
+        for name in self._roots:
+            paths = self._paths.setdefault(name, {name})
+            while more := {place for path in paths for place in leads(path) if _root(place) in seen} - paths:
+                paths |= more
+            self._reads[name] = frozenset(map(_root, paths))
+        if before != self._reads:
             self._resolved.clear()  # they were remembered under too few overrides
 
 
@@ -132,16 +140,34 @@ def _key(name: str, owned: Sequence[Owned], reads: Collection[str]) -> Key:
     return name, tuple(sorted(override for owner, override in owned if owner is None or owner in reads))
 
 
-def _mentioned(value: Any) -> Iterable[str]:
-    """Root names of the interpolations in a raw configuration."""
+def _root(path: str) -> str:
+    return path.partition(".")[0]
+
+
+def _mentioned(node: Any, path: str) -> set[str]:
+    """Where the interpolations under a dotted path, in the raw root node it begins with, lead to: dotted paths."""
+    root, *names = path.split(".")
+    for name in names:
+        if not isinstance(node, dict) or name not in node:
+            break
+        node = node[name]
+    found = set()
+    for text in _interpolations(node):
+        resolver, colon, arguments = text.partition(":")
+        if text.startswith(".") or (colon and not resolver.startswith("oc.")):
+            found.add(root)  # a relative one, or a resolver that may look at what stands beside it
+        elif place := _PATH.match((arguments if colon else text).strip()):
+            found.add(place[0])
+    return found
+
+
+def _interpolations(value: Any) -> Iterable[str]:
+    """What stands behind each `${` in a raw configuration, up to the next brace."""
     if isinstance(value, str):
-        yield from _ROOTS.findall(value)
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _mentioned(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from _mentioned(one)
+        yield from _INTERPOLATION.findall(value)
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _interpolations(one)
 
 
 def _computed_defaults(sources: Iterable[Any]) -> bool:
