@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -16,6 +17,8 @@ from quantbench.config.mixing import register_resolvers
 from quantbench.launch.axes import as_choices
 from quantbench.launch.entry import reporting_errors, set_up_logging
 
+BROKEN_PIPE = 128 + signal.SIGPIPE
+
 
 def main() -> None:
     """Entry point of `quantbench` and `python -m quantbench`."""
@@ -24,7 +27,13 @@ def main() -> None:
     commands = _commands()
     if arguments and arguments[0] in commands:
         with reporting_errors():
-            sys.exit(commands[arguments[0]](arguments[1:]))
+            try:
+                status = commands[arguments[0]](arguments[1:])
+                sys.stdout.flush()
+            except BrokenPipeError:  # who reads has seen enough, `| head` for instance
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                status = BROKEN_PIPE
+            sys.exit(status)
     if arguments and arguments[0].isidentifier():
         sys.stderr.write(
             f"quantbench: no command {arguments[0]!r}. Commands: {', '.join(commands)}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,3 +131,18 @@ def test_another_file_of_the_same_name_is_not_in_distribution(place: Workplace) 
     done = place.run(*recipe, f"eval.tasks.local.source.path={other}")
     assert done.returncode == 0, done.stderr
     assert "= calibrated on the test distribution" not in done.stdout
+
+
+def test_a_reader_that_stops_reading_gets_no_traceback(place: Workplace) -> None:
+    listing = subprocess.Popen(
+        [sys.executable, "-m", "quantbench", "list", "calib"],
+        env=place.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert listing.stdout is not None
+    assert listing.stderr is not None
+    listing.stdout.close()
+    assert listing.stderr.read() == ""
+    assert listing.wait() == 128 + signal.SIGPIPE

@@ -15,7 +15,7 @@ import pytest
 
 from quantbench.errors import StoreError
 from quantbench.results.collate import collate
-from quantbench.results.digits import rounded, with_error
+from quantbench.results.digits import change, rounded, with_error
 from quantbench.results.manifest import CellEntry, Manifest
 from quantbench.results.records import RunRecord, Score
 from quantbench.results.render import console, csv_table, markdown, write_tables
@@ -55,6 +55,21 @@ def test_changes_have_a_sign() -> None:
     assert rounded(0.85, 0.058, signed=True) == "+0.850"
     assert rounded(-0.85, 0.058, signed=True) == "-0.850"
     assert rounded(0.0, None, signed=True) == "+0"
+    assert change(-0.85, 0.058) == "-0.850±0.058"
+    assert change(0.0, 0.058) == "+0.000±0.058"
+
+
+def test_where_no_item_differs_no_error_of_zero_is_claimed(build_sweep: Build, tmp_path: Path) -> None:
+    assert change(0.0, 0.0) == "same"
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    (before, _) = tables(frame, "perplexity")
+    equal = (frame.quantizer == "gptq") & (frame.task == "wiki") & (frame.metric == "perplexity")
+    frame.loc[equal, ["difference", "difference_stderr"]] = 0.0
+    (after, _) = tables(frame, "perplexity")
+    assert not any("same: no item" in line for line in before.caption)
+    assert any(line.endswith("same: no item has another outcome.") for line in after.caption)
+    assert "same" in {cell.change for row in after.rows for cell in row}
 
 
 def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:

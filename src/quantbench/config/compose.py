@@ -159,9 +159,15 @@ def resolved_node(config: DictConfig, name: str) -> Any:
             raise ConfigError(f"{required[0]}: this option is required; give {required[0]}=...")
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, ConfigError):  # a resolver of ours says what is wrong
-            raise error.__cause__ from error
-        raise ConfigError(f"{error.full_key or 'config'}: {error.msg or error}") from error
+        raise _said_by_resolver(error) or ConfigError(f"{error.full_key or 'config'}: {error.msg or error}") from error
+
+
+def _said_by_resolver(error: BaseException) -> ConfigError | None:
+    """What a resolver of ours found wrong; OmegaConf wraps it in errors of its own."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, ConfigError):
+        inner = inner.__cause__ or inner.__context__
+    return inner
 
 
 def group_names(config_loader: Any) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from quantbench.errors import StoreError
 from quantbench.results import metrics
 from quantbench.results.collate import collate
-from quantbench.results.digits import rounded, with_error
+from quantbench.results.digits import change, rounded, with_error
 from quantbench.results.legend import FALLBACK, IN_DISTRIBUTION, Footnotes
 from quantbench.results.manifest import Manifest
 from quantbench.results.schema import DATA_FREE
@@ -115,8 +115,8 @@ def _value(row: Row | None, first: Row, notes: Footnotes) -> Cell:
     own = bool(row["in_distribution"])
     if row["difference"] is None:
         return Cell(with_error(row["value"], row["stderr"]), in_distribution=own)
-    change = with_error(row["difference"], row["difference_stderr"], signed=True)
-    return Cell(rounded(row["value"], row["stderr"]), change, in_distribution=own)
+    paired = change(row["difference"], row["difference_stderr"])
+    return Cell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
 
 
 def _difference(store: Store, row: Row | None, reference: RunRows | None) -> Cell:
@@ -128,7 +128,7 @@ def _difference(store: Store, row: Row | None, reference: RunRows | None) -> Cel
     place = (row["task"], row["protocol"])
     items, others = store.load_items(row["run_id"], *place), store.load_items(other.run_id, *place)
     found = metrics.paired(row["metric"], items, others)
-    return Cell("" if found is None else with_error(found.difference, found.stderr, signed=True))
+    return Cell("" if found is None else change(found.difference, found.stderr))
 
 
 def _spent(store: Store, own: RunRows) -> list[Cell]:
@@ -149,7 +149,7 @@ def _text(value: float | None, form: str, unit: int = 1) -> str:
 def _caption(rows: Sequence[Row], against: str | None) -> list[str]:
     lines = [
         "Cells: value, then its difference from full precision ± standard error over windows or items, paired; kl and "
-        "same_top are measured against full precision already.",
+        "same_top are measured against full precision already. same: no item has another outcome.",
         "bits: effective bits per quantized weight, everything stored counted. CPU s, GiB: processor seconds and peak "
         "memory of quantizing, as measured when the run was made.",
     ]

@@ -35,6 +35,11 @@ def with_error(value: float, error: float | None, signed: bool = False) -> str:
     return text if error is None else f"{text}±{rounded(error, error)}"
 
 
+def change(difference: float, error: float | None) -> str:
+    """A paired difference with its sign and standard error; "same" where no item differs: that has no error to show."""
+    return "same" if difference == 0 == error else with_error(difference, error, signed=True)
+
+
 def _exponent(value: float, digits: int) -> int:
     """The power of ten of the leading digit, after rounding to `digits`: 0.0996 to two digits leads with 0.1."""
     return math.floor(math.log10(float(f"{abs(value):.{digits - 1}e}")))

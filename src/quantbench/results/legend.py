@@ -80,12 +80,17 @@ def caption(
         paragraphs.append(
             f"Cells: value, then its difference from full precision ± standard error over {items}, paired. "
             "Where no difference is shown, ± is the standard error of the value."
+            + (" same: no item has another outcome." if any(_same(row) for row in own) else "")
         )
     if any(row["in_distribution"] for row in own):
         paragraphs.append(f"{IN_DISTRIBUTION} = calibrated on the test distribution (in-distribution).")
     relations = {row["relation"] for row in own if row["value"] is not None}
     paragraphs += [f"{mark} = {RELATION_WORDS[name]}." for name, mark in RELATION_MARKS.items() if name in relations]
     return title, paragraphs
+
+
+def _same(row: Mapping[str, Any]) -> bool:
+    return (row["difference"], row["difference_stderr"]) == (0, 0)
 
 
 def gap_caption(columns: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from quantbench.errors import StoreError
 from quantbench.results import metrics
-from quantbench.results.digits import rounded, with_error
+from quantbench.results.digits import change, rounded, with_error
 from quantbench.results.legend import RELATION_MARKS, Footnotes, caption, gap_caption
 
 DEFAULT_METRICS = ("perplexity", "kl")
@@ -173,8 +173,7 @@ def _cell(row: Row | None, notes: Footnotes) -> Cell:
     own = bool(row["in_distribution"])
     if row["difference"] is None:
         return Cell(with_error(row["value"], error), marks=marks, in_distribution=own)
-    change = with_error(row["difference"], row["difference_stderr"], signed=True)
-    return Cell(rounded(row["value"], error), change, marks, own)
+    return Cell(rounded(row["value"], error), change(row["difference"], row["difference_stderr"]), marks, own)
 
 
 def _gap(line: dict[str, Row], against: Sequence[str]) -> Cell | None:
