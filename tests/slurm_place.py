@@ -105,6 +105,12 @@ class SlurmPlace(Workplace):
             check=False,
         )
 
+    def written(self) -> dict[str, str]:
+        """Manifest, results and tables of the only sweep, by path."""
+        folder = self.outputs / "sweeps" / self.sweep
+        found = [folder / "manifest.json", folder / "results.csv", *(folder / "tables").iterdir()]
+        return {str(file): file.read_text() for file in found}
+
     @property
     def sweep(self) -> str:
         """The name of the only sweep."""

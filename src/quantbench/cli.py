@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +18,11 @@ from quantbench.config.compose import config_dir
 from quantbench.config.mixing import register_resolvers
 from quantbench.launch.axes import as_choices
 from quantbench.launch.entry import reporting_errors, set_up_logging
+
+MULTIRUN = {"-m", "--multirun"}
+WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
+WITH_VALUE |= {"--info", "-i"}
+"""Flags of Hydra whose value may be the next argument."""
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -34,21 +41,38 @@ def main() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 status = BROKEN_PIPE
             sys.exit(status)
-    if arguments and arguments[0].isidentifier():
+    flags, overrides = _split(arguments)
+    if overrides and overrides[0] in commands:
+        sys.stderr.write(f"quantbench: a command comes first: {shlex.join(['quantbench', *overrides, *flags])}\n")
+        sys.exit(2)
+    if overrides and overrides[0].isidentifier():
         sys.stderr.write(
-            f"quantbench: no command {arguments[0]!r}. Commands: {', '.join(commands)}; "
+            f"quantbench: no command {overrides[0]!r}. Commands: {', '.join(commands)}; "
             "anything else is key=value, for example quantizer=gptq. See quantbench --help.\n"
         )
         sys.exit(2)
-    if any(argument.lstrip("+").startswith("sweep=") for argument in arguments):
-        arguments = ["-m", *(argument for argument in arguments if argument not in {"-m", "--multirun"})]
-    # Hydra refuses overrides before and behind a flag (its argparse cannot mix them).
-    sys.argv[1:] = as_choices(sorted(arguments, key=lambda argument: argument not in {"-m", "--multirun"}))
+    if any(override.lstrip("+").startswith("sweep=") for override in overrides) and not MULTIRUN & set(flags):
+        flags = ["-m", *flags]
+    # Hydra refuses overrides on both sides of a flag (its argparse cannot mix them).
+    sys.argv[1:] = as_choices([*flags, *overrides])
     # Hydra would print its own errors and advise to add a misspelt key with a plus: have them raised instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
     with reporting_errors():
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_single)()
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and what else is there: overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in WITH_VALUE:
+            flags += [argument, *islice(rest, 1)]
+        else:
+            (flags if argument.startswith("-") else overrides).append(argument)
+    return flags, overrides
 
 
 def _commands() -> dict[str, Callable[[list[str]], int]]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from quantbench.config.compose import config_dir
 
@@ -64,9 +65,10 @@ def find(folders: Sequence[Path], group: str, option: str) -> Path | None:
     return found[-1] if found else None
 
 
-def data_set(file: Path) -> DataSet:
-    """What a text or rows option says of itself, or of the source inside it."""
-    nodes = list(_nodes(read(file)))
+def data_set(file: Path, over: Mapping[str, Any] | None = None) -> DataSet:
+    """What a text or rows option says of itself, or of the source inside it; `over`: what its user sets anew."""
+    content = OmegaConf.to_container(OmegaConf.merge(read(file), over or {}))
+    nodes = list(_nodes(content))
     about: dict[str, Any] = {}
     for node in reversed(nodes):  # what is outside counts
         about |= node.get("about") or {}
@@ -120,18 +122,26 @@ def _home(nodes: Sequence[dict[str, Any]]) -> str:
 def data_sets_of(folders: Sequence[Path], group: str, option: str) -> list[DataSet]:
     """The data sets that an option of calib, task or eval uses: its own, not its natural tests'; each once."""
     file = find(folders, group, option)
-    found: dict[str, DataSet] = {}
+    found: dict[tuple[str, str], DataSet] = {}
     for named, place, chosen in _defaults(read(file)) if file else ():
         if place.startswith(("natural", "sets")):
             continue
         if named in SOURCES:
             source = find(folders, named, chosen)
             if source is not None:
-                found.setdefault(chosen, data_set(source))
+                one = data_set(source, _at(read(file), place))
+                found.setdefault((one.option, one.name), one)
         elif named in {"task", "eval"}:
             for one in data_sets_of(folders, named, chosen):
-                found.setdefault(one.option, one)
+                found.setdefault((one.option, one.name), one)
     return list(found.values())
+
+
+def _at(content: Any, place: str) -> dict[str, Any]:
+    """What a yaml sets itself under a dotted place; nothing where it leaves that to its defaults."""
+    for name in place.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
 
 
 def _defaults(content: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

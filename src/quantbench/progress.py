@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from tqdm import tqdm
 
@@ -44,6 +45,17 @@ class _Lines:
         self._shown = now
         left = (now - self._started) / done * (total - done)
         log.info("  %s: %d of %d %ss, about %s left", self._what, done, total, self._unit, duration(left))
+
+
+@cache
+def say_once(message: str) -> None:
+    """Say something that holds for the whole process, the first time it is come upon."""
+    log.info("%s", message)
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things in words: "1 cell", "12 cells"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def duration(seconds: float) -> str:

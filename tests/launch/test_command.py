@@ -71,12 +71,12 @@ def test_a_later_evaluation_in_a_new_process_equals_one_process(place: Workplace
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["quantizer=gtpq"], "Available options in 'quantizer'"),
+        (["quantizer=gtpq"], "quantizer=gtpq: no such choice. Did you mean 'gptq'?"),
         (["quantizer.weight.bit=3"], "quantizer.weight.bit: no such option. Did you mean 'bits'?"),
         (["+quantizer.weight.bit=3"], "quantizer.weight.bit: no such option. Did you mean 'bits'?"),
         (["+typo=1"], "typo: no such option."),
         (["typo=1"], "typo: no such option."),
-        (["+sweep=nope"], "Available options in 'sweep'"),
+        (["+sweep=nope"], "sweep=nope: no such choice. There are: "),
         (["quantizer.weight.bits=abc"], "quantizer.weight.bits='abc': input should be a valid integer"),
         (["-m", "quantizer=rtn", "quantizer.weight.bits=4,9"], "quantizer.weight.bits=9: input should be less than"),
         (["calib.n=100000"], "100000 sequences of 32 tokens were asked for"),

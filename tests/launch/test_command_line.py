@@ -80,8 +80,14 @@ def test_on_a_full_disk_it_says_so_and_continues_when_there_is_space(place: Work
         (["show", "0123"], ["show 0123: no such run"]),
         (["collate", "nope"], ["collate nope: no such sweep"]),
         (["prepare", "typo=1"], ["typo: no such option"]),
-        (["prepare", "+sweep=nope"], ["'sweep/nope'", "demo"]),
-        (["model=local"], ["model.path: this option is required"]),
+        (["prepare", "+sweep=nope"], ["sweep=nope: no such choice", "demo"]),
+        (["model=local"], ["quantbench: model.path: this option is required"]),
+        (["calib=local"], ["quantbench: calib.source.path: this option is required; give calib.source.path=..."]),
+        (["eval=local"], ["quantbench: eval.tasks.local.source.path: this option is required"]),
+        (["quantizer=gtpq"], ["quantizer=gtpq: no such choice. Did you mean 'gptq'? There are: ", "awq"]),
+        (["eval=lm_eval", "eval.names=piqa"], ["eval.names='piqa'", ": eval.names=[piqa]"]),
+        (["calib=mix", "calib.parts.vader_film=1"], ["calib.parts.vader_film: no such option", "+calib@calib.sets."]),
+        (["--config-dir=mine", "list", "calib"], ["a command comes first: quantbench list calib --config-dir=mine"]),
         (["eval.typo=1"], ["eval.typo: no such option", "tasks"]),
         (["+eval.typo=1"], ["eval.typo: no such option", "tasks"]),
         (["device=gpu"], ["quantbench: device='gpu'"]),
@@ -120,6 +126,65 @@ def test_the_multirun_flag_may_stand_anywhere(place: Workplace) -> None:
     mixed = subprocess.run(line, env=place.environment(), cwd=place.folder, capture_output=True, text=True, check=False)
     assert mixed.returncode == 0, mixed.stderr
     assert "2 cells, 2 runs" in mixed.stdout
+
+
+def test_flags_may_stand_between_overrides(place: Workplace) -> None:
+    between = ["quantizer=rtn", "--config-dir", str(place.folder), "seed=5", "--cfg", "job"]
+    mixed = [*place.command(base=False), *between]
+    done = subprocess.run(mixed, env=place.environment(), cwd=place.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "seed: 5" in done.stdout
+
+
+REVIEWS = """# calib=reviews: our product reviews
+defaults:
+  - /draw@_here_: standard
+  - /sampler@sampler: joined_windows
+  - /text@source: local
+  - /task@natural.reviews: local
+  - _self_
+source:
+  name: reviews
+  path: TEXT
+  about: {domain: reviews, language: en}
+natural:
+  reviews:
+    source: ${...source}
+"""
+
+
+def test_an_option_of_ones_own_is_listed_and_can_be_part_of_a_mixture(place: Workplace) -> None:
+    file = place.folder / "conf" / "calib" / "reviews.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(REVIEWS.replace("TEXT", str(place.text)))
+    flag = f"--config-dir={file.parents[1]}"
+    listed = subprocess.run(
+        [sys.executable, "-m", "quantbench", "list", "calib", flag],
+        env=place.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (row,) = [line.split() for line in listed.splitlines() if line.startswith("reviews ")]
+    assert row[:5] == ["reviews", "reviews", "lm", "reviews", "en"]
+    model = place.base[:2]
+    scale = ["scale=smoke", "calib.n=4", "calib.length=32", "scale.window=64", "scale.windows=4", "threads=1"]
+    mixture = ["calib=mix", "+calib@calib.sets.mine=reviews", "+calib.parts.mine=1.0"]
+    done = place.run(flag, *model, *scale, *mixture, "quantizer=gptq", "quantizer.weight.group_size=16", base=False)
+    assert done.returncode == 0, done.stderr
+    assert "reviews" in done.stdout
+
+
+def test_status_without_a_name_lists_the_sweeps(place: Workplace) -> None:
+    def status() -> str:
+        line = [sys.executable, "-m", "quantbench", "status"]
+        return subprocess.run(line, env=place.environment(), capture_output=True, text=True, check=True).stdout
+
+    assert status().startswith("no sweeps in ")
+    done = place.run("quantizer=rtn", "quantizer.weight.group_size=16")
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (place.outputs / "sweeps").iterdir()
+    assert status().splitlines()[-1].split() == [sweep.name, "1"]
 
 
 def test_another_file_of_the_same_name_is_not_in_distribution(place: Workplace) -> None:

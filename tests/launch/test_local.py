@@ -45,6 +45,12 @@ def test_a_killed_process_costs_its_cell_and_two_workers_share_the_rest(slow: Sl
     assert "4 cells, 2 finished, 0 on their way, 2 submitted" in again.stderr
     assert states(slow) == ["done"] * 4
     assert slow.times()["a"] == slow.times()["c"] == LAYERS
+    written = slow.written()
+    once_more = slow.run(*grid)
+    assert once_more.returncode == 0, once_more.stderr
+    assert "everything was done before" in once_more.stderr
+    assert "pending" not in once_more.stdout
+    assert slow.written() == written
 
 
 def test_a_detached_sweep_is_watched_cancelled_and_taken_up_again(slow: SlurmPlace) -> None:

@@ -69,8 +69,10 @@ def test_what_fails_costs_one_cell_and_the_same_command_runs_only_that(place: Sl
     once = dict.fromkeys(("a", "c", "f"), LAYERS)
     assert place.times() == {**once, **dict.fromkeys(("b_raises", "d_killed", "e_exits"), LAYERS + 1)}
     jobs = len(list(place.outputs.glob("sweeps/*/state/jobs/*.json")))
+    written = place.written()
     assert "6 finished, 0 on their way, 0 submitted" in ok(place.run(*grid))
     assert len(list(place.outputs.glob("sweeps/*/state/jobs/*.json"))) == jobs
+    assert place.written() == written
 
 
 def test_a_killed_command_is_followed_up_by_the_same_one(place: SlurmPlace) -> None:

@@ -57,8 +57,8 @@ class Calibration:
             raise DataError(
                 f"calib={self.source.name}: {self.n} sequences of {self.length} tokens were asked for as draw "
                 f"{self.draw} ({self.n * self.length} tokens), and {len(sample.tokens)} can be had: the {self.split} "
-                f"text has {sample.available}. Lower calib.n, calib.length or calib.draw, choose scale=quick, or take "
-                "what there is with calib.allow_short=true."
+                f"text has {sample.available}. Lower calib.n, calib.length or calib.draw (a scale sets the "
+                "first two), or take what there is with calib.allow_short=true."
             )
         about = dict(zip(documents.documents, documents.contents, strict=False))
         return CalibSet(

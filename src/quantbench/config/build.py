@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -81,9 +81,17 @@ def option_names(target: Any, key: str) -> list[str]:
 
 def unknown_key(key: str, valid: list[str]) -> str:
     """The message for an unknown key: what was meant, and what is possible."""
-    close = difflib.get_close_matches(key.rpartition(".")[2], valid, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{key}: no such option.{hint} Valid here: {', '.join(sorted(valid))}"
+    return f"{key}: no such option.{_meant(key.rpartition('.')[2], valid)} Valid here: {', '.join(sorted(valid))}"
+
+
+def unknown_choice(group: str, name: str, valid: Sequence[str]) -> str:
+    """The message for a group that has no option of this name."""
+    return f"{group}={name}: no such choice.{_meant(name, valid)} There are: {', '.join(sorted(valid))}"
+
+
+def _meant(name: str, valid: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, valid, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _joined(*parts: str) -> str:
@@ -98,4 +106,6 @@ def _explain(key: str, error: Any) -> str:
         return f"{where}: this option is required"
     if error["type"] == "value_error" and not error["loc"]:
         return f"{where}: {message}"
-    return f"{where}={error['input']!r}: {message[0].lower()}{message[1:]}"
+    listed = isinstance(error["input"], str) and error["type"] in {"tuple_type", "list_type"}
+    advice = f": {where}=[{error['input']}]" if listed else ""
+    return f"{where}={error['input']!r}: {message[0].lower()}{message[1:]}{advice}"

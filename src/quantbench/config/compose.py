@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from quantbench.config.build import build, unknown_key
-from quantbench.config.mixing import CALIB_NODES, register_resolvers
+from quantbench.config.build import build, unknown_choice, unknown_key
+from quantbench.config.mixing import ADD_A_SET, CALIB_NODES, register_resolvers
 from quantbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ def explain_composition(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
             valid = [str(k) for k in cause.parent_node if str(k) not in {"_target_", "hydra"}]
-            return unknown_key(str(cause.full_key), valid)
+            key = str(cause.full_key)
+            return unknown_key(key, valid) + (f". Another set: {ADD_A_SET}" if key.startswith("calib.parts.") else "")
+        if isinstance(cause, MissingConfigException) and cause.missing_cfg_file is not None and cause.options:
+            group, _, name = str(cause.missing_cfg_file).rpartition("/")
+            return unknown_choice(group, name, cause.options)
         cause = cause.__cause__
     return str(error).partition("Config search path")[0].strip()
 
@@ -154,7 +159,7 @@ def resolved_node(config: DictConfig, name: str) -> Any:
         required = [name] if OmegaConf.is_missing(config, name) else []
         node = None if required else config[name]
         if isinstance(node, DictConfig):
-            required = [f"{name}.{key}" for key in sorted(OmegaConf.missing_keys(node))]
+            required = sorted(OmegaConf.missing_keys(node))
         if required:
             raise ConfigError(f"{required[0]}: this option is required; give {required[0]}=...")
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node

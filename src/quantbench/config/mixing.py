@@ -11,6 +11,9 @@ from quantbench.errors import ConfigError
 CALIB_NODES = ("natural", "parts", "sets")
 """Nodes of a calibration set that are not options of its component: its tests, and what a mixture is made from."""
 
+ADD_A_SET = "+calib@calib.sets.NAME=OPTION +calib.parts.NAME=WEIGHT"
+"""How another set becomes part of a mixture."""
+
 OWN = ("n", "length", "seed", "draw")
 """Options that a part takes over from the mixture."""
 

@@ -19,6 +19,7 @@ from quantbench.data.base import Rows
 from quantbench.data.examples import Example, Examples, fields_of, finish
 from quantbench.data.hub import HubPlace, HubRows
 from quantbench.errors import ConfigError, DataError
+from quantbench.progress import say_once
 
 log = logging.getLogger("quantbench")
 
@@ -71,7 +72,7 @@ class ExamSet:
         own = {"train": self.train_on, "test": self.test_on, "shots": self.shots_from}
         if split not in own:
             raise DataError(f"data {self.name}: no split {split!r}; it has {', '.join(own)}")
-        log.info("loading data %s (%s, split %s)", self.name, self.places[0].path, own[split])
+        say_once(f"loading data {self.name} ({self.places[0].path}, split {own[split]})")
         with _one_line():
             loaded = {subject: self._subject(subject, own[split]).load(own[split]) for subject in self.subjects}
         found: BySubject = {subject: self._examples(subject, rows) for subject, rows in loaded.items()}

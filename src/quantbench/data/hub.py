@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any
@@ -12,9 +11,8 @@ from pydantic import Field
 from quantbench.component import component
 from quantbench.data.base import Row, Rows, cut_rows, make_rows
 from quantbench.errors import DataError
+from quantbench.progress import say_once
 from quantbench.texts.hub_open import UNVERIFIED, HubSplit
-
-log = logging.getLogger("quantbench")
 
 
 def named(row: Row, features: Any) -> Row:
@@ -106,7 +104,7 @@ class HubRows:
 
     def _load(self, place: HubPlace, split: str, failed: Sequence[str]) -> Rows:
         wanted = place.wanted(f"data {self.name}", split)
-        log.info("loading data %s (%s, split %s)", self.name, place.path, wanted.split)
+        say_once(f"loading data {self.name} ({place.path}, split {wanted.split})")
         dataset, revision = wanted.open()
         notes = [f"from {place.path}", *(f"not read: {reason}" for reason in failed)]
         if revision == UNVERIFIED:

@@ -18,9 +18,9 @@ from quantbench.config.build import build
 from quantbench.errors import StoreError
 from quantbench.launch.board import Board, FrozenCell
 from quantbench.launch.cluster import Cluster, Place
-from quantbench.launch.overview import OPEN, UNFINISHED, CellView, Watch, key_of, updated
+from quantbench.launch.overview import OPEN, UNFINISHED, CellView, Watch, key_of, refreshed, updated
 from quantbench.paths import local_path
-from quantbench.progress import duration
+from quantbench.progress import counted, duration
 from quantbench.results.manifest import CellEntry, Manifest
 from quantbench.results.store import Store
 
@@ -36,13 +36,15 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def status(arguments: list[str]) -> int:
-    """`quantbench status SWEEP`: where each cell stands. Status 1 if one failed, was lost or cancelled."""
+    """`quantbench status [SWEEP]`: where each cell stands. Status 1 if one failed, was lost or cancelled."""
     parser = _parser("status", "Where each cell of a sweep stands.")
-    parser.add_argument("sweep")
+    parser.add_argument("sweep", nargs="?", help="default: which sweeps there are")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--watch", nargs="?", type=float, const=10.0, metavar="SECONDS", help="again and again")
     parser.add_argument("--all", action="store_true", help="list finished cells, too")
     given = parser.parse_args(arguments)
+    if given.sweep is None:
+        return _list_sweeps(Store(given.output_dir))
     manifest = _manifest(given.output_dir, given.sweep)
     board = Board(given.output_dir, manifest.name)
     watch = Watch(board, _cluster(board))
@@ -55,6 +57,18 @@ def status(arguments: list[str]) -> int:
             return int(any(view.state in UNFINISHED for view in views.values()))
         sys.stdout.flush()
         time.sleep(given.watch)
+
+
+def _list_sweeps(store: Store) -> int:
+    rows = []
+    for name in store.sweep_names():
+        manifest = store.load_manifest(name)
+        if manifest is not None:
+            counts = Counter(entry.status for entry in refreshed(manifest, store).cells)
+            rows.append([name, *(counts[state] or "" for state in ("done", "failed", "pending"))])
+    table = tabulate(rows, headers=["sweep", "done", "failed", "pending"]) if rows else f"no sweeps in {store.root}"
+    sys.stdout.write(table + "\n")
+    return 0
 
 
 def _as_json(manifest: Manifest, views: dict[str, CellView]) -> str:
@@ -161,7 +175,8 @@ def cancel(arguments: list[str]) -> int:
             cluster.cancel(ending)
         for record in ending:
             board.save_job(dataclasses.replace(record, cancelled=True))
-    sys.stdout.write(f"{manifest.name}: {len(ending)} submissions with {len(concerned)} open cells cancelled\n")
+    ended, cells = counted(len(ending), "submission"), counted(len(concerned), "open cell")
+    sys.stdout.write(f"{manifest.name}: {ended} with {cells} cancelled\n")
     return 0
 
 

@@ -16,7 +16,7 @@ from quantbench.errors import QuantbenchError
 from quantbench.launch.board import Board, Chunk, FrozenCell, JobRecord, now
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.overview import OPEN, CellView, Watch
-from quantbench.progress import duration
+from quantbench.progress import counted, duration
 
 log = logging.getLogger("quantbench")
 
@@ -50,13 +50,13 @@ def launch(
         todo = [one for key, one in unique.items() if key not in done and key not in open_now and key not in skipped]
         jobs = _submit(board, cluster, todo, threads)
         log.info(
-            "sweep %s: %d cells, %d finished, %d on their way, %d submitted in %d jobs%s",
+            "sweep %s: %s, %d finished, %d on their way, %d submitted in %s%s",
             board.name,
-            len(unique),
+            counted(len(unique), "cell"),
             sum(key in done for key in unique),
             len(open_now),
             len(todo),
-            jobs,
+            counted(jobs, "job"),
             f", {len(skipped)} failed before (retry_failed=false)" if skipped else "",
         )
     return Watch(board, cluster, cluster.grace_seconds)

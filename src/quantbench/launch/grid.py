@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,7 @@ def _entry(session: Session, cell: Cell) -> CellEntry:
     tests = session.inputs(cell).tests
     known = {task: in_distribution(cell, task) for task in cell.tasks}
     relations = {task: relation(cell, task) for task in cell.tasks}
-    return CellEntry(
+    entry = CellEntry(
         key=" ".join(sorted(cell.overrides)) or "defaults",
         choices=cell.choices,
         overrides=list(cell.overrides),
@@ -122,3 +123,4 @@ def _entry(session: Session, cell: Cell) -> CellEntry:
         relation={task: value for task, value in relations.items() if value is not None},
         data_free=cell.calib is None,
     )
+    return dataclasses.replace(entry, status="done") if is_done(session.store, entry) else entry

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from quantbench.config.schema import Cell
 from quantbench.environment import pick_device
 from quantbench.models.structure import find_blocks
-from quantbench.progress import duration
+from quantbench.progress import counted, duration
 from quantbench.results.manifest import CellEntry
 from quantbench.results.store import Store
 from quantbench.session import Session
@@ -40,7 +40,8 @@ def print_plan(session: Session, cells: Sequence[Cell], entries: Sequence[CellEn
         if state != "done":
             left[cell.run_id] = (cell, work)
     sys.stdout.write(tabulate(rows, headers=["state", "cell", "run", "tasks to score"]) + "\n\n")
-    sys.stdout.write(f"{len(cells)} cells, {len({e.run_id for e in entries})} runs, {len(left)} not done.\n")
+    runs = counted(len({e.run_id for e in entries}), "run")
+    sys.stdout.write(f"{counted(len(cells), 'cell')}, {runs}, {len(left)} not done.\n")
     if left:
         sys.stdout.write(_expectation(session, list(left.values())) + "\n")
 
@@ -66,8 +67,8 @@ def _expectation(session: Session, left: list[tuple[Cell, _Work]]) -> str:
         seconds, how = _counted(session, left), "counting operations against this machine's speed now: rough"
     disk = sum(_stored_bytes(session, cell) for cell, _ in runs) if cells[0].settings.save == "weights" else 0.0
     return (
-        f"Expected: about {duration(seconds)} and {disk / 1e9:.2g} GB for {len(runs)} quantizations and {n_scores} "
-        f"scores besides the full-precision ones, {how}."
+        f"Expected: about {duration(seconds)} and {disk / 1e9:.2g} GB for {counted(len(runs), 'quantization')} "
+        f"and {counted(n_scores, 'score')} besides the full-precision ones, {how}."
     )
 
 

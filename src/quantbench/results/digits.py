@@ -30,14 +30,18 @@ def rounded(value: float, error: float | None, signed: bool = False) -> str:
 
 
 def with_error(value: float, error: float | None, signed: bool = False) -> str:
-    """The value and its standard error, "24.313±0.058"; the value alone where there is no error."""
+    """The value and its standard error, "24.313±0.058".
+
+    The value alone where the error is not known, and where it would be zero: items that all agree, such as three
+    right answers of three, leave nothing to estimate it from.
+    """
     text = rounded(value, error, signed)
-    return text if error is None else f"{text}±{rounded(error, error)}"
+    return f"{text}±{rounded(error, error)}" if error else text
 
 
 def change(difference: float, error: float | None) -> str:
     """A paired difference with its sign and standard error; "same" where no item differs: that has no error to show."""
-    return "same" if difference == 0 == error else with_error(difference, error, signed=True)
+    return "same" if difference == 0 and not error else with_error(difference, error, signed=True)
 
 
 def _exponent(value: float, digits: int) -> int:

@@ -81,6 +81,7 @@ def caption(
             f"Cells: value, then its difference from full precision ± standard error over {items}, paired. "
             "Where no difference is shown, ± is the standard error of the value."
             + (" same: no item has another outcome." if any(_same(row) for row in own) else "")
+            + (" No ±: all items agree, so there is nothing to estimate it from." if any(map(_agree, rows)) else "")
         )
     if any(row["in_distribution"] for row in own):
         paragraphs.append(f"{IN_DISTRIBUTION} = calibrated on the test distribution (in-distribution).")
@@ -91,6 +92,10 @@ def caption(
 
 def _same(row: Mapping[str, Any]) -> bool:
     return (row["difference"], row["difference_stderr"]) == (0, 0)
+
+
+def _agree(row: Mapping[str, Any]) -> bool:
+    return row["difference"] is None and row["stderr"] == 0
 
 
 def gap_caption(columns: Sequence[str]) -> str:

@@ -186,7 +186,7 @@ def _gap(line: dict[str, Row], against: Sequence[str]) -> Cell | None:
     if not outside or any(error is None for error in errors):
         return None
     mean = math.fsum(row["own_difference"] for row in outside) / len(outside)
-    return Cell(with_error(mean, math.sqrt(math.fsum(error**2 for error in errors)) / len(outside), signed=True))
+    return Cell(change(mean, math.sqrt(math.fsum(error**2 for error in errors)) / len(outside)))
 
 
 def _column_names(rows: Sequence[Row], tasks: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from quantbench.component import component
 from quantbench.errors import DataError
+from quantbench.progress import say_once
 from quantbench.results.files import readable_bytes
 from quantbench.texts.base import Documents
 from quantbench.texts.hub_open import UNVERIFIED, HubSplit
@@ -67,7 +68,7 @@ class HubText:
         for option, given in (("splits", self.splits), ("data_files", self.data_files)):
             if given is not None and side not in given:
                 raise DataError(f"text {self.name}: {option} names nothing for {side!r}")
-        log.info("loading text %s (%s, split %s)", self.name, self.path, self.splits[side])
+        say_once(f"loading text {self.name} ({self.path}, split {self.splits[side]})")
         dataset, revision = self._open(side)
         documents = self._column(dataset, side)
         notes: tuple[str, ...] = ()

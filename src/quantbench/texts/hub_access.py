@@ -138,8 +138,8 @@ def explain(label: str, path: str, split: str, commit: Commit, error: Exception)
     elif commit.unreachable is not None:
         problem = (
             f"{path}, split {split}, is not in the Hugging Face cache (HF_HOME) with these options, and "
-            f"{commit.unreachable}. On a machine with network run `quantbench prepare calib=...`, the same choice as "
-            f"here, with HF_HOME set to a folder you can carry, then set HF_HOME to it here. {NO_HUB}. ({text})"
+            f"{commit.unreachable}. On a machine with network run `quantbench prepare` with the options of this "
+            f"command, and HF_HOME set to a folder you can carry, then set HF_HOME to it here. {NO_HUB}. ({text})"
         )
     elif "gated dataset" in text:
         problem = _gated(path)

@@ -91,7 +91,18 @@ class HubSplit:
             with quiet(), from_cache_only(commit.unreachable is not None):
                 return datasets.load_dataset(path, split=self.split, **options)
         except Exception as error:
+            if "://" in (self.file or ""):
+                raise self._address(error) from error
             raise explain(self.label, self.path, self.split, commit, error) from error
+
+    def _address(self, error: Exception) -> DataError:
+        """What to tell the user about a file that is named by its address."""
+        text = " ".join(str(error).split())
+        return DataError(
+            f"{self.label}: {self.file} cannot be read: {type(error).__name__}: {text}. Where its host is out of "
+            "reach: fetch the file elsewhere and name it in `data_files` of an option of yours (--config-dir), or "
+            "choose other data"
+        )
 
     def _revision_of(self, dataset: Dataset, commit: Commit) -> str:
         """The commit that the cache folder of the loaded files is named by, or UNVERIFIED.
