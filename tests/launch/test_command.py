@@ -36,9 +36,12 @@ def test_a_grid_is_run_once_and_repeating_it_does_nothing(place: Workplace) -> N
     printed = ok(place.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16"))
     assert "kl (nats/token; lower is better): local, gptq" in printed
     before = finished(place.outputs)
+    told = {path: path.read_text() for path in place.outputs.glob("sweeps/*/state/cells/*.json")}
     again = ok(place.run("-m", "quantizer.weight.group_size=16", "quantizer=rtn,gptq", "save=none"))
     assert finished(place.outputs) == before
     assert printed == again
+    assert told
+    assert {path: path.read_text() for path in place.outputs.glob("sweeps/*/state/cells/*.json")} == told
     frame = results(place.outputs)
     assert set(frame.quantizer) == {"none", "rtn", "gptq"}
     assert set(frame.status) == {"done"}

@@ -33,6 +33,7 @@ class Runner:
 
         Returns what became of it, and whether anything had to be done.
         """
+        before = self.board.load_cell(key)
         status = started(key, self.job)
         self.board.save_cell(status)
         begun = time.monotonic()
@@ -50,7 +51,10 @@ class Runner:
             status = self._failed(status, current, error, place)
         else:
             status = dataclasses.replace(status, state="done")
-        status = dataclasses.replace(status, seconds=round(time.monotonic() - begun, 3))
+        if not did and before is not None and before.state == "done":
+            status = before  # what is known of when it ran, and how long
+        else:
+            status = dataclasses.replace(status, seconds=round(time.monotonic() - begun, 3))
         self.board.save_cell(status)
         return status, did
 
