@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 SCALE = ["calib.n=8", "calib.length=256", "scale.window=256", "scale.windows=6", "quantizer.weight.group_size=64"]
 

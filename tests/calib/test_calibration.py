@@ -57,7 +57,7 @@ def test_a_short_text_is_an_error_that_says_what_there_is_and_what_to_do() -> No
     message = str(caught.value)
     assert "calib=lengths: 12 sequences of 10 tokens were asked for as draw 0 (120 tokens), and 10 can be" in message
     assert "the train text has 100 tokens, 10 windows of 10" in message
-    for remedy in ("calib.n", "calib.length", "calib.draw", "scale=quick", "calib.allow_short=true"):
+    for remedy in ("calib.n", "calib.length", "calib.draw", "a scale", "calib.allow_short=true"):
         assert remedy in message
 
 
