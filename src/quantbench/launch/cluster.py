@@ -241,8 +241,9 @@ class Slurm:
             "setup": list(self.setup) or None,
             "srun_args": list(self.srun_args) or None,
             "array_parallelism": self.max_jobs,
-            # SLURM may send it up to a minute early; a short job must have time left to do something.
-            "signal_delay_s": max(10, min(90, 15 * self.minutes)),
+            # SLURM looks every half minute and sends it at the last look before; what comes too early is lost to a
+            # short job, and a few seconds are enough to stop and to ask for another turn.
+            "signal_delay_s": min(90, 5 * self.minutes),
             "additional_parameters": {"requeue": True, **self.extra},
         }
         return {key: value for key, value in wanted.items() if value is not None}
