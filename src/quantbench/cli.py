@@ -21,7 +21,7 @@ from quantbench.launch.entry import reporting_errors, set_up_logging
 
 MULTIRUN = {"-m", "--multirun"}
 WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
-WITH_VALUE |= {"--info", "-i"}
+WITH_VALUE |= {"--info", "-i", "--experimental-rerun"}
 """Flags of Hydra whose value may be the next argument."""
 
 BROKEN_PIPE = 128 + signal.SIGPIPE

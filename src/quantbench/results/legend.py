@@ -91,7 +91,7 @@ def caption(
 
 
 def _same(row: Mapping[str, Any]) -> bool:
-    return (row["difference"], row["difference_stderr"]) == (0, 0)
+    return row["difference"] == 0 and not row["difference_stderr"]
 
 
 def _agree(row: Mapping[str, Any]) -> bool:
