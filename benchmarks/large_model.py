@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
-from quantbench.meter import Meter
+from quantbench.core.meter import Meter
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model

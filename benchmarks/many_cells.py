@@ -21,8 +21,8 @@ from omegaconf import DictConfig
 
 from quantbench.config.compose import CellMaker, config_dir, resolved
 from quantbench.config.factored import Composer
-from quantbench.launch.board import Board, CellStatus, now
 from quantbench.launch.overview import Watch
+from quantbench.launch.state import Board, CellStatus, now
 
 AXES = (
     ["quantizer=gptq", "quantizer=awq", "quantizer=spqr", "quantizer=rtn", "quantizer=hqq"],

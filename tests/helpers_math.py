@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import GridParams, PackedGrid, group_count
-from quantbench.pipeline.stats import LinearStats
 
 
 def random(*shape: int, seed: int) -> Tensor:

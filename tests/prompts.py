@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from quantbench.data.answers import AnswerSet
-from quantbench.data.labelled import LabelledSet, MapLabel
-from quantbench.data.local import LocalRows
+from quantbench.datasets.answers import AnswerSet
+from quantbench.datasets.labelled import LabelledSet, MapLabel
+from quantbench.datasets.local_rows import LocalRows
+from quantbench.datasets.template import Template
 from quantbench.tasks.label import LabelTask
-from quantbench.tasks.template import Template
 from tiny import tiny
 
 SENTIMENT = Template(instruction="{labels}?", item="Text: {text}\nIs:", answer=" {answer}", passage="text")

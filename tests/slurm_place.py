@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded
 

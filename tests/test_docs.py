@@ -16,20 +16,20 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from helpers_math import correlated_inputs, random, stats_of
-from quantbench.calib.calibration import Calibration
+from quantbench.calibration.calibration import Calibration
+from quantbench.cli.listing import markdown_table, options
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.config.mixing import CALIB_NODES
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.listing import markdown_table, options
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
-from quantbench.results.schema import RESULT_COLUMNS
+from quantbench.report.columns import RESULT_COLUMNS
 from quantbench.rounding.base import Rounding
 from quantbench.rounding.hessian import output_error
 from quantbench.transforms.base import ScaleTransform
@@ -153,7 +153,9 @@ def test_links_lead_to_files(page: Path) -> None:
 
 def test_the_page_of_data_sets_has_the_table_of_the_options() -> None:
     page = (DOCS / "datasets.md").read_text()
-    table = page.partition("<!-- table: python -m quantbench.listing -->\n")[2].partition("<!-- end of table -->")[0]
+    table = page.partition("<!-- table: python -m quantbench.cli.listing -->\n")[2].partition("<!-- end of table -->")[
+        0
+    ]
     assert table.splitlines() == markdown_table([config_dir()])
     rows = [row for row in table.splitlines()[2:] if "a file or folder of yours" not in row]
     assert len(rows) >= 45

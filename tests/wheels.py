@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from quantbench import packages
-from quantbench.packages import PackageFile
+from quantbench.datasets import packages
+from quantbench.datasets.packages import PackageFile
 
 
 class Index:

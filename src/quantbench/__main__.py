@@ -1,6 +1,6 @@
 """`python -m quantbench`."""
 
-from quantbench.cli import main
+from quantbench.cli.main import main
 
 if __name__ == "__main__":
     main()

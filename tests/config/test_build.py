@@ -12,12 +12,12 @@ import pytest
 
 from quantbench.config.build import build, option_names
 from quantbench.config.identity import digest, hash_path, identity, run_identity
-from quantbench.errors import ConfigError, DataError, ModelError
+from quantbench.core.errors import ConfigError, DataError, ModelError
+from quantbench.datasets.local_text import LocalText
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.models.loading import LocalModel
 from quantbench.rounding.base import Rounding
-from quantbench.texts.local import LocalText
 
 SPEC: dict[str, Any] = {
     "_target_": "quantbench.formats.int.IntFormat",
@@ -91,7 +91,7 @@ def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
 def outside(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> Any:
     """A component of a module outside the package, imported anew."""
     (folder / "outside_part.py").write_text(
-        f"from quantbench.component import component\n@component\nclass Mine:\n    bits: int = 4\n{body}\n"
+        f"from quantbench.core.component import component\n@component\nclass Mine:\n    bits: int = 4\n{body}\n"
     )
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "outside_part", raising=False)

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 
 from quantbench.config.compose import CellMaker, config_dir, resolved
 from quantbench.config.factored import Composer
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 
 AXES = [
     ["quantizer=gptq", "quantizer=w4a4"],

@@ -16,18 +16,18 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm_eval_tasks import long_handle, write_tasks
 from quantbench.config.build import build
-from quantbench.errors import QuantbenchError
-from quantbench.evals.evaluate import evaluate
-from quantbench.evals.lm_eval.task import LmEvalTask
-from quantbench.evals.reference import Reference
-from quantbench.evals.windows import Windows
+from quantbench.core import tensors
+from quantbench.core.errors import QuantbenchError
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import Quantized, quantize_model
-from quantbench.results import tensors
-from quantbench.tasks.forward import Continuation, greedy, loglikelihoods
+from quantbench.tasks.evaluate import evaluate
+from quantbench.tasks.lm_eval.task import LmEvalTask
+from quantbench.tasks.loglikelihood import Continuation, greedy, loglikelihoods
+from quantbench.tasks.reference import Reference
+from quantbench.tasks.windows import Windows
 from recipes import NAMES, make_recipe, small_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle
 

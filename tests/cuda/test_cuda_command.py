@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 
 FAULTY = '''
 import torch
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import hessian_stats, random, stats_of
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mx import MxFormat

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers_math import random
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import ActivationFormat
 from quantbench.formats.grid import Convention
 from quantbench.formats.int import IntActivation

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from helpers_math import random
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.kv import KVCache, attention
 from quantbench.transforms.hadamard import Orthogonal
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers_math import random
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import ActivationFormat
 from quantbench.formats.int import IntActivation
 from quantbench.formats.outlier_activation import OutlierActivation

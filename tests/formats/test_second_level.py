@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, random, stats_of
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import Format, GridParams, QuantizedWeight, first_level
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize

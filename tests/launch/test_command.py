@@ -13,7 +13,7 @@ import pytest
 
 from command import Done, Workplace
 from quantbench.launch.naming import sweep_name
-from quantbench.results.store import Store
+from quantbench.store.store import Store
 
 
 def ok(done: Done) -> str:
@@ -116,7 +116,7 @@ def test_dry_run_runs_nothing(place: Workplace) -> None:
 CUSTOM = '''
 from typing import ClassVar
 import os
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from quantbench.environment import pick_device
-from quantbench.errors import ConfigError
+from quantbench.core.environment import pick_device
+from quantbench.core.errors import ConfigError
 from quantbench.launch import local
 from slurm_place import LAYERS, SlurmPlace, wait_for
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
+from quantbench.datasets.packages import PackageFile
 from quantbench.models import loading
 from quantbench.models.folder import max_length
 from quantbench.models.gguf import dequantized
 from quantbench.models.loading import ModelSource, PackagedGguf
-from quantbench.packages import PackageFile
 from tiny import BOS, BYTES, EOS, POSITIONS, tiny_llama
 
 NAMES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"}

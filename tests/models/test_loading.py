@@ -12,7 +12,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 from quantbench.models import hub
 from quantbench.models.folder import max_length
 from quantbench.models.loading import HubModel, LocalModel, ModelSource, tokenizer_fingerprint

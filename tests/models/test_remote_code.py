@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 from quantbench.models import folder
 
 MODELS = {"baichuan": "Baichuan", "chatglm": "ChatGLM"}

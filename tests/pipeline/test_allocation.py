@@ -11,7 +11,7 @@ from torch import Tensor
 
 from helpers_math import random
 from quantbench.config.build import build
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.quantize import quantize
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline import knapsack

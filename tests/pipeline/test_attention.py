@@ -25,7 +25,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from quantbench.errors import ModelError
+from quantbench.core import tensors as stored_tensors
+from quantbench.core.errors import ModelError
 from quantbench.formats.kv import KVCache, attention
 from quantbench.models.structure import find_blocks
 from quantbench.pipeline import attention as attention_module
@@ -33,7 +34,6 @@ from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.attention import QuantizeKVCache, cache_operations, find_attention
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
-from quantbench.results import tensors as stored_tensors
 from recipes import make_recipe
 from tiny import FAMILIES, VOCABULARY, _settled, tiny_gemma2, tiny_handle, tiny_llama
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quantbench.config.build import build
-from quantbench.errors import StoreError
+from quantbench.core.errors import StoreError
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline import checkpoint as module
 from quantbench.pipeline.checkpoint import Checkpoint

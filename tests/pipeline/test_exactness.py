@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import Outliers
 from quantbench.formats.quantize import quantize
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded
 from recipes import make_recipe
 from rewriting import logits, quantized, relative, uneven

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quantbench.errors import ModelError
+from quantbench.cells.run import _bits_of_model
+from quantbench.core.errors import ModelError
 from quantbench.models.experts import OwnParameter, eager_experts
 from quantbench.models.structure import GroupFinder, block_slots, find_blocks, find_slot, refuse_unknown_weights
 from quantbench.pipeline.artifact import Artifact
@@ -21,9 +22,8 @@ from quantbench.pipeline.collect import collect
 from quantbench.pipeline.context import BlockContext
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import Quantized, quantize_model
-from quantbench.results.records import LayerRecord
 from quantbench.rounding.nearest import Nearest
-from quantbench.run import _bits_of_model
+from quantbench.store.records import LayerRecord
 from recipes import make_recipe
 from tiny import MIXTURES, VOCABULARY, tiny_gpt_oss, tiny_handle, tiny_mixtral, tiny_qwen2_moe, tiny_qwen3_moe
 

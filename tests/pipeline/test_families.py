@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantbench.errors import ModelError
-from quantbench.evals.logits import SplitModel
+from quantbench.core.errors import ModelError
 from quantbench.models.structure import block_slots, embedding_slot, find_blocks, head_slot
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
+from quantbench.tasks.logits import SplitModel
 from recipes import make_recipe, recipe_spec
 from tiny import FAMILIES, MIXTURES, MORE_FAMILIES, VOCABULARY, tiny_handle
 

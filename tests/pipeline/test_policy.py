@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from quantbench.config.build import build
-from quantbench.errors import ConfigError, ModelError
+from quantbench.core.errors import ConfigError, ModelError
 from quantbench.formats.corrections import KeptColumns
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.policy import Policy, Rule

@@ -23,16 +23,16 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from quantbench.errors import ConfigError, ModelError
-from quantbench.evals.evaluate import evaluate
-from quantbench.evals.reference import Reference
-from quantbench.evals.windows import Windows
+from quantbench.core.errors import ConfigError, ModelError
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.input_ops import RotateInput
 from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rotate import rotate_model
+from quantbench.tasks.evaluate import evaluate
+from quantbench.tasks.reference import Reference
+from quantbench.tasks.windows import Windows
 from quantbench.transforms.rotation import Rotation
 from recipes import make_recipe
 from rewriting import CPU, logits, quantized, relative, tokens, uneven

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
+from quantbench.core.input_stats import LinearStats
 from quantbench.pipeline.collect import StatsAccumulator
 from quantbench.pipeline.sample import RowSample
-from quantbench.pipeline.stats import LinearStats
 
 
 def sampled(count: int, size: int, step: int) -> list[int]:

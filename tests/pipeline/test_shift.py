@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import ActivationFormat, Format
 from quantbench.formats.int import IntActivation, IntFormat
 from quantbench.formats.quantize import quantize
@@ -19,7 +20,6 @@ from quantbench.pipeline.input_ops import RotateInput, ShiftInput
 from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.nearest import Nearest
 from quantbench.transforms.os_plus import OsPlus

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from quantbench.config.build import build
-from quantbench.errors import ConfigError, ModelError
+from quantbench.core.errors import ConfigError, ModelError
 from quantbench.models.structure import GroupFinder, block_slots, find_blocks
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.capture import capture, run_block

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import random
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import GridParams, QuantizedWeight
 from quantbench.formats.corrections import Outliers
 from quantbench.formats.int import IntFormat

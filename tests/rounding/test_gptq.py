@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounding
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.hessian import output_error

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers_math import correlated_inputs, hessian_stats, random, stats_of
-from quantbench.pipeline.stats import LinearStats
+from quantbench.core.input_stats import LinearStats
 from quantbench.rounding.hessian import finite_hessian, inverse_cholesky, output_error, without_dead_inputs
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, random
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import QuantizedWeight
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from helpers_math import correlated_inputs, random, stats_of
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.incoherent import COLUMNS, ROWS, Basis, Incoherent, Orthogonal
 from quantbench.formats.rms import RmsFormat
 from quantbench.formats.stored import join, split
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.hessian import output_error

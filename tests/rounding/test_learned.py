@@ -10,7 +10,7 @@ from torch import Tensor
 
 from helpers_block import context_of, error, learned, round_block, snapshot, values
 from quantbench.config.build import build
-from quantbench.errors import ConfigError, ModelError
+from quantbench.core.errors import ConfigError, ModelError
 from quantbench.formats.quantize import quantize
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.context import BlockContext

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers_math import correlated_inputs, random, stats_of
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.int import IntFormat
 from quantbench.rounding.base import Rounding
 from quantbench.rounding.gptq import Gptq

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from helpers_math import correlated_inputs, random, stats_of
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.grid import IntGrid, containing_zero
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mixed import MixedIntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.range_search import smallest_error
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounding
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.hessian import inverse_cholesky, output_error

@@ -17,20 +17,20 @@ from hydra import compose, initialize_config_dir
 
 from offline_data import copy_of_datasets, use_offline
 from prompts import long_llama
-from quantbench.calib.calibration import Calibration
-from quantbench.calib.overlap import overlap
-from quantbench.calib.samplers import WholeDocuments
+from quantbench.calibration.calibration import Calibration
+from quantbench.calibration.samplers import WholeDocuments
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.config.mixing import CALIB_NODES
-from quantbench.data.examples import ExampleSet
-from quantbench.data.exams import ExamSet, subject_of
-from quantbench.data.hub import HubPlace
-from quantbench.errors import ConfigError, DataError
+from quantbench.core.errors import ConfigError, DataError
+from quantbench.datasets.examples import ExampleSet
+from quantbench.datasets.exams import ExamSet, subject_of
+from quantbench.datasets.hub_rows import HubPlace
+from quantbench.datasets.overlap import overlap
+from quantbench.datasets.rendered import RenderedRows
+from quantbench.datasets.template import Template
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks.exam import ExamTask, by_subject
-from quantbench.tasks.rendered import RenderedRows
-from quantbench.tasks.template import Template
 from tiny import tiny_tokenizer
 
 COLUMNS = {"question": "Question", "A": "A", "B": "B", "C": "C", "D": "D", "answer": "Answer"}

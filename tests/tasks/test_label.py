@@ -14,13 +14,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from prompts import PAIR, SENTIMENT, label_task, labelled, long_llama, reviews, write_rows
-from quantbench.errors import ConfigError, DataError
-from quantbench.evals import task as kinds
-from quantbench.evals.task import protocol_id
+from quantbench.core.errors import ConfigError, DataError
+from quantbench.metrics.metrics import check_items, measure
 from quantbench.models.handle import ModelHandle
-from quantbench.results.metrics import check_items, measure
-from quantbench.tasks.forward import Continuation, batches, loglikelihoods
+from quantbench.tasks import task as kinds
 from quantbench.tasks.label import LabelTest
+from quantbench.tasks.loglikelihood import Continuation, batches, loglikelihoods
+from quantbench.tasks.task import protocol_id
 from tiny import BYTES, FAMILIES, tiny_handle, tiny_tokenizer
 
 CPU = torch.device("cpu")

@@ -12,22 +12,22 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from prompts import long_llama
-from quantbench.calib.calibration import Calibration
-from quantbench.calib.overlap import overlap
-from quantbench.calib.samplers import WholeDocuments
+from quantbench.calibration.calibration import Calibration
+from quantbench.calibration.samplers import WholeDocuments
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
-from quantbench.data.answers import AnswerSet
-from quantbench.data.examples import ExampleSet
-from quantbench.data.labelled import LabelledSet, MapLabel
-from quantbench.data.local import LocalRows
-from quantbench.evals import task as kinds
+from quantbench.datasets.answers import AnswerSet
+from quantbench.datasets.examples import ExampleSet
+from quantbench.datasets.labelled import LabelledSet, MapLabel
+from quantbench.datasets.local_rows import LocalRows
+from quantbench.datasets.overlap import overlap
+from quantbench.datasets.rendered import RenderedRows
+from quantbench.datasets.template import Template
+from quantbench.metrics.metrics import check_items, measure
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
-from quantbench.results.metrics import check_items, measure
-from quantbench.tasks.rendered import RenderedRows
-from quantbench.tasks.template import Template
+from quantbench.tasks import task as kinds
 from tiny import tiny_tokenizer
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "hf_home"

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.hessian import output_error
 from quantbench.transforms.awq import AwqClip, AwqScale
 from quantbench.transforms.base import Clip, ScaleTransform

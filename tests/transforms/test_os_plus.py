@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import correlated_inputs, random, stats_of
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.int import IntActivation, IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.stats import LinearStats
 from quantbench.transforms.base import ScaleTransform, ShiftTransform
 from quantbench.transforms.os_plus import OsPlus
 from recipes import make_recipe

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from helpers_math import correlated_inputs, random, stats_of
-from quantbench.pipeline.stats import LinearStats
+from quantbench.core.input_stats import LinearStats
 from quantbench.transforms.base import ScaleTransform
 from quantbench.transforms.smooth import SmoothQuant
 

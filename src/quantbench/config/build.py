@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from quantbench.errors import ConfigError, QuantbenchError
+from quantbench.core.errors import ConfigError, QuantbenchError
 
 T = TypeVar("T")
 

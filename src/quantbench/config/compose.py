@@ -16,11 +16,11 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from quantbench.config.build import build, unknown_choice, unknown_key
 from quantbench.config.mixing import ADD_A_SET, CALIB_NODES, register_resolvers
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from quantbench.config.schema import Cell
-    from quantbench.evals.task import Task
+    from quantbench.tasks.task import Task
 
 NODES = ("model", "calib", "quantizer", "eval", "scale")
 """Groups of the root that tell cells apart. Besides them stand `cluster` and the fields of Settings."""
@@ -92,9 +92,9 @@ class CellMaker:
 
     def __call__(self, config: dict[str, Any], overrides: Sequence[str], choices: dict[str, Any]) -> Cell:
         """A cell. Raises ConfigError naming the first key that is wrong."""
-        from quantbench.calib.base import AnyCalibration
+        from quantbench.calibration.base import AnyCalibration
         from quantbench.config.schema import Cell, Scale, Settings
-        from quantbench.launch.cluster import Place
+        from quantbench.launch.launchers import Place
         from quantbench.models.loading import ModelSource
         from quantbench.pipeline.recipe import Recipe
 
@@ -128,7 +128,7 @@ def _without_natural(node: dict[str, Any]) -> dict[str, Any]:
 
 def _tasks(node: dict[str, Any]) -> dict[str, Task]:
     """The named tasks of a suite, which is a component or a mapping `tasks`. `shots` is what lm-eval tasks read."""
-    from quantbench.evals.task import Suite, Task
+    from quantbench.tasks.task import Suite, Task
 
     if "_target_" in node:
         return build(node, Suite, "eval").tasks()

@@ -12,7 +12,7 @@ from typing import Any
 
 from quantbench import NUMERICS_VERSION
 from quantbench.config.build import DESCRIPTION
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 
 ABSENT: tuple[Any, ...] = (None, (), {}, [])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 
 CALIB_NODES = ("natural", "parts", "sets")
 """Nodes of a calibration set that are not options of its component: its tests, and what a mixture is made from."""
@@ -25,13 +25,13 @@ def register_resolvers() -> None:
 
 
 def mixed(*, _parent_: DictConfig) -> DictConfig:
-    """The parts that have a weight, each as a `quantbench.calib.mixture.MixedSet`, in alphabetical order."""
+    """The parts that have a weight, each as a `quantbench.calibration.mixture.MixedSet`, in alphabetical order."""
     own = {name: _parent_[name] for name in OWN}
     found = {}
     for name, weight in _weights(_parent_).items():
         node = _set(_parent_, name)
         made = {key: value for key, value in node.items() if key not in CALIB_NODES}
-        found[name] = {"_target_": "quantbench.calib.mixture.MixedSet", "weight": weight, "set": made | own}
+        found[name] = {"_target_": "quantbench.calibration.mixture.MixedSet", "weight": weight, "set": made | own}
     return OmegaConf.create(found)
 
 

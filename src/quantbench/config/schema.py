@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from quantbench.calib.base import AnyCalibration
-from quantbench.component import component
+from quantbench.calibration.base import AnyCalibration
 from quantbench.config.identity import digest, run_identity
-from quantbench.evals.task import Task
-from quantbench.launch.cluster import Place
+from quantbench.core.component import component
+from quantbench.core.paths import LocalPath, brief
+from quantbench.launch.launchers import Place
 from quantbench.models.loading import ModelSource
-from quantbench.paths import LocalPath, brief
 from quantbench.pipeline.recipe import Recipe
+from quantbench.tasks.task import Task
 
 OPERATIONAL = (
     "device",

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from quantbench.component import component
-from quantbench.errors import ConfigError
+from quantbench.core.component import component
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import Format, GridParams
 
 

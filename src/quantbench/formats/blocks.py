@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from quantbench.errors import ConfigError
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import GridParams, PackedGrid, group_count
 from quantbench.formats.packing import pack_bits, unpack_bits
 from quantbench.formats.values import Elements

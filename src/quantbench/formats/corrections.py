@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 
 
 @runtime_checkable

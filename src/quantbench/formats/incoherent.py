@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.corrections import SameWidth, tensor_bits
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

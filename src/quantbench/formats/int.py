@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from quantbench.component import component
-from quantbench.errors import ConfigError
+from quantbench.core.component import component
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero

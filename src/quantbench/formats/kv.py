@@ -27,8 +27,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
-from quantbench.errors import ConfigError
+from quantbench.core.component import Part, component
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import group_count
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
 

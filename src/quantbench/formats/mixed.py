@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.base import GridParams
 from quantbench.formats.grid import IntGrid, ScaleDtype
 from quantbench.formats.int import IntFormat

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import ByteScales
 from quantbench.formats.values import ELEMENTS, ElementCodes, Elements

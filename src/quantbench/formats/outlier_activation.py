@@ -17,8 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
-from quantbench.errors import ConfigError
+from quantbench.core.component import component
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import ActivationFormat
 
 

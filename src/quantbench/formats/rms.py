@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.base import GridParams, PackedGrid, group_count
 from quantbench.formats.grid import Bits, IntGrid, ScaleDtype
 

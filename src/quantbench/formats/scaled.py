@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.grid import ScaleDtype, stored_scale

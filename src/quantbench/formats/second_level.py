@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.packing import pack_bits, unpack_bits
 
 SmallBits = Annotated[int, Field(ge=2, le=8)]

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantbench.config.schema import Settings
-from quantbench.errors import QuantbenchError
-from quantbench.launch.board import Board, Chunk, FrozenCell, JobRecord, now
-from quantbench.launch.cluster import Cluster
+from quantbench.core.errors import QuantbenchError
+from quantbench.core.progress import counted, duration
+from quantbench.launch.launchers import Cluster
 from quantbench.launch.overview import OPEN, CellView, Watch
-from quantbench.progress import counted, duration
+from quantbench.launch.state import Board, Chunk, FrozenCell, JobRecord, now
 
 log = logging.getLogger("quantbench")
 

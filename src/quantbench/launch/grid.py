@@ -7,24 +7,24 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 
+from quantbench.cells.run import in_distribution, relation
+from quantbench.cells.session import Session, check_inputs
+from quantbench.cli.entry import EXIT_FAILED
 from quantbench.config.schema import Cell
-from quantbench.errors import ConfigError
-from quantbench.evals.task import protocol_id
-from quantbench.launch.board import Board
-from quantbench.launch.cluster import Cluster, Place
+from quantbench.core.errors import ConfigError
 from quantbench.launch.driver import Work, counts, follow, launch
-from quantbench.launch.entry import EXIT_FAILED
 from quantbench.launch.inprocess import run_here
+from quantbench.launch.launchers import Cluster, Place
 from quantbench.launch.naming import caption, sweep_name
 from quantbench.launch.overview import is_done, key_of, updated
 from quantbench.launch.own_texts import name_by_file
 from quantbench.launch.plan import print_plan
 from quantbench.launch.runner import baseline_of, freeze
-from quantbench.results.manifest import CellEntry, Manifest
-from quantbench.results.report import check_columns, report
-from quantbench.results.store import Store
-from quantbench.run import in_distribution, relation
-from quantbench.session import Session, check_inputs
+from quantbench.launch.state import Board
+from quantbench.report.report import check_columns, report
+from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.store import Store
+from quantbench.tasks.task import protocol_id
 
 log = logging.getLogger("quantbench")
 

@@ -9,14 +9,14 @@ import socket
 import time
 from collections.abc import Sequence
 
+from quantbench.cells.session import Session
 from quantbench.config.identity import component_identity, digest
 from quantbench.config.schema import Cell
-from quantbench.launch.board import Board
+from quantbench.core.progress import duration
 from quantbench.launch.overview import key_of
 from quantbench.launch.runner import Runner
-from quantbench.progress import duration
-from quantbench.results.manifest import Manifest
-from quantbench.session import Session
+from quantbench.launch.state import Board
+from quantbench.store.manifest import Manifest
 
 log = logging.getLogger("quantbench")
 

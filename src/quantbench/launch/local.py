@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
-from quantbench.errors import ConfigError
-from quantbench.launch.board import JobRecord
+from quantbench.core.errors import ConfigError
+from quantbench.core.files import make_folder
+from quantbench.launch.state import JobRecord
 from quantbench.launch.worker import run_chunk
-from quantbench.results.files import make_folder
 
 NO_LIMIT_MINUTES = 60 * 24 * 365 * 10
 SIGNAL_SECONDS = 10

@@ -8,10 +8,10 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
+from quantbench.cli.entry import reporting_errors
 from quantbench.config.compose import CellMaker
 from quantbench.config.factored import Composer
 from quantbench.launch.axes import as_typed
-from quantbench.launch.entry import reporting_errors
 
 
 def launch_batch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from quantbench.config.identity import digest
 from quantbench.config.schema import Cell, counts, slug
-from quantbench.paths import brief
+from quantbench.core.paths import brief
 
 
 def sweep_name(command: Sequence[str], params: Mapping[str, str]) -> str:

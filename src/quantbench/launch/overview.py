@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from quantbench.launch.board import Board, CellStatus, JobRecord, cell_key
-from quantbench.launch.cluster import Cluster, Job
-from quantbench.results.manifest import CellEntry, Manifest
-from quantbench.results.store import Store
+from quantbench.launch.launchers import Cluster, Job
+from quantbench.launch.state import Board, CellStatus, JobRecord, cell_key
+from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.store import Store
 
 View = Literal["new", "queued", "running", "done", "failed", "lost", "cancelled"]
 

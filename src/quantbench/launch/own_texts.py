@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from quantbench.config.schema import Cell
-from quantbench.errors import ConfigError
-from quantbench.evals.task import Task
-from quantbench.evals.windows import TextTask
-from quantbench.paths import short_names
-from quantbench.texts.local import LocalText
+from quantbench.core.errors import ConfigError
+from quantbench.core.paths import short_names
+from quantbench.datasets.local_text import LocalText
+from quantbench.tasks.task import Task
+from quantbench.tasks.windows import TextTask
 
 
 def name_by_file(cells: Sequence[Cell]) -> list[Cell]:

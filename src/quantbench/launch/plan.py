@@ -11,13 +11,13 @@ from statistics import median
 import torch
 from tabulate import tabulate
 
+from quantbench.cells.session import Session
 from quantbench.config.schema import Cell
-from quantbench.environment import pick_device
+from quantbench.core.environment import pick_device
+from quantbench.core.progress import counted, duration
 from quantbench.models.structure import find_blocks
-from quantbench.progress import counted, duration
-from quantbench.results.manifest import CellEntry
-from quantbench.results.store import Store
-from quantbench.session import Session
+from quantbench.store.manifest import CellEntry
+from quantbench.store.store import Store
 
 
 @dataclass

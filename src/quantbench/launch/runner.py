@@ -7,17 +7,17 @@ import logging
 import time
 import traceback
 
+from quantbench.cells.run import record_failure, run_cell
+from quantbench.cells.session import Session
 from quantbench.config.compose import cell_of
 from quantbench.config.schema import Cell
-from quantbench.errors import QuantbenchError, StoreError
-from quantbench.evals.task import protocol_id
-from quantbench.launch.board import Board, CellStatus, Chunk, FrozenCell
+from quantbench.core.errors import QuantbenchError, StoreError
+from quantbench.core.progress import duration
+from quantbench.launch.state import Board, CellStatus, Chunk, FrozenCell
 from quantbench.launch.worker import started
 from quantbench.pipeline.recipe import full_precision
-from quantbench.progress import duration
-from quantbench.results.store import Store
-from quantbench.run import record_failure, run_cell
-from quantbench.session import Session
+from quantbench.store.store import Store
+from quantbench.tasks.task import protocol_id
 
 log = logging.getLogger("quantbench")
 

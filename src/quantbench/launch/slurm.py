@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quantbench.errors import ConfigError
-from quantbench.launch.board import JobRecord
+from quantbench.core.errors import ConfigError
+from quantbench.launch.state import JobRecord
 from quantbench.launch.worker import run_chunk
 
 log = logging.getLogger("quantbench")
@@ -45,7 +45,7 @@ def submit(chunks: Sequence[Path], logs: Path, python: str | None, parameters: d
 
 def alive(tokens: set[str]) -> dict[tuple[str, int], str] | None:
     """Jobs in the queue by (token, index) -> id, by one `squeue` of this user's jobs; None if it fails."""
-    from quantbench.launch.cluster import user
+    from quantbench.launch.launchers import user
 
     listing = _run(["squeue", "-h", "-r", "-u", user(), "-o", "%i|%j"])
     if listing is None:

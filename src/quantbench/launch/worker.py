@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from quantbench.launch.board import Board, CellStatus, Chunk, now
-from quantbench.launch.entry import set_up_logging
-from quantbench.results.files import read_json, write_json
+from quantbench.cli.entry import set_up_logging
+from quantbench.core.files import read_json, write_json
+from quantbench.launch.state import Board, CellStatus, Chunk, now
 
 log = logging.getLogger("quantbench")
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
+from quantbench.core.files import write_failure
+from quantbench.datasets.packages import only_one
 from quantbench.models.folder import file_sha256, quiet_transformers
-from quantbench.packages import only_one
-from quantbench.results.files import write_failure
 
 log = logging.getLogger("quantbench")
 

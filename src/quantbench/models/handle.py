@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 
 
 class Removable(Protocol):

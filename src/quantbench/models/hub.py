@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 from quantbench.models.folder import INDEX, SINGLE, missing_part
 
 PROBE_SECONDS = 10

@@ -11,16 +11,16 @@ from pydantic import Field
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from quantbench.component import component
-from quantbench.errors import ModelError
+from quantbench.core.component import component
+from quantbench.core.errors import ModelError
+from quantbench.core.files import readable_bytes
+from quantbench.core.paths import LocalPath
+from quantbench.datasets.packages import PackageFile, cache_dir, fetch
 from quantbench.models import folder, hub
 from quantbench.models.folder import Dtype
 from quantbench.models.gguf import dequantized
 from quantbench.models.handle import ModelHandle
 from quantbench.models.tokenizer import tokenizer_fingerprint
-from quantbench.packages import PackageFile, cache_dir, fetch
-from quantbench.paths import LocalPath
-from quantbench.results.files import readable_bytes
 
 __all__ = ["HubModel", "LocalModel", "ModelSource", "PackagedGguf", "tokenizer_fingerprint"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 from quantbench.models.folder import quiet_transformers
 from quantbench.models.loading import ModelSource
 from quantbench.models.structure import block_slots, find_blocks, refuse_unknown_weights

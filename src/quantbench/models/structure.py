@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 from quantbench.models.experts import OwnParameter, SliceWatch, expert_parameters, own_parameter, router_modules
 
 

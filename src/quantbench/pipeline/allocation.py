@@ -29,15 +29,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from quantbench.component import Part, component
-from quantbench.errors import ConfigError
+from quantbench.core.component import Part, component
+from quantbench.core.errors import ConfigError
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.models.structure import GroupFinder, InputGroup, WeightSlot
 from quantbench.pipeline.capture import Captured, block_on, run_block
 from quantbench.pipeline.collect import collect
 from quantbench.pipeline.knapsack import choose, total
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.hessian import finite_hessian, output_error
 
 KEY = "quantizer.policy.allocation"

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from quantbench.config.build import build
-from quantbench.errors import StoreError
+from quantbench.core.errors import StoreError
+from quantbench.core.tensors import fingerprint
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.corrections import Correction, Outliers
 from quantbench.formats.stored import join, split
@@ -23,7 +24,6 @@ from quantbench.models.structure import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
 from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
-from quantbench.results.tensors import fingerprint
 
 
 @dataclass

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quantbench.component import component
-from quantbench.errors import ModelError
+from quantbench.core.component import component
+from quantbench.core.errors import ModelError
 from quantbench.formats.kv import KVCache, attention
 from quantbench.models.attention import Attend, by_group, check_arguments, masks, of_heads, route
 from quantbench.models.handle import Removable

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
+from quantbench.core.input_stats import LinearStats
 from quantbench.models.handle import Removable
 from quantbench.models.structure import GroupFinder, InputGroup, WeightSlot
 from quantbench.pipeline.capture import BlockCall, run_block
@@ -28,7 +29,6 @@ from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rounder import Rounder, finite_weight
 from quantbench.pipeline.runtime import QuantizeInput, RuntimeOp, install
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import BlockRounding
 from quantbench.transforms.base import ShiftTransform
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 from quantbench.pipeline.placing import placed
 
 

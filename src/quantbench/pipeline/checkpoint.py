@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
-from quantbench.errors import StoreError
+from quantbench.core import tensors
+from quantbench.core.errors import StoreError
+from quantbench.core.files import make_folder, read_json, write_json
 from quantbench.pipeline.artifact import Artifact
-from quantbench.results import tensors
-from quantbench.results.files import make_folder, read_json, write_json
-from quantbench.results.records import LayerRecord
+from quantbench.store.records import LayerRecord
 
 
 @dataclass

@@ -8,11 +8,11 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
+from quantbench.core.input_stats import LinearStats
 from quantbench.models.structure import InputGroup, watch_slices
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.sample import RowSample
-from quantbench.pipeline.stats import LinearStats
 
 STATISTICS = frozenset({"hessian", "absmax", "mean_abs", "minimum", "maximum", "rows"})
 

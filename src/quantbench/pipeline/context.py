@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.models.structure import InputGroup, WeightSlot
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.fold import NormProducer, check_unchanged, norm_producer
 from quantbench.pipeline.placing import placed
 from quantbench.pipeline.runtime import RuntimeOp, install
-from quantbench.pipeline.stats import LinearStats
 
 NO_SCALES: Mapping[int, Tensor] = {}
 

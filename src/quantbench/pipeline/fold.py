@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 from quantbench.models.structure import InputGroup, WeightSlot
 from quantbench.transforms.base import Producer
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.models.handle import Removable
 from quantbench.transforms.hadamard import Orthogonal
 

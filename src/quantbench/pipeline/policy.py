@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from quantbench.component import component
-from quantbench.errors import ConfigError
+from quantbench.core.component import component
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import Format
 from quantbench.pipeline.allocation import BitAllocation
 from quantbench.rounding.base import BlockRounding

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.base import ActivationFormat, Format
 from quantbench.formats.kv import KVCache
 from quantbench.pipeline.policy import Policy

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
 from quantbench.models.handle import ModelHandle, Removable
 from quantbench.models.structure import (
     GroupFinder,

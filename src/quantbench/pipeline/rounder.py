@@ -9,18 +9,18 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from quantbench.errors import ModelError
+from quantbench.core.errors import ModelError
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import KeptColumns
 from quantbench.models.structure import WeightSlot
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.placing import CPU, placed
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.stats import LinearStats
-from quantbench.results.records import LayerRecord
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.hessian import output_error
 from quantbench.rounding.nearest import Nearest
+from quantbench.store.records import LayerRecord
 
 
 class Rounder:

@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import Field
 from torch import Tensor, nn
 
-from quantbench.component import component
-from quantbench.errors import StoreError
+from quantbench.core.component import component
+from quantbench.core.errors import StoreError
 from quantbench.formats.base import ActivationFormat
 from quantbench.formats.straight_through import straight_through
 from quantbench.models.handle import Removable

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from quantbench.errors import ConfigError, ModelError
+from quantbench.core.errors import ConfigError, ModelError
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.models.experts import eager_experts
 from quantbench.models.handle import ModelHandle
@@ -38,9 +39,8 @@ from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rotate import rotate_model
 from quantbench.pipeline.rounder import Rounder
 from quantbench.pipeline.runtime import QuantizeInput
-from quantbench.pipeline.stats import LinearStats
-from quantbench.results.records import LayerRecord
 from quantbench.rounding.nearest import Nearest
+from quantbench.store.records import LayerRecord
 
 log = logging.getLogger("quantbench")
 

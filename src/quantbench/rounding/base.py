@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, QuantizedWeight
-from quantbench.pipeline.stats import LinearStats
 
 if TYPE_CHECKING:
     from quantbench.pipeline.context import BlockContext

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.formats.straight_through import straight_through

@@ -25,7 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.corrections import Outliers
 from quantbench.formats.int import IntFormat

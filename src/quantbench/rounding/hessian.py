@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantbench.pipeline.stats import LinearStats
+from quantbench.core.input_stats import LinearStats
 
 DAMPING_RAISES = 5
 """How often a failing Cholesky decomposition is tried again, each time with ten times the damping."""

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.incoherent import Basis, Incoherent, Seed
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.hessian import finite_hessian
 from quantbench.rounding.wrapper import Wrapper

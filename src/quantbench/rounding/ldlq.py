@@ -31,10 +31,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.hessian import finite_hessian, unit_cholesky, without_dead_inputs
 

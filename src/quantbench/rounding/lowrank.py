@@ -20,11 +20,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import LowRank
 from quantbench.formats.grid import ScaleDtype
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.wrapper import Wrapper
 

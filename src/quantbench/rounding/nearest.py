@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded
 
 

@@ -28,7 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import component
+from quantbench.core.component import component
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, reconstruct, with_fallbacks

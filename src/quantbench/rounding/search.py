@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from quantbench.component import Part
+from quantbench.core.component import Part
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import with_params
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded, unfit_format
 
 

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, SignSgd, reconstruct, with_fallbacks

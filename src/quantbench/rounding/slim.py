@@ -31,14 +31,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.grid import containing_zero
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mixed import MixedIntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.range_search import smallest_error
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded, unfit_format
 from quantbench.rounding.gptq import Columns, Groups
 

@@ -33,11 +33,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, GridParams, first_level
 from quantbench.formats.corrections import Outliers, as_kept
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.base import Rounded, unfit_format
 from quantbench.rounding.gptq import Columns, Groups
 

@@ -11,15 +11,15 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from quantbench.component import component
-from quantbench.data.examples import Example
-from quantbench.data.exams import ExamSet, subject_of
-from quantbench.errors import ConfigError
-from quantbench.evals.reference import Reference
-from quantbench.evals.task import Outcome, Show
+from quantbench.core.component import component
+from quantbench.core.errors import ConfigError
+from quantbench.datasets.examples import Example
+from quantbench.datasets.exams import ExamSet, subject_of
 from quantbench.models.handle import ModelHandle
-from quantbench.tasks.items import Prompt, Prompts
 from quantbench.tasks.label import LabelTask, LabelTest
+from quantbench.tasks.prompts import Prompt, Prompts
+from quantbench.tasks.reference import Reference
+from quantbench.tasks.task import Outcome, Show
 
 
 @component

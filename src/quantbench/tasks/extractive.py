@@ -12,9 +12,9 @@ from collections import Counter
 
 from transformers import PreTrainedTokenizerBase
 
-from quantbench.component import component
-from quantbench.data.examples import Example
-from quantbench.tasks.written import WritingTask, WritingTest
+from quantbench.core.component import component
+from quantbench.datasets.examples import Example
+from quantbench.tasks.generative import WritingTask, WritingTest
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

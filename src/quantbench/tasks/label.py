@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from quantbench.component import component
-from quantbench.errors import ConfigError
-from quantbench.evals.reference import Reference
-from quantbench.evals.task import Outcome, Show
+from quantbench.core.component import component
+from quantbench.core.errors import ConfigError
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
-from quantbench.tasks.forward import Continuation, check_finite, loglikelihoods
-from quantbench.tasks.items import Prompt, Prompts, PromptTask, PromptTest
+from quantbench.tasks.loglikelihood import Continuation, check_finite, loglikelihoods
+from quantbench.tasks.prompts import Prompt, Prompts, PromptTask, PromptTest
+from quantbench.tasks.reference import Reference
+from quantbench.tasks.task import Outcome, Show
 
 CONTENT_FREE = "N/A"
 """What every slot holds in the content-free prompt."""

@@ -28,11 +28,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import pad
 
-from quantbench.component import Part, component
-from quantbench.errors import ConfigError
+from quantbench.core.component import Part, component
+from quantbench.core.errors import ConfigError
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, default_group_index
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.stats import LinearStats
 from quantbench.rounding.hessian import finite_hessian, output_error
 from quantbench.transforms.base import Producer
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import ActivationFormat, Format
-from quantbench.pipeline.stats import LinearStats
 
 Producer = Literal["norm", "linear"]
 """What wrote a group's input and can absorb a per-channel scale: a normalization, or a linear layer's rows."""

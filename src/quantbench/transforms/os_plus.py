@@ -21,10 +21,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import ActivationFormat, Format
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.stats import LinearStats
 from quantbench.transforms.base import Producer
 
 SAMPLED = 1024

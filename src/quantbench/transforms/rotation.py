@@ -20,7 +20,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
 from quantbench.transforms.hadamard import Orthogonal
 
 

@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from quantbench.component import Part, component
+from quantbench.core.component import Part, component
+from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
-from quantbench.pipeline.stats import LinearStats
 from quantbench.transforms.base import Producer
 
 _SMALLEST = 1e-5  # as in the authors' code, for the weights' maxima and for s

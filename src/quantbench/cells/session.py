@@ -1,0 +1,179 @@
+"""What the cells of one process share: the loaded model, tokenizers, test sets, calibration sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from quantbench.calibration.base import CalibSet
+from quantbench.config.identity import component_identity, digest
+from quantbench.config.schema import Cell
+from quantbench.core.environment import pick_device
+from quantbench.core.errors import ConfigError, QuantbenchError
+from quantbench.datasets.overlap import Overlap, overlap
+from quantbench.models.folder import max_length
+from quantbench.models.handle import ModelHandle
+from quantbench.models.loading import ModelSource, tokenizer_fingerprint
+from quantbench.models.skeleton import layer_names, skeleton
+from quantbench.store.store import Store
+from quantbench.tasks.task import Task, TestSet, protocol_id
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a cell reads besides the model's weights; calib is None for a recipe that uses no data."""
+
+    calib: CalibSet | None
+    tests: dict[str, TestSet]
+    overlaps: dict[str, Overlap]
+
+
+class Session:
+    """Loads each thing once, and keeps one model at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._keys: dict[tuple[int, ...], tuple[tuple[Any, ...], str]] = {}
+        self._limits: dict[str, int | None] = {}
+        self._tokenizers: dict[str, tuple[PreTrainedTokenizerBase, str]] = {}
+        self._skeletons: dict[str, PreTrainedModel] = {}
+        self._tests: dict[str, TestSet | QuantbenchError] = {}
+        self._calibs: dict[str, CalibSet] = {}
+        self._overlaps: dict[tuple[str, str], Overlap] = {}
+        self._model: tuple[str, ModelHandle] | None = None
+        self.installed: str | None = None
+        """run_id of what is in the loaded model now."""
+
+    def _key(self, *components: Any) -> str:
+        """The same for equal components, whatever objects they are."""
+        ids = tuple(map(id, components))
+        if ids not in self._keys:
+            self._keys[ids] = (components, digest([component_identity(one) for one in components]))
+        return self._keys[ids][1]
+
+    def limit(self, model: ModelSource) -> int | None:
+        """How many positions the model takes."""
+        key = self._key(model)
+        if key not in self._limits:
+            self._limits[key] = max_length(model.config())
+        return self._limits[key]
+
+    def device(self, cell: Cell) -> torch.device:
+        """The cell's device."""
+        return pick_device(cell.settings.device)
+
+    def tokenizer(self, model: ModelSource) -> tuple[PreTrainedTokenizerBase, str]:
+        """The model's tokenizer and its fingerprint; loads no weights."""
+        key = self._key(model)
+        if key not in self._tokenizers:
+            tokenizer = model.load_tokenizer()
+            self._tokenizers[key] = tokenizer, tokenizer_fingerprint(tokenizer)
+        return self._tokenizers[key]
+
+    def skeleton(self, model: ModelSource) -> PreTrainedModel:
+        """The model without its weights, for what its structure says."""
+        key = self._key(model)
+        if key not in self._skeletons:
+            self._skeletons[key] = skeleton(model)
+        return self._skeletons[key]
+
+    def handle(self, model: ModelSource) -> ModelHandle:
+        """The loaded model. A different one that was loaded before is let go first."""
+        key = self._key(model)
+        if self._model is None or self._model[0] != key:
+            self._model = self.installed = None
+            self._model = (key, model.load())
+        return self._model[1]
+
+    def inputs(self, cell: Cell) -> Inputs:
+        """Test sets and calibration set of a cell, checked for overlap. Raises DataError for what cannot be used."""
+        tokenizer, _ = self.tokenizer(cell.model)
+        tests = {name: self.test(cell.model, task) for name, task in cell.tasks.items()}
+        if cell.calib is None:
+            return Inputs(None, tests, {})
+        key = self._key(cell.model, cell.calib)
+        if key not in self._calibs:
+            self._calibs[key] = cell.calib.draw_set(tokenizer)
+        calib = self._calibs[key]
+        overlaps = {}
+        for name, test in tests.items():
+            pair = (calib.fingerprint, protocol_id(test))
+            if pair not in self._overlaps:
+                self._overlaps[pair] = overlap(calib, test.token_rows, test.documents, getattr(test, "contents", ()))
+            self._overlaps[pair].check(calib.name, name)
+            overlaps[name] = self._overlaps[pair]
+        return Inputs(calib, tests, overlaps)
+
+    def test(self, model: ModelSource, task: Task) -> TestSet:
+        """The test set of a task. Raises DataError if its data cannot be had or do not suffice."""
+        tokenizer, fingerprint = self.tokenizer(model)
+        key = self._key(model, task)
+        if key not in self._tests:
+            try:
+                self._tests[key] = task.load(tokenizer, fingerprint)
+            except QuantbenchError as error:  # an unreachable set is asked for once, not once a cell
+                self._tests[key] = error
+        found = self._tests[key]
+        if isinstance(found, QuantbenchError):
+            raise found
+        return found
+
+
+def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
+    """Load every data set and tokenizer the cells need, and compare the cells with the structure of their models.
+
+    Raises QuantbenchError listing everything that is missing, too short, too long for the model, overlapping, or
+    matches no layer, before any expensive work.
+    """
+    problems: dict[str, None] = {}
+    models: list[tuple[ModelSource, bool]] = []
+    checked: set[tuple[int, ...]] = set()
+    for cell in cells:
+        parts = (cell.model, cell.calib, cell.recipe, *cell.tasks.values())
+        if tuple(map(id, parts)) in checked:  # cells of a grid share their components
+            continue
+        checked.add(tuple(map(id, parts)))
+        usable = next((usable for model, usable in models if model == cell.model), None)
+        if usable is None:
+            usable = _noted(problems, partial(session.tokenizer, cell.model))
+            models.append((cell.model, usable))
+        if not usable:  # a model that cannot be had is asked for once, not once a cell
+            continue
+        steps: list[Callable[[], object]] = [partial(session.test, cell.model, t) for t in cell.tasks.values()]
+        steps += [partial(step, session, cell) for step in (_check_lengths, _check_layers)]
+        steps.append(partial(session.inputs, cell))
+        for step in steps:
+            _noted(problems, step)
+    if problems:
+        raise QuantbenchError("nothing was run.\n" + "\n".join(f"- {p}" for p in problems))
+
+
+def _noted(problems: dict[str, None], step: Callable[[], object]) -> bool:
+    """Whether a step went well; what was wrong is noted."""
+    try:
+        step()
+    except QuantbenchError as error:
+        problems[str(error)] = None
+        return False
+    return True
+
+
+def _check_lengths(session: Session, cell: Cell) -> None:
+    limit = session.limit(cell.model)
+    for name, task in cell.tasks.items():
+        session.test(cell.model, task).check_length(limit, name)
+    if cell.calib is not None and limit is not None and cell.calib.length > limit:
+        raise ConfigError(
+            f"calib.length={cell.calib.length}: the model takes at most {limit} tokens; use {limit} or less"
+        )
+
+
+def _check_layers(session: Session, cell: Cell) -> None:
+    # Code that a model brings along need not run without weights: then the names are checked when it is quantized.
+    if not cell.recipe.full_precision and not getattr(cell.model, "trust_remote_code", False):
+        cell.recipe.policy.check_used(layer_names(session.skeleton(cell.model)))

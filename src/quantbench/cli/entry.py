@@ -1,0 +1,39 @@
+"""How every command ends: one clear message for what a user can mend, a non-zero status, no traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException
+
+from quantbench.config.compose import explain_composition
+from quantbench.core.errors import QuantbenchError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def reporting_errors() -> Iterator[None]:
+    """Turn QuantbenchError, Hydra's errors and Ctrl-C into a message and an exit status."""
+    try:
+        yield
+    except QuantbenchError as error:
+        sys.stderr.write(f"quantbench: {error}\n")
+        sys.exit(EXIT_USAGE)
+    except HydraException as error:
+        sys.stderr.write(f"quantbench: {explain_composition(error)}\n")
+        sys.exit(EXIT_USAGE)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "quantbench: interrupted. Finished parts are kept; the same command continues where it stopped.\n"
+        )
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def set_up_logging() -> None:
+    """Messages of quantbench on stderr, plain; those of libraries only from warnings up."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("quantbench").setLevel(logging.INFO)

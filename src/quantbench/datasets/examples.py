@@ -1,0 +1,145 @@
+"""Examples: rows with their meaning - what a prompt is filled with, and what the model is expected to say."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from quantbench.core.errors import DataError
+from quantbench.datasets.rows import Row, Rows, RowSource
+
+log = logging.getLogger("quantbench")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row.
+
+    id       the row's; document: of what it reads first (a passage, a premise), so that items on one text are known
+    fields   what a template's slots read
+    target   what the model is expected to say
+    answers  everything that counts as right; of a label, its text alone
+    """
+
+    id: str
+    fields: Mapping[str, str]
+    target: str
+    answers: tuple[str, ...]
+
+    @property
+    def document(self) -> str:
+        """A short name of the first field's text."""
+        return hashlib.sha256(next(iter(self.fields.values())).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+    @property
+    def content(self) -> str:
+        """What the example is about without its answer, white space and case normalized: equal for equal questions."""
+        return "\n".join(" ".join(value.split()).casefold() for value in self.fields.values())
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split of an example set; labels: all texts a target can be, in order, none where it is free text."""
+
+    rows: Rows
+    examples: Sequence[Example] = field(repr=False)
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The names of the fields."""
+        return tuple(self.examples[0].fields)
+
+
+class FromRows:
+    """Base of sets whose examples are the rows of their field `source`: they are called what it is called."""
+
+    source: RowSource
+
+    @property
+    def name(self) -> str:
+        """The source's."""
+        return self.source.name
+
+    @property
+    def family(self) -> str:
+        """The source's."""
+        return self.source.family
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The source's."""
+        return self.source.about
+
+    def prepare(self) -> str:
+        """Fetch the rows."""
+        return self.source.prepare()
+
+
+@runtime_checkable
+class ExampleSet(Protocol):
+    """Rows and what their columns mean. Implementations are components (.labelled, .answers, .spans)."""
+
+    @property
+    def name(self) -> str:
+        """The distribution's name."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """The family of the data set."""
+        ...
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """See RowSource."""
+        ...
+
+    def load(self, split: str) -> Examples:
+        """See RowSource; also raises DataError for columns, labels or tags that are not as the yaml says."""
+        ...
+
+    def prepare(self) -> str:
+        """See RowSource."""
+        ...
+
+
+def fields_of(row: Row, columns: Mapping[str, str]) -> dict[str, str]:
+    """The template's fields of a row: slot -> the column's text, without white space at its ends."""
+    return {slot: str(row[column] if row[column] is not None else "").strip() for slot, column in columns.items()}
+
+
+def skipped_note(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """What was left out, in words."""
+    return tuple(f"{count} rows {reason} skipped" for reason, count in counts.items() if count)
+
+
+def finish(rows: Rows, examples: Sequence[Example], labels: tuple[str, ...], skipped: Mapping[str, int]) -> Examples:
+    """The examples of some rows. Raises DataError if none is left."""
+    notes = (*rows.notes, *skipped_note(skipped))
+    log.info("data %s, split %s: %d examples (%s)", rows.name, rows.split, len(examples), "; ".join(notes))
+    if not examples:
+        raise DataError(
+            f"data {rows.name}, split {rows.split}: none of {len(rows.rows)} rows is left: {'; '.join(notes)}"
+        )
+    return Examples(rows, examples, labels, notes)
+
+
+def train_examples(data: ExampleSet) -> Examples:
+    """The train split without what its own test split holds, too: shots and calibration items are never test items."""
+    train = data.load("train")
+    try:
+        tested = {example.content for example in data.load("test").examples}
+    except DataError as error:  # a set for calibration only; tasks on it fail by themselves
+        unread = f"not compared with its own test split, which cannot be read: {error}"
+        return dataclasses.replace(train, notes=(*train.notes, unread))
+    kept = [example for example in train.examples if example.content not in tested]
+    note = skipped_note({"that are test items, too,": len(train.examples) - len(kept)})
+    if not kept:
+        raise DataError(f"data {data.name}: every example of its train split is in its test split, too")
+    return dataclasses.replace(train, examples=kept, notes=(*train.notes, *note))

@@ -1,0 +1,151 @@
+"""Examples with one label of a few: sentiment, inference, toxicity."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+from pydantic import Field
+
+from quantbench.core.component import component
+from quantbench.core.errors import ConfigError, DataError
+from quantbench.datasets.examples import Example, Examples, FromRows, fields_of, finish
+from quantbench.datasets.rows import Row, RowSource
+
+
+@runtime_checkable
+class LabelRule(Protocol):
+    """How a row gets its label. Implementations are components."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it reads."""
+        ...
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The labels' texts, in order, each once."""
+        ...
+
+    def label(self, row: Row) -> str | None:
+        """The label's text; None: the row is left out. Raises DataError for a value the rule does not know."""
+        ...
+
+
+@component
+class MapLabel:
+    """A column's values stand for labels.
+
+    map   value as found -> the label's text; "1" stands for 1 and 1.0, too
+    drop  values whose rows are left out
+    """
+
+    column: Annotated[str, Field(min_length=1)]
+    map: Annotated[dict[str, str], Field(min_length=1)]
+    drop: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See LabelRule."""
+        return (self.column,)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """See LabelRule."""
+        return tuple(dict.fromkeys(self.map.values()))
+
+    def label(self, row: Row) -> str | None:
+        """See LabelRule."""
+        found = plain(row[self.column])
+        if found in self.drop:
+            return None
+        if found not in self.map:
+            raise DataError(
+                f"the label column {self.column!r} holds {found!r}, which neither `map` ({', '.join(self.map)}) nor "
+                f"`drop` ({', '.join(self.drop) or 'empty'}) of the option's yaml names"
+            )
+        return self.map[found]
+
+
+@component
+class CutLabel:
+    """The mean of some columns' numbers, cut into intervals.
+
+    at      ascending bounds b_1 < ... < b_k
+    labels  k + 1 texts: of values below b_1, of b_1 <= value < b_2, ...; null: such rows are left out
+    """
+
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    at: Annotated[tuple[float, ...], Field(min_length=1)]
+    labels: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        if list(self.at) != sorted(set(self.at)) or len(self.labels) != len(self.at) + 1:
+            raise ConfigError(f"at={list(self.at)}, labels={list(self.labels)}: k ascending bounds need k + 1 labels")
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """See LabelRule."""
+        return tuple(dict.fromkeys(text for text in self.labels if text is not None))
+
+    def label(self, row: Row) -> str | None:
+        """See LabelRule."""
+        try:
+            values = [float(row[column]) for column in self.columns]
+        except (TypeError, ValueError) as error:
+            found = ", ".join(f"{column}={row[column]!r}" for column in self.columns)
+            raise DataError(f"expected numbers in the label columns, found {found}") from error
+        mean = sum(values) / len(values)
+        return self.labels[sum(mean >= bound for bound in self.at)]
+
+
+@component
+class LabelledSet(FromRows):
+    """Rows with a label.
+
+    fields  slot of the template -> column
+    label   which label a row has
+    Rows with an empty field or label are skipped, and counted in a note.
+    """
+
+    source: RowSource
+    fields: Annotated[dict[str, str], Field(min_length=1)]
+    label: LabelRule
+
+    def load(self, split: str) -> Examples:
+        """See ExampleSet. A label that no row has is an error: then the map, or the split, is not the right one."""
+        rows = self.source.load(split)
+        rows.require([*self.fields.values(), *self.label.columns])
+        examples, skipped = [], Counter[str]()
+        for name, row in zip(rows.ids, rows.rows, strict=True):
+            fields = fields_of(row, self.fields)
+            if not all(fields.values()) or any(plain(row[column]) == "" for column in self.label.columns):
+                skipped["with an empty text or label"] += 1
+                continue
+            try:
+                label = self.label.label(row)
+            except DataError as error:
+                raise DataError(f"data {rows.name}, split {split}, row {name}: {error}") from error
+            if label is None:
+                skipped["with a label that is not used"] += 1
+            else:
+                examples.append(Example(name, fields, label, (label,)))
+        found = finish(rows, examples, self.label.texts, skipped)
+        counts = Counter(example.target for example in examples)
+        if missing := [text for text in found.labels if not counts[text]]:
+            raise DataError(
+                f"data {rows.name}, split {split}: no row has the label {missing[0]!r}; found "
+                f"{', '.join(f'{text}: {count}' for text, count in counts.items())}. Check the label map"
+            )
+        return found
+
+
+def plain(value: Any) -> str:
+    """A label value as a yaml writes it: 1 and 1.0 are "1", true is "true", nothing is ""."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()

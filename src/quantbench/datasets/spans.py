@@ -1,0 +1,99 @@
+"""Examples with tagged spans: named entities."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from quantbench.core.component import component
+from quantbench.core.errors import DataError
+from quantbench.datasets.examples import Example, Examples, FromRows, finish
+from quantbench.datasets.labelled import plain
+from quantbench.datasets.rows import RowSource
+
+NOTHING = "none"
+"""What stands for a sentence without entities."""
+
+Span = tuple[str, str]
+"""An entity: its type and its text."""
+
+
+@component
+class SpanSet(FromRows):
+    """Sentences as lists of tokens and of tags.
+
+    tags  tag as found -> "O", "B-type" (begins a span), "I-type" (goes on with it), or a bare "type": then
+          neighbouring tokens of one type are one span
+    The template's slot is `text`: the tokens with spaces between. The target is "type: span; type: span", or "none".
+    Sentences without tokens are skipped, and counted in a note.
+    """
+
+    source: RowSource
+    tokens: Annotated[str, Field(min_length=1)] = "tokens"
+    column: Annotated[str, Field(min_length=1)] = "ner_tags"
+    tags: Annotated[dict[str, str], Field(min_length=1)]
+
+    def load(self, split: str) -> Examples:
+        """See ExampleSet; labels are the types of entities."""
+        rows = self.source.load(split)
+        rows.require([self.tokens, self.column])
+        examples, skipped = [], Counter[str]()
+        for name, row in zip(rows.ids, rows.rows, strict=True):
+            tokens, tags = row[self.tokens], row[self.column]
+            label = f"data {rows.name}, split {split}, row {name}"
+            if not isinstance(tokens, list) or not isinstance(tags, list) or len(tokens) != len(tags):
+                raise DataError(f"{label}: {self.tokens} and {self.column} must be lists of one length")
+            if not tokens:
+                skipped["without tokens"] += 1
+                continue
+            spans = spans_of([str(token) for token in tokens], self._meanings(tags, label))
+            target = written(spans)
+            examples.append(Example(name, {"text": " ".join(map(str, tokens))}, target, (target,)))
+        types = dict.fromkeys(meaning.rpartition("-")[2] for meaning in self.tags.values() if meaning != "O")
+        return finish(rows, examples, tuple(types), skipped)
+
+    def _meanings(self, tags: Sequence[Any], label: str) -> list[str]:
+        found = [plain(tag) for tag in tags]
+        if unknown := [tag for tag in found if tag not in self.tags]:
+            raise DataError(f"{label}: unknown tag {unknown[0]!r}; `tags` names {', '.join(self.tags)}")
+        return [self.tags[tag] for tag in found]
+
+
+def spans_of(tokens: Sequence[str], meanings: Sequence[str]) -> list[Span]:
+    """The spans of a tagged sentence. An I- tag without its B- begins a span, as the reference scorers have it."""
+    spans: list[tuple[str, list[str]]] = []
+    before = "O"
+    for token, meaning in zip(tokens, meanings, strict=True):
+        mark, _, kind = meaning.rpartition("-")
+        if meaning != "O":
+            goes_on = mark != "B" and before == kind
+            if goes_on:
+                spans[-1][1].append(token)
+            else:
+                spans.append((kind, [token]))
+        before = "O" if meaning == "O" else kind
+    return [(kind, " ".join(words)) for kind, words in spans]
+
+
+def written(spans: Sequence[Span]) -> str:
+    """Spans as the model is to write them."""
+    return "; ".join(f"{kind}: {text}" for kind, text in spans) or NOTHING
+
+
+def read(text: str) -> Counter[Span]:
+    """The spans that a model wrote; what is not of the form "type: span" is no span. Case and white space are free."""
+    found: Counter[Span] = Counter()
+    for part in text.split(";"):
+        kind, colon, span = part.partition(":")
+        if colon and kind.strip() and span.strip():
+            found[kind.strip().lower(), " ".join(span.split()).lower()] += 1
+    return found
+
+
+def counts(predicted: str, expected: str) -> Mapping[str, int]:
+    """tp, n_predicted and n_gold of one sentence, duplicates counted."""
+    ours, theirs = read(predicted), read(expected)
+    return {"tp": (ours & theirs).total(), "n_predicted": ours.total(), "n_gold": theirs.total()}

@@ -1,1 +1,0 @@
-"""The one evaluation loop and its consumers."""

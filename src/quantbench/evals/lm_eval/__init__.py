@@ -1,1 +1,0 @@
-"""Tasks of EleutherAI's lm-evaluation-harness, scored on the live model. The library is imported when one is loaded."""

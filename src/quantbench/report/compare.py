@@ -1,0 +1,164 @@
+"""Recipes side by side: one table over all runs of sweeps, and paired differences between recipes.
+
+A row is a recipe with its variant and calibration set. Two recipes are compared item by item on the same windows, so
+that what makes a window hard cancels; the error says nothing of other calibration draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from quantbench.core.errors import StoreError
+from quantbench.metrics import metrics
+from quantbench.report.collate import collate
+from quantbench.report.columns import DATA_FREE
+from quantbench.report.digits import change, rounded, with_error
+from quantbench.report.legend import FALLBACK, IN_DISTRIBUTION, Footnotes
+from quantbench.report.tables import Cell, Row, Table, default_metrics, plain_rows
+from quantbench.store.manifest import Manifest
+from quantbench.store.store import Store
+
+RunRows = list[Row]
+"""The rows of one run in the tidy frame, one per task and metric."""
+
+
+def recipe_table(
+    store: Store, manifests: Sequence[Manifest], chosen: Sequence[str] | None = None, against: str | None = None
+) -> Table:
+    """One row per recipe, variant and calibration set of the sweeps, and for each task those of the metrics it has.
+
+    chosen   metrics; None: those that have a table. StoreError if no task has one of them
+    against  a quantizer: each metric is followed by the paired difference from that recipe's run of the same variant
+             and model, calibrated on the same text (or on none). Raises StoreError if no such run is in the sweeps.
+    """
+    frame = collate(store, manifests)
+    rows = [row for row in plain_rows(frame) if row["run_id"] is not None]
+    runs: dict[str, RunRows] = {}
+    for row in rows:
+        runs.setdefault(row["run_id"], []).append(row)
+    if not runs:
+        raise StoreError("nothing has run yet in " + ", ".join(manifest.name for manifest in manifests))
+    ordered = [list({(r["task"], r["metric"]): r for r in own}.values()) for own in runs.values()]
+    columns = _columns(rows, chosen or default_metrics(frame))
+    references = {(*_place(own[0]), own[0]["calib"]): own for own in ordered if own[0]["quantizer"] == against}
+    if against is not None and not references:
+        names = ", ".join(sorted({row["quantizer"] for row in rows}))
+        raise StoreError(f"against {against}: no such recipe in these sweeps. There are: {names}")
+    notes = Footnotes()
+    body = [
+        [*_head(own, notes), *_values(store, own, columns, references, notes), *_spent(store, own)] for own in ordered
+    ]
+    header = ["recipe", "calibration", "bits"]
+    for task, metric in columns:
+        header += [f"{task}: {metric}", *([f"− {against}"] if against else [])]
+    return Table(
+        slug="recipes",
+        title="Recipes: " + ", ".join(manifest.name for manifest in manifests),
+        header=[*header, "CPU s", "GiB"],
+        rows=body,
+        caption=_caption(rows, against),
+        notes=notes.lines(rows),
+    )
+
+
+def _columns(rows: Sequence[Row], chosen: Sequence[str]) -> list[tuple[str, str]]:
+    """Task and metric of each column."""
+    metrics_of: dict[str, list[str]] = {}
+    for row in rows:
+        if row["task"] and row["metric"] and row["metric"] not in metrics_of.setdefault(row["task"], []):
+            metrics_of[row["task"]].append(row["metric"])
+    known = list(dict.fromkeys(metric for found in metrics_of.values() for metric in found))
+    for metric in chosen:
+        if metric not in known:
+            raise StoreError(
+                f"metric {metric}: no task of these sweeps has it. There are: {', '.join(known) or 'none'}"
+            )
+    return [(task, metric) for task, found in metrics_of.items() for metric in chosen if metric in found]
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("model", "scale", "variant"))
+
+
+def _head(own: RunRows, notes: Footnotes) -> list[Cell]:
+    first = own[0]
+    name = " ".join(part for part in (first["quantizer"], first["variant"]) if part)
+    calib = " ".join(part for part in (first["calib"], first["calib_variant"]) if part)
+    bits = "16" if first["full_precision"] else _text(first["effective_bits"], ".3f")
+    return [Cell(name, marks=notes.mark_fallbacks(first)), Cell(calib), Cell(bits)]
+
+
+def _values(
+    store: Store,
+    own: RunRows,
+    columns: Sequence[tuple[str, str]],
+    references: dict[tuple[Any, ...], RunRows],
+    notes: Footnotes,
+) -> list[Cell]:
+    variant = _place(own[0])
+    reference = references.get((*variant, own[0]["calib"])) or references.get((*variant, DATA_FREE))
+    by_key = {(row["task"], row["metric"]): row for row in own}
+    cells = []
+    for place in columns:
+        row = by_key.get(place)
+        cells.append(_value(row, own[0], notes))
+        if references:
+            cells.append(_difference(store, row, reference))
+    return cells
+
+
+def _value(row: Row | None, first: Row, notes: Footnotes) -> Cell:
+    if row is None or row["value"] is None:
+        failed = first["status"] == "failed"
+        return Cell("FAILED", marks=notes.number(f"failed: {first['error']}")) if failed else Cell("–")
+    own = bool(row["in_distribution"])
+    if row["difference"] is None:
+        return Cell(with_error(row["value"], row["stderr"]), in_distribution=own)
+    paired = change(row["difference"], row["difference_stderr"])
+    return Cell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
+
+
+def _difference(store: Store, row: Row | None, reference: RunRows | None) -> Cell:
+    if row is None or reference is None or row["value"] is None or reference[0]["run_id"] == row["run_id"]:
+        return Cell("")
+    other = store.load_score(reference[0]["run_id"], row["task"], row["protocol"])
+    if other is None or row["metric"] not in {metric.name for metric in other.metrics}:
+        return Cell("")
+    place = (row["task"], row["protocol"])
+    items, others = store.load_items(row["run_id"], *place), store.load_items(other.run_id, *place)
+    found = metrics.paired(row["metric"], items, others)
+    return Cell("" if found is None else change(found.difference, found.stderr))
+
+
+def _spent(store: Store, own: RunRows) -> list[Cell]:
+    """Processor seconds and GiB of the last time the run was quantized."""
+    found = [cost for cost in store.load_costs(own[0]["run_id"]) if cost.get("what") == "quantize"]
+    if own[0]["full_precision"] or not found:
+        return [Cell(""), Cell("")]
+    return [
+        Cell(_text(found[-1].get("cpu_seconds"), ".0f")),
+        Cell(_text(found[-1].get("peak_memory_bytes"), ".2f", 2**30)),
+    ]
+
+
+def _text(value: float | None, form: str, unit: int = 1) -> str:
+    return "" if value is None else format(value / unit, form)
+
+
+def _caption(rows: Sequence[Row], against: str | None) -> list[str]:
+    lines = [
+        "Cells: value, then its difference from full precision ± standard error over windows or items, paired; kl and "
+        "same_top are measured against full precision already. same: no item has another outcome.",
+        "bits: effective bits per quantized weight, everything stored counted. CPU s, GiB: processor seconds and peak "
+        "memory of quantizing, as measured when the run was made.",
+    ]
+    if against is not None:
+        lines.insert(
+            1, f"− {against}: paired difference from {against} in the same variant; for kl, negative is better."
+        )
+    if any(row["in_distribution"] for row in rows):
+        lines.append(f"{IN_DISTRIBUTION} = calibrated on the test distribution (in-distribution).")
+    if any(row["fallbacks"] for row in rows):
+        lines.append(f"{FALLBACK} = something gave way while quantizing.")
+    return lines

@@ -1,0 +1,135 @@
+"""Captions and footnotes of tables: what a reader needs to trust a number, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quantbench.core.origin import FAR, MIXED, RELATED
+from quantbench.metrics import metrics
+
+FALLBACK = "†"
+
+RELATION_MARKS = {MIXED: "◐", RELATED: "≈", FAR: "‡"}
+RELATION_WORDS = {
+    MIXED: "the test distribution is a part of the mixture calibrated on",
+    RELATED: "related: calibrated on another data set that shares a source with the test",
+    FAR: "far OOD: calibrated on another family or language; cells without a mark are near OOD (the same family and "
+    "language), or it is not known",
+}
+"""How cells that are not in-distribution are marked, and what the caption says of it."""
+
+IN_DISTRIBUTION = "<in-distribution>"
+"""Stands in captions for the way a renderer marks such a cell."""
+
+
+class Footnotes:
+    """Numbers reasons in the order they are met, and remembers where something gave way."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, int] = {}
+        self._fallbacks: dict[str, None] = {}
+
+    def number(self, reason: str) -> str:
+        """The mark of a reason: "[1]", the same for the same reason."""
+        return f"[{self._reasons.setdefault(reason, len(self._reasons) + 1)}]"
+
+    def mark_fallbacks(self, row: dict[str, Any]) -> str:
+        """A dagger if something gave way while the row's run was quantized."""
+        if not row["fallbacks"]:
+            return ""
+        self._fallbacks.setdefault(f"{row['calib']}: {row['fallbacks']}")
+        return FALLBACK
+
+    def lines(self, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """All footnotes, and the largest overlap of calibration with test text where it was checked."""
+        found = [f"[{number}] {reason}" for reason, number in self._reasons.items()]
+        found += [f"{FALLBACK} gave way while quantizing: {fallback}" for fallback in self._fallbacks]
+        checked = [row for row in rows if row["overlap_13gram"] is not None]
+        if checked:
+            worst = max(checked, key=lambda row: float(row["overlap_13gram"]))
+            where = f", {worst['calib']} on {worst['distribution']}" if worst["overlap_13gram"] else ""
+            share = f"{100 * worst['overlap_13gram']:.3g} %"
+            found.append(f"Items sharing a 13-gram with the calibration text: at most {share}{where}")
+        return found
+
+
+def caption(
+    metric: str, rows: Sequence[dict[str, Any]], own: Sequence[dict[str, Any]], columns: Mapping[str, str]
+) -> tuple[str, list[str]]:
+    """Title and explanations of a table: `rows` are all of its tidy rows, `own` those of the recipe.
+
+    columns: the name of each task's column.
+    """
+    first = own[0]
+    recipe = " ".join(part for part in (first["quantizer"], first["variant"]) if part)
+    bits = _range([row["effective_bits"] for row in own], ".4g")
+    title = f"{_metric_words(metric, rows)}: {first['model']}, {recipe}" + (f", {bits} bits per weight" if bits else "")
+    paragraphs = [
+        f"Recipe: {row_settings}." for row_settings in dict.fromkeys(row["settings"] for row in own) if row_settings
+    ]
+    tokens = _range([row["calib_tokens"] for row in own], ",d")
+    scale = [f"Scale {first['scale']}"] if first["scale"] else []
+    paragraphs.append(
+        "; ".join([*scale, *([f"{tokens} calibration tokens"] if tokens else []), _items(rows, columns)]) + "."
+    )
+    items = metrics.item_word(metric)
+    if metrics.is_relative(metric):
+        paragraphs.append(f"Cells: value ± standard error over {items}, measured against full precision.")
+    else:
+        paragraphs.append(
+            f"Cells: value, then its difference from full precision ± standard error over {items}, paired. "
+            "Where no difference is shown, ± is the standard error of the value."
+            + (" same: no item has another outcome." if any(_same(row) for row in own) else "")
+            + (" No ±: all items agree, so there is nothing to estimate it from." if any(map(_agree, rows)) else "")
+        )
+    if any(row["in_distribution"] for row in own):
+        paragraphs.append(f"{IN_DISTRIBUTION} = calibrated on the test distribution (in-distribution).")
+    relations = {row["relation"] for row in own if row["value"] is not None}
+    paragraphs += [f"{mark} = {RELATION_WORDS[name]}." for name, mark in RELATION_MARKS.items() if name in relations]
+    return title, paragraphs
+
+
+def _same(row: Mapping[str, Any]) -> bool:
+    return row["difference"] == 0 and not row["difference_stderr"]
+
+
+def _agree(row: Mapping[str, Any]) -> bool:
+    return row["difference"] is None and row["stderr"] == 0
+
+
+def gap_caption(columns: Sequence[str]) -> str:
+    """What the column "OOD − own" is; `columns` are those whose own calibration is among the rows."""
+    return (
+        "OOD − own: what is lost by not calibrating on the test distribution: the difference from the same recipe "
+        "calibrated on it, paired per column, ± propagated standard error; mean over the row's out-of-distribution "
+        f"columns among {', '.join(columns)}."
+    )
+
+
+def _metric_words(metric: str, rows: Sequence[dict[str, Any]]) -> str:
+    known = [row["higher_is_better"] for row in rows if row["higher_is_better"] is not None]
+    direction = "" if not known else "; higher is better" if known[0] else "; lower is better"
+    return f"{metric} ({metrics.unit(metric)}{direction})"
+
+
+def _items(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> str:
+    """How much each column is measured on: said once if it is the same."""
+    sizes = {task: {_size(row) for row in rows if row["task"] == task and row["n"] is not None} for task in columns}
+    texts = {task: " or ".join(sorted(found)) for task, found in sizes.items() if found}
+    if not texts:
+        return "nothing scored"
+    if len(set(texts.values())) == 1:
+        return f"{next(iter(texts.values()))} per column"
+    return ", ".join(f"{columns[task]}: {text}" for task, text in texts.items())
+
+
+def _size(row: dict[str, Any]) -> str:
+    tokens = f" ({row['n_tokens']:,d} tokens)" if row["n_tokens"] else ""
+    return f"n = {row['n']:,d} {metrics.item_word(row['metric'])}{tokens}"
+
+
+def _range(values: Sequence[Any], form: str) -> str:
+    known = sorted({format(value, form): value for value in values if value is not None}.values())
+    ends = [format(value, form) for value in (known[:1] + known[-1:] if len(known) > 1 else known)]
+    return " to ".join(ends)

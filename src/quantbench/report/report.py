@@ -1,0 +1,36 @@
+"""What every command ends with: results.csv, costs.csv and the tables of a sweep, written and printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from quantbench.core.errors import ConfigError, StoreError
+from quantbench.report.collate import collate, write
+from quantbench.report.costs import costs, write_costs
+from quantbench.report.render import console, write_tables
+from quantbench.report.tables import DEFAULT_METRICS, tables
+from quantbench.store.manifest import Manifest
+from quantbench.store.store import Store
+
+
+def check_columns(store: Store, manifest: Manifest) -> None:
+    """Raise ConfigError if the sweep's tables would have two texts or protocols in one column. Writes nothing."""
+    try:
+        tables(collate(store, [manifest]), DEFAULT_METRICS[0])
+    except StoreError as error:
+        raise ConfigError(
+            f"nothing was run: {error}. A column is a task: tests on different texts need different task names "
+            "(options of your own in conf/calib/, with a task name each), or give all cells the same tests with eval="
+        ) from error
+
+
+def report(store: Store, manifests: Sequence[Manifest]) -> None:
+    """Collate each sweep into its folder and print its tables. Raises StoreError for damaged results."""
+    for manifest in manifests:
+        frame = collate(store, [manifest])
+        write(store, manifest.name, frame)
+        write_costs(store, manifest.name, costs(store, [manifest]))
+        for table in write_tables(store, manifest.name, frame):
+            sys.stdout.write("\n" + console(table))
+        sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: results.csv, costs.csv, tables/\n")

@@ -1,0 +1,66 @@
+"""The manifest of a sweep: every cell of the grid, whatever became of it.
+
+Results are collated from it, so that a cell that failed or never ran is seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any, ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+
+from quantbench.core.component import STRICT
+from quantbench.store.records import SCHEMA_VERSION, Stored
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class CellEntry:
+    """One cell of a grid.
+
+    key              unique in the manifest
+    choices          the option chosen in each group (model, calib, quantizer, scale, ...)
+    overrides        the cell's full list of overrides, "key=value"
+    run_id           None while it is not known
+    baseline_run_id  the full-precision run it is compared with
+    tasks            task name -> protocol id, None until it is known
+    in_distribution  task name -> is it the distribution calibrated on (left out for tasks where that means nothing)
+    relation         task name -> how far its distribution lies from that calibrated on (quantbench.core.origin)
+    error            of a failed cell: one line, "Type: message"
+    data_free        the recipe reads no calibration data: cells that differ only in it are one run
+    """
+
+    key: str
+    choices: dict[str, str]
+    overrides: list[str]
+    tasks: dict[str, str | None]
+    status: Literal["pending", "done", "failed"] = "pending"
+    run_id: str | None = None
+    baseline_run_id: str | None = None
+    in_distribution: dict[str, bool] = field(default_factory=dict)
+    relation: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    data_free: bool = False
+
+    def choice(self, group: str) -> str:
+        """The option chosen in a group, "" if the cell chose none."""
+        return self.choices.get(group, "")
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class Manifest(Stored):
+    """A sweep: its name, the overrides all cells share, what its captions say (scale, windows, ...), and its cells."""
+
+    what: ClassVar[str] = "sweep manifest"
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    overrides: list[str]
+    cells: list[CellEntry]
+    caption: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        keys = [cell.key for cell in self.cells]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"cell keys must be unique; these occur more than once: {', '.join(twice)}")

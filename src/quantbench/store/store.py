@@ -1,0 +1,253 @@
+"""The run store under outputs/: the only place that creates run folders, and the only one that says what is finished.
+
+    runs/<run_id>/record.json, weights.safetensors, weights.json, costs.jsonl, log.txt
+    runs/<run_id>/scores/<task>-<protocol[:12]>.json and .parquet
+    sweeps/<name>/manifest.json, results.csv, results.parquet, costs.csv, tables/
+    references/   hidden states of the full-precision model, keyed by run, task and protocol
+
+Every write is atomic. A JSON file is the mark that its part is done: the Parquet file of a score is written before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from quantbench.core import files
+from quantbench.core.errors import StoreError
+from quantbench.metrics.metrics import check_items
+from quantbench.store.manifest import Manifest
+from quantbench.store.records import NewerSchemaError, RunRecord, Score, Stored, differences
+
+log = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=Stored)
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
+PROTOCOL_DIGITS = 12
+
+
+class Store:
+    """The results under `root`. Nothing is created before something is locked or saved."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._locks: dict[str, FileLock] = {}
+
+    # Places
+
+    def run_dir(self, run_id: str) -> Path:
+        """The folder of a run; it need not exist. Raises StoreError if `run_id` is no plain file name."""
+        return self.root / "runs" / _safe(run_id, "run id")
+
+    def weights_path(self, run_id: str) -> Path:
+        """The quantized model's tensors."""
+        return self.run_dir(run_id) / "weights.safetensors"
+
+    def spec_path(self, run_id: str) -> Path:
+        """How the tensors of `weights_path` make up a model: plain JSON."""
+        return self.run_dir(run_id) / "weights.json"
+
+    def log_path(self, run_id: str) -> Path:
+        """The log of the processes that worked on a run."""
+        return self.run_dir(run_id) / "log.txt"
+
+    def checkpoint_dir(self, run_id: str) -> Path:
+        """Where a quantization that is not finished keeps its finished blocks."""
+        return self.run_dir(run_id) / "checkpoint"
+
+    def reference_path(self, run_id: str, task: str, protocol: str) -> Path:
+        """The full-precision hidden states of run `run_id` on a task, in a folder that exists."""
+        folder = files.make_folder(self.root / "references")
+        return folder / f"{_safe(run_id, 'run id')}-{_score_name(task, protocol)}.safetensors"
+
+    def sweep_dir(self, name: str) -> Path:
+        """The folder of a sweep, which exists after the call."""
+        return files.make_folder(self.root / "sweeps" / _safe(name, "sweep name"))
+
+    def run_ids(self) -> list[str]:
+        """The runs that have a record, finished or failed, in alphabetical order."""
+        return sorted(path.parent.name for path in self.root.glob("runs/*/record.json"))
+
+    # Locking
+
+    @contextlib.contextmanager
+    def lock(self, run_id: str) -> Iterator[Path]:
+        """Have the run to oneself: its folder is created, and other processes wait. Gives the folder.
+
+        The same thread may take it again inside. What a killed process left half-written is removed first.
+        """
+        folder = files.make_folder(self.run_dir(run_id))
+        lock = self._locks.setdefault(run_id, FileLock(folder / ".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("run %s is in use by another process: waiting for it to finish (%s)", run_id, lock.lock_file)
+            lock.acquire()
+        except OSError as error:
+            raise files.write_failure(folder / ".lock", error) from error
+        try:
+            if lock.lock_counter == 1:
+                for leftover in folder.rglob(files.TEMPORARY):
+                    leftover.unlink(missing_ok=True)
+            yield folder
+        finally:
+            lock.release()
+
+    # Runs
+
+    def load_run(self, run_id: str) -> RunRecord | None:
+        """The record of a run, None if there is none. Raises StoreError if it is damaged."""
+        path = self.run_dir(run_id) / "record.json"
+        remedy = f"Restore it, or delete the folder {path.parent} to compute the run again"
+        record = _load(RunRecord, path, remedy)
+        if record is not None and record.run_id != run_id:
+            raise StoreError(f"{path} holds the record of run {record.run_id!r}. {remedy}")
+        return record
+
+    def save_run(self, record: RunRecord) -> None:
+        """Store the record of a run, after everything else of the run: it marks it as done.
+
+        A failed record may be replaced. Raises StoreError if a finished one differs in more than time and environment.
+        """
+        text = record.to_json()
+        with self.lock(record.run_id) as folder:
+            old = self.load_run(record.run_id)
+            if old is None or old.status == "failed":
+                files.write_text(folder / "record.json", text)
+            else:
+                _refuse_change(folder / "record.json", old, record)
+
+    # Scores
+
+    def load_score(self, run_id: str, task: str, protocol: str) -> Score | None:
+        """A run's score on a task under a protocol, None if there is none. Raises StoreError if it is damaged."""
+        return self._load_score(self._score_path(run_id, task, protocol), (run_id, task, protocol))
+
+    def has_score(self, run_id: str, task: str, protocol: str) -> bool:
+        """Whether there is such a score; it is not read."""
+        return self._score_path(run_id, task, protocol).exists()
+
+    def load_items(self, run_id: str, task: str, protocol: str) -> pd.DataFrame:
+        """The per-item outcomes behind a score, one row per item. Raises StoreError if missing or damaged."""
+        path = self._score_path(run_id, task, protocol)
+        return files.read_parquet(path.with_suffix(".parquet"), _score_remedy(path))
+
+    def save_score(self, score: Score, items: pd.DataFrame, attachments: Mapping[str, str] | None = None) -> None:
+        """Store a score and its per-item outcomes: columns item and document (str, item unique), then numbers.
+
+        For language modelling these are n_tokens, n_bytes, nll (mean nats per predicted token of the item), and where
+        a reference was at hand kl (mean nats per token) and same_top (share of tokens with the same most likely one).
+        attachments: file name suffix -> text, stored as it is beside the score.
+        Raises StoreError if the items do not fit the score or hold NaN, or if a different score is stored already.
+        """
+        path = self._score_path(score.run_id, score.task, score.protocol)
+        check_items(items, score.n_items, f"the items of task {score.task!r} of run {score.run_id}")
+        text = score.to_json()
+        with self.lock(score.run_id):
+            old = self.load_score(score.run_id, score.task, score.protocol)
+            if old is not None:
+                _refuse_change(path, old, score)
+                return
+            files.make_folder(path.parent)
+            files.write_parquet(path.with_suffix(".parquet"), items)
+            for suffix, attached in (attachments or {}).items():
+                files.write_text(path.with_suffix(f".{_safe(suffix, 'attachment')}"), attached)
+            files.write_text(path, text)
+
+    def scores(self, run_id: str) -> list[Score]:
+        """All scores of a run, by task and protocol."""
+        found = sorted((self.run_dir(run_id) / "scores").glob("[!.]*.json"))
+        # <task>-<protocol>.json; an attachment has one more suffix before .json.
+        paths = [path for path in found if "." not in path.stem.rpartition("-")[2]]
+        loaded = [self._load_score(path, (run_id,)) for path in paths]
+        return sorted((score for score in loaded if score is not None), key=lambda s: (s.task, s.protocol))
+
+    def _score_path(self, run_id: str, task: str, protocol: str) -> Path:
+        return self.run_dir(run_id) / "scores" / f"{_score_name(task, protocol)}.json"
+
+    def _load_score(self, path: Path, expected: tuple[str, ...]) -> Score | None:
+        score = _load(Score, path, _score_remedy(path))
+        if score is not None and (score.run_id, score.task, score.protocol)[: len(expected)] != expected:
+            raise StoreError(f"{path} holds another score than {' / '.join(expected)}. {_score_remedy(path)}")
+        return score
+
+    # Costs: measurements, of which there may be any number
+
+    def append_cost(self, run_id: str, cost: Mapping[str, Any]) -> None:
+        """Add one measurement: plain values, among them "environment" (an id of the hardware and versions measured)."""
+        if "environment" not in cost:
+            raise ValueError(f'a cost needs the key "environment"; it has {sorted(cost)}')
+        with self.lock(run_id) as folder:
+            lines = [*self.load_costs(run_id), dict(cost)]
+            text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+            files.write_text(folder / "costs.jsonl", text)
+
+    def load_costs(self, run_id: str) -> list[dict[str, Any]]:
+        """All measurements of a run, oldest first. Raises StoreError if the file is damaged."""
+        path = self.run_dir(run_id) / "costs.jsonl"
+        if not path.exists():
+            return []
+        remedy = "Repair or delete that file: it holds measured costs only, no results"
+        try:
+            return [json.loads(line) for line in files.read_text(path, remedy).splitlines()]
+        except json.JSONDecodeError as error:
+            raise StoreError(f"{path} is damaged: {error}. {remedy}") from error
+
+    # Sweeps
+
+    def sweep_names(self) -> list[str]:
+        """The sweeps that have a manifest, in alphabetical order."""
+        return sorted(path.parent.name for path in self.root.glob("sweeps/*/manifest.json"))
+
+    def load_manifest(self, name: str) -> Manifest | None:
+        """The manifest of a sweep, None if there is none. Raises StoreError if it is damaged."""
+        path = self.root / "sweeps" / _safe(name, "sweep name") / "manifest.json"
+        return _load(Manifest, path, "Delete it and run the sweep again: finished runs are kept and found")
+
+    def save_manifest(self, manifest: Manifest) -> None:
+        """Store a manifest, in place of the one before."""
+        files.write_text(self.sweep_dir(manifest.name) / "manifest.json", manifest.to_json())
+
+
+def _safe(name: str, what: str) -> str:
+    if not SAFE_NAME.fullmatch(name):
+        raise StoreError(f"{what} {name!r} cannot name a file: use letters, digits and _ . + = -")
+    return name
+
+
+def _score_name(task: str, protocol: str) -> str:
+    return f"{_safe(task, 'task name')}-{_safe(protocol, 'protocol id')[:PROTOCOL_DIGITS]}"
+
+
+def _score_remedy(path: Path) -> str:
+    return f"Restore it, or delete {path.with_suffix('.json')} and .parquet to score that task again"
+
+
+def _load(kind: type[S], path: Path, remedy: str) -> S | None:
+    if not path.exists():
+        return None
+    text = files.read_text(path, remedy)
+    try:
+        return kind.from_json(text, str(path))
+    except NewerSchemaError:
+        raise
+    except StoreError as error:
+        raise StoreError(f"{error}. {remedy}") from error
+
+
+def _refuse_change(path: Path, old: Stored, new: Stored) -> None:
+    changed = differences(old, new)
+    if changed:
+        raise StoreError(
+            f"{path} is finished and is not overwritten by a different result (different: {', '.join(changed)}). "
+            "If the stored one is wrong, delete it and run the same command again"
+        )

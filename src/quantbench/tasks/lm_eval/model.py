@@ -1,0 +1,152 @@
+"""The live model as lm-eval sees it: its HFLM, with what evaluation of a quantized model needs besides."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from quantbench.core.errors import ModelError
+from quantbench.models.handle import ModelHandle
+from quantbench.tasks.task import Show
+
+CPU_BATCH = 4
+"""Prompts at a time on a CPU, where memory does not say how many are best."""
+
+Document = tuple[str, int]
+"""A subtask's name and the number of one of its documents."""
+
+
+class LiveModel(HFLM):  # type: ignore[misc]
+    """HFLM on a model that is loaded, with a count of what it does.
+
+    Numbers are HFLM's. A model whose operations let tokens act on each other reads one prompt at a time, without
+    padding; one that needs whole sequences generates without a cache.
+
+    truncated   documents a prompt of which lost its beginning
+    n_tokens    tokens predicted for each document: of its choices, of its text, or of what was generated
+    """
+
+    def __init__(
+        self,
+        handle: ModelHandle,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int | str,
+        max_length: int | None,
+        show: Show,
+        n_requests: int,
+    ) -> None:
+        if handle.one_by_one:
+            batch_size = 1
+        elif batch_size == "auto" and model.device.type == "cpu":
+            batch_size = CPU_BATCH
+        with _weights_left_alone(model):
+            # A copy of the tokenizer, since HFLM gives it a padding token.
+            super().__init__(
+                pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size, max_length=max_length
+            )
+        self.whole_sequences = handle.whole_sequences
+        self.truncated: set[Document] = set()
+        self.n_tokens: dict[Document, int] = defaultdict(int)
+        self.cache_hook = _Counter(show, n_requests)  # called for every answer
+        self._asked: Sequence[Any] = ()
+        self._longest = 0
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
+        """See LM."""
+        self._asked = requests
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        self._asked = ()
+        return found
+
+    def _loglikelihood_tokens(self, requests: Sequence[Any], **options: Any) -> list[tuple[float, bool]]:
+        for asked, (_, context, continuation) in zip(self._asked, requests, strict=bool(self._asked)):
+            document = (asked.task_name, asked.doc_id)
+            self.n_tokens[document] += len(continuation)
+            if len(continuation) > self.max_length:
+                raise ModelError(
+                    f"{asked.task_name}, document {asked.doc_id}: an answer of {len(continuation)} tokens is longer "
+                    f"than the {self.max_length} tokens that are read at a time: leave this task out"
+                )
+            if len(context) + len(continuation) > self.max_length + 1:
+                self.truncated.add(document)
+        found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **options)
+        return found
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
+        """See LM."""
+        for asked in requests:
+            n_tokens = len(self.tok_encode(asked.args[0]))
+            self.n_tokens[asked.task_name, asked.doc_id] += n_tokens
+            self._longest = max(self._longest, n_tokens)
+        found: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=True)
+        return found
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
+        """See LM."""
+        for asked in requests:
+            prompt, options = asked.args
+            room = normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
+            n_tokens = len(self.tok_encode(prompt))
+            self._longest = max(self._longest, n_tokens + room)
+            if n_tokens > self.max_length - room:
+                self.truncated.add((asked.task_name, asked.doc_id))
+        found: list[str] = super().generate_until(requests, disable_tqdm=True)
+        for asked, text in zip(requests, found, strict=True):
+            self.n_tokens[asked.task_name, asked.doc_id] += len(self.tok_encode(text, add_special_tokens=False))
+        return found
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        if requests is None:  # HFLM would try prompts as long as the model takes: the longest there is will do
+            length = min(self._longest, self.max_length)
+            requests, pos = [(None, [0] * length, [0])], 0
+        size: int = super()._detect_batch_size(requests, pos)
+        return size
+
+    def _model_generate(self, *args: Any, **options: Any) -> torch.Tensor:
+        with _without_cache(self.model) if self.whole_sequences else contextlib.nullcontext():
+            tokens: torch.Tensor = super()._model_generate(*args, **options)
+        return tokens
+
+
+class _Counter:
+    """Counts answers in the place where HFLM would store them."""
+
+    def __init__(self, show: Show, total: int) -> None:
+        self._show, self._done, self._total = show, 0, total
+
+    def add_partial(self, *_: object) -> None:
+        self._done = min(self._done + 1, self._total)
+        self._show(self._done, self._total)
+
+
+@contextlib.contextmanager
+def _weights_left_alone(model: PreTrainedModel) -> Iterator[None]:
+    """HFLM ties the head to the embeddings, if the configuration says so: not those that quantization set apart."""
+    model.tie_weights = lambda *_args, **_options: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.tie_weights
+
+
+@contextlib.contextmanager
+def _without_cache(model: PreTrainedModel) -> Iterator[None]:
+    generate: Any = model.generate
+
+    def whole(**options: Any) -> Any:
+        return generate(**(options | {"use_cache": False}))
+
+    model.generate = whole  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del model.generate

@@ -1,0 +1,84 @@
+"""A model in two halves: hidden states of a window, then logits of a few positions at a time.
+
+The logits of a whole window can be larger than the model (2048 x 256,000 floats are 2 GB); its hidden states are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from quantbench.core.errors import ModelError
+from quantbench.models.handle import decoder
+
+CHUNK_BYTES = 128 << 20
+"""Most bytes the float32 logits of one chunk take."""
+
+
+class _DecoderDoneError(Exception):
+    """Ends a forward below the head."""
+
+
+class SplitModel:
+    """Runs the decoder and the head of a causal language model apart from each other.
+
+    Both run through the model's own forward, so whatever it does between and after them (Gemma2's soft cap, a logit
+    scale) is done here, too.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._decoder = decoder(model)
+        self._output_type: Any = None
+
+    def positions_per_chunk(self) -> int:
+        """How many positions' logits fit in CHUNK_BYTES."""
+        vocabulary = self._model.config.get_text_config().vocab_size
+        return max(1, int(CHUNK_BYTES // (4 * vocabulary)))
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """The decoder's last hidden states [L, d] for tokens int64 [1, L], as the head reads them."""
+        return self.hidden_batch(tokens)[0]
+
+    def hidden_batch(self, tokens: Tensor) -> Tensor:
+        """The same for a batch of sequences of one length: [B, L, d] for tokens int64 [B, L]."""
+        seen: list[Any] = []
+
+        def stop(_module: nn.Module, _args: object, output: Any) -> None:
+            seen.append(output)
+            raise _DecoderDoneError
+
+        handle = self._decoder.register_forward_hook(stop)
+        try:
+            self._model(input_ids=tokens, use_cache=False)
+        except _DecoderDoneError:
+            pass
+        finally:
+            handle.remove()
+        if not seen or not hasattr(seen[0], "last_hidden_state"):
+            raise ModelError(f"model class {type(self._model).__name__}: its decoder gives no last hidden state")
+        self._output_type = type(seen[0])
+        states = seen[0].last_hidden_state
+        assert isinstance(states, Tensor)
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits float32 [T, vocabulary] of hidden states [T, d]; `hidden` must have run before."""
+        dummy = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
+        with self._decoder_returning(self._output_type(last_hidden_state=hidden[None])):
+            logits = self._model(input_ids=dummy, use_cache=False).logits[0]
+        assert isinstance(logits, Tensor)
+        return logits.float()
+
+    @contextmanager
+    def _decoder_returning(self, output: Any) -> Iterator[None]:
+        self._decoder.forward = lambda *_args, **_kwargs: output
+        try:
+            yield
+        finally:
+            del self._decoder.forward

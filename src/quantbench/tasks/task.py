@@ -1,0 +1,111 @@
+"""What a model is tested on: a task, and the test set it makes for one tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from quantbench.models.handle import ModelHandle
+from quantbench.tasks.reference import Reference
+
+Show = Callable[[int, int], None]
+"""Shows progress: items done, items in all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What scoring gave.
+
+    items        columns item and document (str, item unique), then numbers; one row per item
+    attachments  file name suffix -> text that is stored as it is beside the score
+    metrics      names of the metrics that the items give, where they are fewer than the test set's; None: all of them
+    """
+
+    items: pd.DataFrame
+    attachments: dict[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] | None = None
+
+
+@runtime_checkable
+class TestSet(Protocol):
+    """The items of a task as one model's tokenizer sees them; made before any expensive work."""
+
+    @property
+    def protocol_values(self) -> dict[str, Any]:
+        """Everything that fixes a score, plain values: scores of different values are never compared."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that are computed from the items (quantbench.metrics.metrics)."""
+        ...
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether items are also compared with what the full-precision model makes of them."""
+        ...
+
+    @property
+    def documents(self) -> Sequence[str]:
+        """The texts of the test set, which a calibration set must not hold."""
+        ...
+
+    @property
+    def token_rows(self) -> Sequence[Tensor]:
+        """int64 [L_i] per item: the tokens that a calibration set must not share long runs of."""
+        ...
+
+    @property
+    def n_positions(self) -> int:
+        """How many tokens go through the model, about: for the expected time."""
+        ...
+
+    def check_length(self, limit: int | None, task: str) -> None:
+        """Raise ConfigError if items are longer than the `limit` positions a model takes and cannot be cut."""
+        ...
+
+    def score(
+        self, handle: ModelHandle, task: str, reference: Reference | None, device: torch.device, show: Show
+    ) -> Outcome:
+        """Score the model as it stands in `handle`. Raises ModelError if a result is not finite."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What one entry of `eval.tasks` is. Implementations are components."""
+
+    @property
+    def distribution(self) -> dict[str, str]:
+        """name, family, domain and language of the test distribution."""
+        ...
+
+    def prepare(self) -> str:
+        """Fetch what `load` needs; returns one line saying what lies where."""
+        ...
+
+    def load(self, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> TestSet:
+        """Read the data and make the items. Raises DataError for data that cannot be had or are not as described."""
+        ...
+
+
+@runtime_checkable
+class Suite(Protocol):
+    """What `eval=` may be in place of a mapping `tasks`: a component that stands for several named tasks."""
+
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name."""
+        ...
+
+
+def protocol_id(test: TestSet) -> str:
+    """sha256 of the protocol's canonical JSON: scores under different ids are never compared."""
+    return hashlib.sha256(json.dumps(test.protocol_values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,211 @@
+"""The tidy table: complete, paired, deterministic, and honest about what is missing."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from quantbench.core.errors import StoreError
+from quantbench.metrics import metrics
+from quantbench.report.collate import collate, csv_text, write
+from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame
+from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.records import Metric, RunRecord, Score
+from quantbench.store.store import Store
+
+Build = Callable[..., tuple[Store, Manifest]]
+Record = Callable[..., RunRecord]
+Scored = Callable[..., Score]
+Items = Callable[..., pd.DataFrame]
+MakeCell = Callable[..., CellEntry]
+
+
+def sweep(cells: list[CellEntry], name: str = "demo") -> Manifest:
+    return Manifest(name=name, overrides=[], cells=cells)
+
+
+def only(frame: pd.DataFrame, **values: str) -> pd.Series[Any]:
+    for name, value in values.items():
+        frame = frame[(frame[name] == value).fillna(False)]
+    assert len(frame) == 1
+    return frame.iloc[0]
+
+
+def test_every_run_task_and_metric_has_one_row(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    assert list(frame.columns) == list(RESULT_COLUMNS)
+    assert [str(kind) for kind in frame.dtypes] == [column.dtype for column in RESULT_COLUMNS.values()]
+    counts = frame.groupby(["quantizer", "calib"]).size().to_dict()
+    assert counts == {
+        ("none", DATA_FREE): 3 * 2,
+        ("rtn", DATA_FREE): 3 * 4,
+        ("gptq", "wiki"): 3 * 4,
+        ("gptq", "news"): 3 * 4,
+        ("gptq", "reviews"): 3 * 4,
+    }
+    assert not frame.duplicated(["run_id", "task", "metric"]).any()
+
+
+def test_differences_are_paired_with_full_precision(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    row = only(frame, run_id="wiki-gptq", task="news", metric="perplexity")
+    items = [store.load_items(run, "news", "b" * 64) for run in ("wiki-gptq", "fp", "news-gptq")]
+    expected = metrics.paired("perplexity", items[0], items[1])
+    own = metrics.paired("perplexity", items[0], items[2])
+    assert expected is not None
+    assert own is not None
+    assert row["baseline"] == "fp"
+    names = ["difference", "difference_stderr", "difference_low", "difference_high"]
+    assert row[names].tolist() == [expected.difference, expected.stderr, expected.lower, expected.upper]
+    assert row[[f"own_{name}" for name in names]].tolist() == [own.difference, own.stderr, own.lower, own.upper]
+    full = only(frame, run_id="fp", task="news", metric="perplexity")
+    assert row["value"] - full["value"] == pytest.approx(row["difference"])
+    assert (row["in_distribution"], row["calib_tokens"], row["seed"], row["draw"]) == (False, 16384, 42, 0)
+    assert row["settings"] == "weight=Int(bits=3, group_size=64)"
+
+
+def test_a_divergence_has_no_difference_from_full_precision(build_sweep: Build, tmp_path: Path) -> None:
+    frame = collate(*wrapped(build_sweep(tmp_path)))
+    row = only(frame, run_id="wiki-gptq", task="news", metric="kl")
+    assert pd.isna(row["difference"])
+    assert pd.isna(row["error"])
+    assert row["own_difference"] > 0
+
+
+def wrapped(pair: tuple[Store, Manifest]) -> tuple[Store, list[Manifest]]:
+    return pair[0], [pair[1]]
+
+
+def test_failed_and_pending_cells_have_rows_with_empty_values(
+    build_sweep: Build, make_cell: MakeCell, tmp_path: Path
+) -> None:
+    store, manifest = build_sweep(tmp_path)
+    waiting = make_cell("wiki", "awq", None, status="pending", tasks={"wiki": None, "unseen": None})
+    frame = collate(store, [sweep([*manifest.cells, waiting])])
+    failed = frame[frame["calib"] == "reviews"]
+    assert set(failed["metric"]) == {"perplexity", "bits_per_byte", "kl", "same_top"}
+    assert set(failed["task"]) == {"wiki", "news", "reviews"}
+    assert set(failed["status"]) == {"failed"}
+    assert set(failed["error"]) == {"ModelError: layer 3 is not finite"}
+    assert failed[["value", "stderr", "n", "difference"]].isna().all(axis=None)
+    pending = frame[frame["quantizer"] == "awq"]
+    assert set(pending["status"]) == {"pending"}
+    assert only(pending, task="unseen")["metric"] is pd.NA
+
+
+def test_the_error_of_a_failed_run_is_found_in_its_record(
+    store: Store, make_record: Record, make_cell: MakeCell
+) -> None:
+    error = {"type": "DataError", "message": "too\nshort", "traceback": "...", "log_tail": ""}
+    store.save_run(make_record("r", status="failed", error=error))
+    store.save_run(make_record("fp", status="failed", error=error))
+    frame = collate(store, [sweep([make_cell("wiki", "gptq", "r", status="failed")])])
+    assert set(frame["error"]) == {"DataError: too short"}
+    assert frame["full_precision"].sum() == 3
+
+
+def test_a_score_that_is_not_there_is_missing(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    next((store.run_dir("rtn") / "scores").glob("news-*.json")).unlink()
+    frame = collate(store, [manifest])
+    rows = frame[(frame["run_id"] == "rtn") & (frame["task"] == "news")]
+    assert set(rows["status"]) == {"missing"}
+    assert rows["value"].isna().all()
+
+
+def test_scores_of_another_protocol_are_never_a_baseline(
+    store: Store, make_record: Record, make_score: Scored, make_items: Items, make_cell: MakeCell
+) -> None:
+    items = make_items()
+    for run_id, protocol in (("fp", "d" * 64), ("r", "a" * 64)):
+        store.save_run(make_record(run_id))
+        store.save_score(make_score(run_id, items, protocol=protocol), items)
+    frame = collate(store, [sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])])
+    row = only(frame, run_id="r", metric="perplexity")
+    assert pd.isna(row["difference"])
+    assert row["error"] == (
+        f"no difference: full precision is scored on this task only under {'d' * 64}, not under {'a' * 64}"
+    )
+    full = only(frame, run_id="fp", metric="perplexity")
+    assert (full["status"], full["value"] is pd.NA) == ("missing", True)
+
+
+def test_other_items_under_one_protocol_are_an_error(
+    store: Store, make_record: Record, make_score: Scored, make_items: Items, make_cell: MakeCell
+) -> None:
+    for run_id, n in (("fp", 7), ("r", 8)):
+        items = make_items(n=n)
+        store.save_run(make_record(run_id))
+        store.save_score(make_score(run_id, items), items)
+    manifest = sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])
+    with pytest.raises(StoreError, match=r"runs r and fp, task wiki, one protocol a+: paired items must be the same"):
+        collate(store, [manifest])
+
+
+def test_a_value_that_its_items_do_not_give_is_an_error(
+    store: Store, make_record: Record, make_score: Scored, make_items: Items, make_cell: MakeCell
+) -> None:
+    items = make_items()
+    metric = Metric(name="perplexity", value=18.0, stderr=None, n=8, higher_is_better=False)
+    store.save_run(make_record("r"))
+    store.save_score(make_score("r", items, metrics=[metric]), items)
+    with pytest.raises(StoreError, match=r"run r, task wiki: the stored perplexity is 18\.0, but its items give 18"):
+        collate(store, [sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])])
+
+
+def test_a_metric_without_items_has_a_value_and_no_difference(
+    store: Store, make_record: Record, make_score: Scored, make_items: Items, make_cell: MakeCell
+) -> None:
+    items = make_items()
+    accuracy = [Metric(name="acc", value=0.5, stderr=0.1, n=8, higher_is_better=True)]
+    for run_id in ("fp", "r"):
+        store.save_run(make_record(run_id))
+        store.save_score(make_score(run_id, items, metrics=accuracy), items)
+    frame = collate(store, [sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])])
+    row = only(frame, run_id="r")
+    assert (row["value"], row["unit"], pd.isna(row["difference"])) == (0.5, "share of items", True)
+
+
+def test_equal_scores_give_an_equal_file(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path / "undisturbed")
+    other, same = build_sweep(tmp_path / "interrupted", order=-1)
+    backwards = Manifest(name="demo", overrides=[], cells=same.cells[::-1])
+    write(store, "demo", collate(store, [manifest]))
+    write(other, "demo", collate(other, [backwards]))
+    for name in ("results.csv", "results.parquet"):
+        assert (store.sweep_dir("demo") / name).read_bytes() == (other.sweep_dir("demo") / name).read_bytes()
+
+
+def test_the_files_hold_the_frame(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    write(store, "demo", frame)
+    folder = store.sweep_dir("demo")
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), frame)
+    text = (folder / "results.csv").read_text()
+    assert text == csv_text(frame)
+    read = pd.read_csv(io.StringIO(text))
+    assert list(read.columns) == list(RESULT_COLUMNS)
+    assert read["value"].notna().sum() == frame["value"].notna().sum()
+    assert read["value"].dropna().to_numpy() == pytest.approx(frame["value"].dropna().to_numpy(float), rel=1e-9)
+    assert "nan" not in text.lower().replace("domain", "")
+
+
+def test_columns_that_are_not_documented_are_refused() -> None:
+    with pytest.raises(KeyError, match="colour"):
+        result_frame([{"colour": 1}])
+    assert all(column.description for column in RESULT_COLUMNS.values())
+
+
+def test_sweeps_are_collated_one_after_the_other(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    both = collate(store, [sweep(manifest.cells, "b"), sweep(manifest.cells, "a")])
+    assert both["sweep"].unique().tolist() == ["a", "b"]
+    assert len(both) == 2 * len(collate(store, [manifest]))

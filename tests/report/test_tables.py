@@ -1,0 +1,286 @@
+"""Tables as a reader sees them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from quantbench.core.errors import StoreError
+from quantbench.report.collate import collate
+from quantbench.report.digits import change, rounded, with_error
+from quantbench.report.render import console, csv_table, markdown, write_tables
+from quantbench.report.tables import tables
+from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.records import RunRecord, Score
+from quantbench.store.store import Store
+
+Build = Callable[..., tuple[Store, Manifest]]
+Record = Callable[..., RunRecord]
+Scored = Callable[..., Score]
+Items = Callable[..., pd.DataFrame]
+MakeCell = Callable[..., CellEntry]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (24.3127, 0.058, "24.313±0.058"),
+        (24.3127, 1.7, "24.3±1.7"),
+        (24.3127, 17.0, "24±17"),
+        (1234.5, 213.0, "1230±210"),
+        (0.02132, 0.00084, "0.02132±0.00084"),
+        (24.3127, 0.0996, "24.31±0.10"),
+        (24.3127, 0.0, "24.31"),
+        (24.3127, None, "24.31"),
+        (0.0, None, "0"),
+        (0.0, 0.0, "0"),
+        (1.0, 0.0, "1.000"),
+        (1.23456e-5, 2.1e-7, "1.23e-05±2.1e-07"),
+        (2.5e6, 3.2e5, "2.5e+06±320000"),
+        (-0.0001, 0.012, "0.000±0.012"),
+    ],
+)
+def test_a_number_has_the_digits_its_error_allows(value: float, error: float | None, text: str) -> None:
+    assert with_error(value, error) == text
+
+
+def test_changes_have_a_sign() -> None:
+    assert rounded(0.85, 0.058, signed=True) == "+0.850"
+    assert rounded(-0.85, 0.058, signed=True) == "-0.850"
+    assert rounded(0.0, None, signed=True) == "+0"
+    assert change(0.0, None) == "same"
+    assert change(-0.85, 0.058) == "-0.850±0.058"
+    assert change(0.0, 0.058) == "+0.000±0.058"
+
+
+def test_where_no_item_differs_no_error_of_zero_is_claimed(build_sweep: Build, tmp_path: Path) -> None:
+    assert change(0.0, 0.0) == "same"
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    (before, _) = tables(frame, "perplexity")
+    equal = (frame.quantizer == "gptq") & (frame.task == "wiki") & (frame.metric == "perplexity")
+    frame.loc[equal, ["difference", "difference_stderr"]] = 0.0
+    (after, _) = tables(frame, "perplexity")
+    assert not any("same: no item" in line for line in before.caption)
+    assert any(line.endswith("same: no item has another outcome.") for line in after.caption)
+    assert "same" in {cell.change for row in after.rows for cell in row}
+
+
+def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    gptq, rtn = tables(collate(store, [manifest]), "perplexity")
+    assert console(gptq, width=100) == textwrap.dedent(
+        """\
+        perplexity (per token; lower is better): smollm2, gptq, 3.25 bits per weight
+
+        calibration       news               reviews           wiki              OOD − own
+        ----------------  -----------------  ----------------  ----------------  --------------
+        (full precision)  29.1±1.2           46.5±2.5          18.3±1.7
+        news              30.8 +1.68±0.14*†  49.9 +3.37±0.24†  19.6 +1.32±0.16†  -0.0392±0.0047
+        reviews           FAILED[1]          FAILED[1]         FAILED[1]
+        wiki              31.8 +2.74±0.23    50.9 +4.38±0.31   19.6 +1.36±0.16*  +1.064±0.090
+
+        Recipe: weight=Int(bits=3, group_size=64).
+        Scale smoke; 16,384 calibration tokens; n = 8 windows (4,088 tokens) per column.
+        Cells: value, then its difference from full precision ± standard error over windows, paired. Where
+          no difference is shown, ± is the standard error of the value.
+        * = calibrated on the test distribution (in-distribution).
+        OOD − own: what is lost by not calibrating on the test distribution: the difference from the same
+          recipe calibrated on it, paired per column, ± propagated standard error; mean over the row's
+          out-of-distribution columns among news, wiki.
+        [1] failed: ModelError: layer 3 is not finite
+        † gave way while quantizing: news: damping_raised=2
+        Items sharing a 13-gram with the calibration text: at most 12.5 %, news on news
+        """
+    )
+    assert [row[0].value for row in rtn.rows] == ["(full precision)", "(none: data-free)"]
+    assert max(len(line) for line in console(gptq).splitlines()) <= 120
+
+
+def test_a_divergence_shows_its_own_error(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    gptq, rtn = tables(collate(store, [manifest]), "kl")
+    assert [[cell.value for cell in row] for row in rtn.rows] == [["(none: data-free)", *["0.0625±0.0031"] * 3]]
+    assert gptq.rows[0][0].value == "news"
+    assert gptq.rows[0][1].value == "0.01750±0.00087"
+
+
+def test_markdown_and_csv_say_the_same(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    gptq = tables(collate(store, [manifest]), "perplexity")[0]
+    lines = markdown(gptq).splitlines()
+    assert lines[0] == "### perplexity (per token; lower is better): smollm2, gptq, 3.25 bits per weight"
+    assert [cell.strip() for cell in lines[5].strip("|").split("|")] == [
+        "news",
+        "**30.8 +1.68±0.14**†",
+        "49.9 +3.37±0.24†",
+        "19.6 +1.32±0.16†",
+        "-0.0392±0.0047",
+    ]
+    assert "- **bold** = calibrated on the test distribution (in-distribution)." in lines
+    rows = list(csv.reader(io.StringIO(csv_table(gptq))))
+    assert rows[0] == ["calibration", "news", "reviews", "wiki", "OOD − own"]
+    assert rows[2][1:3] == ["30.8 +1.68±0.14*†", "49.9 +3.37±0.24†"]
+
+
+def test_tables_are_written_and_every_table_is_in_the_combined_file(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    made = write_tables(store, "demo", collate(store, [manifest]))
+    folder = store.sweep_dir("demo") / "tables"
+    expected = {f"{table.slug}.{kind}" for table in made for kind in ("md", "csv")} | {"tables.md"}
+    assert {path.name for path in folder.iterdir()} == expected
+    assert "perplexity-smollm2-gptq-smoke" in {table.slug for table in made}
+    combined = (folder / "tables.md").read_text()
+    assert combined.startswith("# demo\n")
+    assert all((folder / f"{table.slug}.md").read_text() in combined for table in made)
+
+
+def test_a_sweep_in_which_everything_failed_still_has_a_table(store: Store, make_cell: MakeCell) -> None:
+    cells = [make_cell(calib, "gptq", None, status="failed", error="E: no\nluck") for calib in ("wiki", "news")]
+    made = write_tables(store, "demo", collate(store, [Manifest(name="demo", overrides=[], cells=cells)]))
+    assert len(made) == 1
+    text = console(made[0])
+    assert "FAILED[2]" in text
+    assert "[2] failed: E: no luck" in text
+    assert "[1] – = done, but no such score is stored" in text
+
+
+def test_pending_cells_and_lone_values_are_explained(
+    store: Store, make_cell: MakeCell, make_record: Record, make_score: Scored, make_items: Items
+) -> None:
+    items = make_items(n=1)
+    store.save_run(make_record("r"))
+    store.save_score(make_score("r", items), items)
+    cells = [
+        make_cell("wiki", "gptq", "r", baseline_run_id=None, tasks={"wiki": "a" * 64}),
+        make_cell("news", "gptq", None, baseline_run_id=None, tasks={"wiki": None}, status="pending"),
+    ]
+    (table,) = tables(collate(store, [Manifest(name="demo", overrides=[], cells=cells)]), "perplexity")
+    text = console(table)
+    assert "n = 1 windows" in text
+    assert "[1] – = not run yet" in text
+    assert "[2] no difference: the manifest names no full-precision run for this cell" in text
+    assert [cell.value for cell in table.rows[1]] == ["wiki", rounded(items["nll"].map(pow_e).iloc[0], None)]
+
+
+def pow_e(value: float) -> float:
+    return float(2.718281828459045**value)
+
+
+def test_budgets_that_differ_get_a_column_and_draws_a_row_each(
+    store: Store, make_cell: MakeCell, make_record: Record, make_score: Scored, make_items: Items
+) -> None:
+    cells = []
+    for draw, tokens in ((0, 16384), (1, 2048)):
+        run_id = f"r{draw}"
+        items = make_items("wiki", 0.1 + draw / 10)
+        calibration = {"n_tokens": tokens, "seed": 42, "draw": draw}
+        store.save_run(make_record(run_id, calibration=calibration, effective_bits=3.0 + draw))
+        store.save_score(make_score(run_id, items), items)
+        overrides = [f"calib.draw={draw}"]
+        cells.append(make_cell("wiki", "gptq", run_id, key=run_id, tasks={"wiki": "a" * 64}, overrides=overrides))
+    (table,) = tables(collate(store, [Manifest(name="demo", overrides=[], cells=cells)]), "perplexity")
+    assert table.header == ["calibration", "tokens", "wiki"]
+    assert [[cell.value for cell in row[:2]] for row in table.rows] == [
+        ["(full precision)", ""],
+        ["wiki draw=0", "16,384"],
+        ["wiki draw=1", "2,048"],
+    ]
+    assert table.title.endswith("3 to 4 bits per weight")
+    assert "2,048 to 16,384 calibration tokens" in console(table)
+
+
+def test_two_protocols_never_share_a_column(
+    store: Store, make_cell: MakeCell, make_record: Record, make_score: Scored, make_items: Items
+) -> None:
+    cells = []
+    for calib, protocol in (("wiki", "a" * 64), ("news", "d" * 64)):
+        items = make_items()
+        store.save_run(make_record(calib))
+        store.save_score(make_score(calib, items, protocol=protocol), items)
+        cells.append(make_cell(calib, "gptq", calib, tasks={"wiki": protocol}))
+    frame = collate(store, [Manifest(name="demo", overrides=[], cells=cells)])
+    with pytest.raises(StoreError, match=r"task wiki: scores of protocol d+ and of protocol a+ in one table"):
+        tables(frame, "perplexity")
+
+
+def test_columns_that_do_not_fit_go_below(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    gptq = tables(collate(store, [manifest]), "perplexity")[0]
+    text = console(gptq, width=60)
+    assert max(len(line) for line in text.splitlines()) <= 60
+    assert text.count("calibration   ") == 2
+    assert text.count("(full precision)") == 2
+
+
+def test_a_frame_from_parquet_gives_the_same_tables(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    frame.to_parquet(tmp_path / "results.parquet")
+    assert tables(pd.read_parquet(tmp_path / "results.parquet"), "perplexity") == tables(frame, "perplexity")
+
+
+def test_a_metric_nobody_measured_has_no_table(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    assert tables(collate(store, [manifest]), "acc") == []
+
+
+def test_the_relation_of_each_cell_is_marked_and_explained(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    known = {
+        "wiki": {"wiki": "in-distribution", "news": "related"},
+        "news": {"news": "in-distribution", "wiki": "far OOD"},
+    }
+    cells = [dataclasses.replace(c, relation=known.get(c.choices["calib"], {})) for c in manifest.cells]
+    gptq, rtn = tables(collate(store, [dataclasses.replace(manifest, cells=cells)]), "kl")
+    lines = {row[0].value: [cell.marks for cell in row[1:4]] for row in gptq.rows}
+    assert lines["news"] == ["†", "†", "‡†"]
+    assert lines["wiki"] == ["≈", "", ""]
+    assert any(line.startswith("≈ = related: ") for line in gptq.caption)
+    assert any(line.startswith("‡ = far OOD: ") for line in gptq.caption)
+    assert not any(line.startswith("◐") for line in gptq.caption)
+    assert {cell.marks for row in rtn.rows for cell in row} == {""}
+
+
+def test_a_mixture_has_a_difference_from_its_own_part_but_does_not_count_as_out_of_distribution(
+    build_sweep: Build, tmp_path: Path
+) -> None:
+    store, manifest = build_sweep(tmp_path)
+    mix = dataclasses.replace(
+        manifest.cells[1], in_distribution={"wiki": False}, relation={"wiki": "far OOD", "news": "mixed"}
+    )
+    frame = collate(store, [dataclasses.replace(manifest, cells=[manifest.cells[0], mix])])
+    rows = frame[(frame.metric == "kl") & (frame.calib == "news")].set_index("task")
+    assert pd.isna(rows.in_distribution["news"])
+    assert rows.relation.to_dict()["news"] == "mixed"
+    (table,) = [t for t in tables(frame, "kl") if len(t.rows) == 2]
+    assert {row[0].value: row[1].marks for row in table.rows} == {"news": "◐†", "wiki": ""}
+
+
+def test_what_was_stored_without_a_relation_is_read_and_known_in_part(build_sweep: Build, tmp_path: Path) -> None:
+    store, _ = build_sweep(tmp_path)
+    for path in [store.sweep_dir("demo") / "manifest.json", *store.root.glob("runs/*/scores/*.json")]:
+        path.write_text(_without(path.read_text(), "relation"))
+    found = store.load_manifest("demo")
+    assert found is not None
+    frame = collate(store, [found])
+    gptq = frame[(frame.metric == "kl") & (frame.quantizer == "gptq") & (frame.calib == "wiki")].set_index("task")
+    assert gptq.relation["wiki"] == "in-distribution"
+    assert gptq.relation.isna().to_dict() == {"news": True, "reviews": True, "wiki": False}
+
+
+def _without(text: str, name: str) -> str:
+    """A stored file as schema 1 had it, without a field."""
+    data = json.loads(text)
+    data["schema_version"] = 1
+    for one in [data, *data.get("cells", [])]:
+        one.pop(name, None)
+    return json.dumps(data)

@@ -1,0 +1,109 @@
+"""Records survive the way to JSON and back, and refuse what they do not know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+import quantbench
+from quantbench.core.errors import StoreError
+from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.records import LayerRecord, Metric, RunRecord, Score, differences
+
+Record = Callable[..., RunRecord]
+Scored = Callable[..., Score]
+Items = Callable[..., pd.DataFrame]
+
+
+def test_a_run_record_survives_json(make_record: Record) -> None:
+    layer = LayerRecord(name="0.q", loss=None, bits_per_weight=4.25, seconds=0.5, fallbacks={"nearest": 1}, notes=["ä"])
+    record = make_record("r", layers=[layer], error={"type": "E", "message": "m"}, notes=["n"], bits_model=5)
+    text = record.to_json()
+    again = RunRecord.from_json(text)
+    assert again == record
+    assert again.layers[0] == layer
+    assert again.to_json() == text
+    assert json.loads(text)["schema_version"] == 2
+
+
+def test_a_score_survives_json(make_score: Scored, make_items: Items) -> None:
+    score = make_score("r", make_items("wiki", kl=0.01), overlap={"share": 0.5, "ngram": 13}, reference="fp")
+    assert Score.from_json(score.to_json()) == score
+
+
+def test_a_manifest_survives_json_and_needs_unique_keys(make_cell: Callable[..., CellEntry]) -> None:
+    cells = [make_cell("wiki", "gptq", None, tasks={"wiki": None}), make_cell("news", "gptq", "r", status="failed")]
+    manifest = Manifest(name="demo", overrides=["a=1"], cells=cells, caption={"windows": 8})
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    with pytest.raises(ValueError, match="more than once: wiki/gptq"):
+        Manifest(name="demo", overrides=[], cells=[cells[0], cells[0]])
+
+
+def test_a_newer_schema_is_refused_with_its_writer(make_record: Record) -> None:
+    data = json.loads(make_record("r").to_json()) | {
+        "schema_version": 3,
+        "news": 1,
+        "environment": {"quantbench": "9.9"},
+    }
+    here = quantbench.__version__
+    expected = (
+        rf"x\.json has result schema 3, written by quantbench 9\.9; this is quantbench {here}.*upgrade quantbench"
+    )
+    with pytest.raises(StoreError, match=expected):
+        RunRecord.from_json(json.dumps(data), "x.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "colour: Unexpected keyword argument"),
+        ({"status": "half"}, "status: Input should be 'quantized' or 'failed'"),
+        ({"run_id": None}, "run_id: Input should be a valid string"),
+        ({"layers": [{"name": "a"}]}, r"layers\.0\.loss: Field required"),
+        ({"effective_bits": "4"}, "effective_bits: Input should be a valid number"),
+    ],
+)
+def test_unknown_and_wrong_fields_are_refused_by_name(
+    make_record: Record, change: dict[str, Any], message: str
+) -> None:
+    data = json.loads(make_record("r").to_json()) | change
+    with pytest.raises(StoreError, match=f"x.json is not a run record of schema 2: .*{message}"):
+        RunRecord.from_json(json.dumps(data), "x.json")
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2", "[1]", '"text"', '{"run_id": NaN}'])
+def test_what_is_no_record_is_refused(text: str) -> None:
+    with pytest.raises(StoreError, match=r"x\.json is "):
+        RunRecord.from_json(text, "x.json")
+
+
+def test_numbers_that_are_not_finite_are_never_written(
+    make_record: Record, make_score: Scored, make_items: Items
+) -> None:
+    with pytest.raises(StoreError, match=r"cannot hold effective_bits = inf"):
+        make_record("r", effective_bits=float("inf")).to_json()
+    bad = Metric(name="perplexity", value=float("nan"), stderr=None, n=1, higher_is_better=False)
+    with pytest.raises(StoreError, match=r"score cannot hold metrics\[0\]\.value = nan"):
+        make_score("r", make_items(), metrics=[bad]).to_json()
+
+
+def test_an_overlap_must_say_its_share(make_score: Scored, make_items: Items) -> None:
+    with pytest.raises(ValidationError, match='overlap needs the key "share"'):
+        make_score("r", make_items(), overlap={"ngram": 13})
+
+
+def test_differences_leave_aside_time_and_environment(make_record: Record) -> None:
+    def layers(loss: float, seconds: float) -> list[LayerRecord]:
+        return [LayerRecord(name="a", loss=loss, bits_per_weight=4.0, seconds=seconds)]
+
+    record = make_record("r", layers=layers(1.0, 0.1))
+    assert differences(record, make_record("r", layers=layers(1.0, 9.9), created="later", environment={})) == []
+    assert differences(record, make_record("r", layers=layers(2.0, 0.1), effective_bits=4.0)) == [
+        "layers",
+        "effective_bits",
+    ]

@@ -1,0 +1,218 @@
+"""The store: what is finished stays, what is damaged is named, and two processes do not meet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from quantbench.core.errors import StoreError
+from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.records import RunRecord, Score
+from quantbench.store.store import Store
+
+Record = Callable[..., RunRecord]
+Scored = Callable[..., Score]
+Items = Callable[..., pd.DataFrame]
+
+PROTOCOL = "a" * 64
+
+
+def test_nothing_is_created_by_looking(store: Store) -> None:
+    assert store.load_run("r") is None
+    assert store.load_score("r", "wiki", PROTOCOL) is None
+    assert store.scores("r") == []
+    assert store.run_ids() == []
+    assert store.load_costs("r") == []
+    assert store.load_manifest("demo") is None
+    assert store.sweep_names() == []
+    assert store.weights_path("r").name == "weights.safetensors"
+    assert not store.root.exists()
+
+
+def test_a_run_and_its_scores_are_found_again(
+    store: Store, make_record: Record, make_score: Scored, make_items: Items
+) -> None:
+    items = make_items("wiki", 0.1, kl=0.01)
+    score = make_score("r", items)
+    store.save_run(make_record("r"))
+    store.save_score(score, items)
+    again = Store(store.root)
+    assert again.load_run("r") == make_record("r")
+    assert again.load_score("r", "wiki", PROTOCOL) == score
+    assert again.scores("r") == [score]
+    assert again.run_ids() == ["r"]
+    pd.testing.assert_frame_equal(again.load_items("r", "wiki", PROTOCOL), items, check_dtype=False)
+    names = sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*.*") if path.is_file())
+    start = f"runs/r/scores/wiki-{'a' * 12}"
+    assert names == ["runs/r/.lock", "runs/r/record.json", f"{start}.json", f"{start}.parquet"]
+
+
+def test_a_finished_record_stays(store: Store, make_record: Record) -> None:
+    store.save_run(make_record("r", status="failed", error={"type": "E", "message": "m"}))
+    store.save_run(make_record("r"))
+    store.save_run(make_record("r", created="2027-01-01T00:00:00+00:00"))
+    for other in (make_record("r", status="failed"), make_record("r", fingerprints={"weights": "0"})):
+        with pytest.raises(StoreError, match=r"record\.json is finished and is not overwritten by a different result"):
+            store.save_run(other)
+    assert store.load_run("r") == make_record("r")
+
+
+def test_a_finished_score_stays(store: Store, make_score: Scored, make_items: Items) -> None:
+    items = make_items()
+    store.save_score(make_score("r", items), items)
+    store.save_score(make_score("r", items, environment={"torch": "other"}), items)
+    other = make_items("wiki", 0.5)
+    with pytest.raises(StoreError, match=r"not overwritten by a different result \(different: metrics"):
+        store.save_score(make_score("r", other), other)
+    pd.testing.assert_frame_equal(store.load_items("r", "wiki", PROTOCOL), items, check_dtype=False)
+
+
+def test_items_must_fit_their_score(store: Store, make_score: Scored, make_items: Items) -> None:
+    items = make_items()
+    score = make_score("r", items)
+    with pytest.raises(StoreError, match="7 rows, 7 ids; the score has 8"):
+        store.save_score(score, items.iloc[1:])
+    with pytest.raises(StoreError, match="8 rows, 1 ids"):
+        store.save_score(score, items.assign(item="same"))
+    with pytest.raises(StoreError, match=r"not finite in \['nll'\]"):
+        store.save_score(score, items.assign(nll=float("nan")))
+    with pytest.raises(StoreError, match=r"lack the columns \['document'\]"):
+        store.save_score(score, items.drop(columns="document"))
+    assert store.scores("r") == []
+
+
+def test_damaged_files_are_named_and_never_redone(
+    store: Store, make_record: Record, make_score: Scored, make_items: Items
+) -> None:
+    items = make_items()
+    score = make_score("r", items)
+    store.save_run(make_record("r"))
+    store.save_score(score, items)
+    record = store.run_dir("r") / "record.json"
+    record.write_text(record.read_text()[:100])
+    with pytest.raises(StoreError, match=r"record\.json is damaged or truncated: .*delete the folder .*runs/r"):
+        store.load_run("r")
+    with pytest.raises(StoreError, match="damaged or truncated"):
+        store.save_run(make_record("r"))
+    scored = store.run_dir("r") / "scores" / f"wiki-{'a' * 12}.json"
+    scored.write_text("")
+    remedy = r"damaged or truncated.*delete .*\.json and \.parquet"
+    with pytest.raises(StoreError, match=remedy):
+        store.load_score("r", "wiki", PROTOCOL)
+    with pytest.raises(StoreError, match=remedy):
+        store.save_score(score, items)
+    scored.with_suffix(".parquet").unlink()
+    with pytest.raises(StoreError, match=r"cannot read .*\.parquet"):
+        store.load_items("r", "wiki", PROTOCOL)
+
+
+def test_a_newer_record_is_not_called_damaged(store: Store, make_record: Record) -> None:
+    store.save_run(make_record("r"))
+    path = store.run_dir("r") / "record.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
+    with pytest.raises(StoreError, match=r"upgrade quantbench$"):
+        store.load_run("r")
+
+
+def test_a_file_that_belongs_elsewhere_is_noticed(
+    store: Store, make_record: Record, make_score: Scored, make_items: Items
+) -> None:
+    items = make_items()
+    store.save_run(make_record("r"))
+    store.save_score(make_score("r", items), items)
+    (store.root / "runs" / "r").rename(store.root / "runs" / "s")
+    with pytest.raises(StoreError, match="holds the record of run 'r'"):
+        store.load_run("s")
+    with pytest.raises(StoreError, match="holds another score than s / wiki"):
+        store.load_score("s", "wiki", PROTOCOL)
+    other = "a" * 12 + "b" * 52
+    (store.root / "runs" / "s").rename(store.root / "runs" / "r")
+    with pytest.raises(StoreError, match="holds another score"):
+        store.load_score("r", "wiki", other)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "a b"])
+def test_only_plain_names_become_folders(store: Store, name: str) -> None:
+    for place in (store.run_dir, store.sweep_dir):
+        with pytest.raises(StoreError, match="cannot name a file"):
+            place(name)
+    with pytest.raises(StoreError, match="cannot name a file"):
+        store.load_score("r", name, PROTOCOL)
+
+
+def test_costs_are_only_ever_added(store: Store) -> None:
+    with store.lock("r"):
+        store.append_cost("r", {"environment": "laptop", "stage": "quantize", "seconds": 1.5})
+    store.append_cost("r", {"environment": "laptop", "stage": "quantize", "seconds": 1.4})
+    assert [cost["seconds"] for cost in store.load_costs("r")] == [1.5, 1.4]
+    with pytest.raises(ValueError, match='needs the key "environment"'):
+        store.append_cost("r", {"seconds": 1.0})
+    (store.run_dir("r") / "costs.jsonl").write_text('{"seconds": 1')
+    with pytest.raises(StoreError, match=r"costs\.jsonl is damaged"):
+        store.append_cost("r", {"environment": "laptop"})
+
+
+def test_a_manifest_is_replaced_as_the_sweep_goes_on(store: Store, make_cell: Callable[..., CellEntry]) -> None:
+    for status in ("pending", "done"):
+        cells = [make_cell("wiki", "gptq", "r", status=status)]
+        store.save_manifest(Manifest(name="demo", overrides=[], cells=cells))
+    loaded = store.load_manifest("demo")
+    assert loaded is not None
+    assert loaded.cells[0].status == "done"
+    assert store.sweep_names() == ["demo"]
+
+
+def test_references_have_a_place_by_run_and_protocol(store: Store) -> None:
+    path = store.reference_path("fp", "wiki", PROTOCOL)
+    assert path == store.root / "references" / f"fp-wiki-{'a' * 12}.safetensors"
+    assert path.parent.is_dir()
+
+
+def test_leftovers_of_a_killed_process_go_when_the_run_is_locked(store: Store) -> None:
+    with store.lock("r") as folder:
+        (folder / "scores").mkdir()
+    leftovers = [folder / ".weights.safetensors.0123.tmp", folder / "scores" / ".wiki.json.0123.tmp"]
+    for leftover in leftovers:
+        leftover.write_text("half")
+    with store.lock("r"):
+        assert not any(leftover.exists() for leftover in leftovers)
+        leftovers[0].write_text("being written")
+        with store.lock("r"):
+            assert leftovers[0].exists()
+
+
+def test_a_second_process_waits_and_says_for_what(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    code = """
+        import sys, time
+        from pathlib import Path
+        from quantbench.store.store import Store
+        with Store(Path(sys.argv[1])).lock("r") as folder:
+            print("locked", flush=True)
+            time.sleep(0.5)
+            (folder / "finished").touch()
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", textwrap.dedent(code), str(store.root)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        started = time.monotonic()
+        with caplog.at_level(logging.WARNING), store.lock("r") as folder:
+            assert (folder / "finished").exists()
+            assert time.monotonic() - started > 0.2
+    assert "run r is in use by another process: waiting" in caplog.text
+
+
+def test_a_lock_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file in the way")
+    with pytest.raises(StoreError, match=r"cannot write .*runs/r"), Store(tmp_path).lock("r"):
+        pass

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from quantbench.core.errors import ConfigError, ModelError, StoreError
+from quantbench.models.handle import ModelHandle
+from quantbench.models.structure import WeightSlot, block_slots, embedding_slot, find_blocks, head_slot
+from quantbench.tasks import logits as logits_module
+from quantbench.tasks.evaluate import EvalResult, evaluate
+from quantbench.tasks.reference import Reference
+from quantbench.tasks.windows import Windows
+from tiny import FAMILIES, POSITIONS, VOCABULARY, tiny_handle
+
+CPU = torch.device("cpu")
+
+
+def some_windows(n: int = 3, length: int = 24) -> Windows:
+    tokens = torch.randint(2, VOCABULARY, (n, length), generator=torch.Generator().manual_seed(5))
+    return Windows(
+        tokens=tokens,
+        offsets=tuple(range(0, n * length, length)),
+        n_bytes=(length - 1,) * n,
+        document_ids=(0,) * n,
+        documents=("",),
+        text_fingerprint="text",
+        revision="r1",
+        protocol_values={"kind": "test"},
+    )
+
+
+def score(handle: ModelHandle, windows: Windows, reference: Reference | None = None) -> EvalResult:
+    return evaluate(handle, windows, "t", reference, CPU, lambda _done, _total: None)
+
+
+def damage(handle: ModelHandle, head: bool = True) -> None:
+    """Round all weights of the blocks, the embeddings and perhaps the head coarsely, as quantization would."""
+    name, blocks = find_blocks(handle.model)
+    slots: list[WeightSlot] = [slot for block in blocks for slot in block_slots(name, block)]
+    slots += [embedding_slot(handle.model), *([head_slot(handle.model)] if head else [])]
+    for slot in slots:
+        slot.set((slot.get() * 20).round() / 20)
+
+
+def full_logits(handle: ModelHandle, windows: Windows) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.stack([handle.model(input_ids=row[None]).logits[0, :-1] for row in windows.tokens])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_equal_those_from_whole_logits(family: str, tmp_path: Path) -> None:
+    handle, windows, path = tiny_handle(FAMILIES[family]()), some_windows(), tmp_path / "reference.safetensors"
+    before = full_logits(handle, windows).double().log_softmax(-1)
+    score(handle, windows, Reference.capture(path))
+    damage(handle)
+    after = full_logits(handle, windows).double().log_softmax(-1)
+    items = score(handle, windows, Reference.load(path)).items
+    targets = windows.tokens[:, 1:]
+    nll = functional.nll_loss(after.transpose(1, 2), targets, reduction="none").mean(1)
+    kl = functional.kl_div(after, before, reduction="none", log_target=True).sum(-1).mean(1)
+    same = (after.argmax(-1) == before.argmax(-1)).double().mean(1)
+    assert items["nll"].tolist() == pytest.approx(nll.tolist(), rel=1e-5)
+    assert items["kl"].tolist() == pytest.approx(kl.tolist(), rel=1e-3, abs=1e-7)
+    assert items["same_top"].tolist() == pytest.approx(same.tolist())
+    assert items["kl"].min() > 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_full_precision_model_has_no_divergence_from_itself(family: str, tmp_path: Path) -> None:
+    handle, windows, path = tiny_handle(FAMILIES[family]()), some_windows(), tmp_path / "reference.safetensors"
+    first = score(handle, windows, Reference.capture(path)).items
+    damage(handle)
+    handle.restore()
+    again = score(handle, windows, Reference.load(path)).items
+    for items in (first, again):
+        assert items["kl"].tolist() == [0.0] * 3
+        assert items["same_top"].tolist() == [1.0] * 3
+    assert first["nll"].tolist() == again["nll"].tolist()
+
+
+def test_chunks_change_nothing_but_the_last_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle, windows, path = tiny_handle(), some_windows(), tmp_path / "reference.safetensors"
+    score(handle, windows, Reference.capture(path))
+    damage(handle)
+    whole = score(handle, windows, Reference.load(path)).items
+    monkeypatch.setattr(logits_module, "CHUNK_BYTES", 5 * VOCABULARY * 4)
+    chunked = score(handle, windows, Reference.load(path)).items
+    assert chunked["nll"].tolist() == pytest.approx(whole["nll"].tolist(), rel=1e-6)
+    assert chunked["kl"].tolist() == pytest.approx(whole["kl"].tolist(), rel=1e-4)
+
+
+def test_result_without_a_reference() -> None:
+    windows, calls = some_windows(), list[tuple[int, int]]()
+    result = evaluate(tiny_handle(), windows, "t", None, CPU, lambda done, total: calls.append((done, total)))
+    assert list(result.items) == ["item", "document", "n_tokens", "n_bytes", "nll"]
+    assert result.n_tokens == 3 * 23
+    assert result.seconds > 0
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_an_overflow_names_task_and_window() -> None:
+    handle = tiny_handle()
+    embeddings = embedding_slot(handle.model)
+    weight = embeddings.get().clone()
+    weight[7] = float("inf")
+    embeddings.set(weight)
+    windows = some_windows()
+    windows.tokens[windows.tokens == 7] = 8
+    windows.tokens[1, 3] = 7
+    with pytest.raises(ModelError, match=r"task t, window 1 \(at token 24\): nll is not finite.*use more bits"):
+        score(handle, windows)
+
+
+def test_a_failed_evaluation_writes_no_reference(tmp_path: Path) -> None:
+    handle, path = tiny_handle(), tmp_path / "reference.safetensors"
+    embeddings = embedding_slot(handle.model)
+    embeddings.set(torch.full(embeddings.shape, float("nan")))
+    with pytest.raises(ModelError, match="nll, kl is not finite"):
+        score(handle, some_windows(), Reference.capture(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_longer_than_the_model_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=f"windows of {POSITIONS + 1} tokens, but the model takes at most {POSITIONS}"
+    ):
+        score(tiny_handle(), some_windows(1, POSITIONS + 1))
+
+
+def test_a_reference_of_another_protocol_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "reference.safetensors"
+    score(tiny_handle(), some_windows(2), Reference.capture(path))
+    for windows in (some_windows(3), some_windows(2, 25)):
+        with pytest.raises(StoreError, match="it belongs to another model or protocol"):
+            score(tiny_handle(), windows, Reference.load(path))
+
+
+def test_a_missing_or_damaged_reference_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "reference.safetensors"
+    with pytest.raises(StoreError, match=r"is missing. Delete it and evaluate the full-precision model again"):
+        Reference.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match="is damaged"):
+        Reference.load(path)
+
+
+def test_the_model_stays_where_it_was() -> None:
+    handle = tiny_handle()
+    before = [parameter.data_ptr() for parameter in handle.model.parameters()]
+    score(handle, some_windows(1))
+    assert [parameter.data_ptr() for parameter in handle.model.parameters()] == before

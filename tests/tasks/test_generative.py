@@ -1,0 +1,157 @@
+"""Answers that the model writes: greedy decoding with and without a cache, and how they are scored."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prompts import QUESTION, answered, long_llama, write_rows
+from quantbench.core.errors import DataError, ModelError
+from quantbench.datasets.examples import Example
+from quantbench.datasets.local_rows import LocalRows
+from quantbench.datasets.spans import SpanSet, counts, read, spans_of, written
+from quantbench.datasets.template import Template
+from quantbench.formats.kv import KVCache
+from quantbench.metrics.metrics import measure
+from quantbench.models.handle import ModelHandle
+from quantbench.models.structure import find_blocks
+from quantbench.pipeline.attention import cache_operations
+from quantbench.pipeline.runtime import install
+from quantbench.tasks import task as kinds
+from quantbench.tasks.extractive import ExtractiveTask, f1, marks, normalized
+from quantbench.tasks.loglikelihood import greedy
+from quantbench.tasks.token_classification import EntityTask
+from tiny import FAMILIES, tiny_tokenizer
+
+CPU = torch.device("cpu")
+PROMPTS = [[3, 9, 27], [8, 9, 10], [200, 100, 50, 25, 12], [4, 4, 4]]
+
+
+def generate(model: Any, prompts: list[list[int]], cached: bool, stop: int | None = None) -> list[list[int]]:
+    with torch.no_grad():
+        return greedy(model, prompts, 6, lambda ids: ids[-1] == stop, cached, CPU, lambda _done, _all: None)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_neox"])
+def test_cached_and_repeated_reading_write_the_same_alone_and_together(family: str) -> None:
+    model = FAMILIES[family]()
+    expected = [generate(model, [prompt], cached=False)[0] for prompt in PROMPTS]
+    assert generate(model, PROMPTS, cached=False) == expected
+    assert generate(model, PROMPTS, cached=True) == expected
+    assert all(len(tokens) == 6 for tokens in expected)
+    stop = expected[0][2]
+    stopped = generate(model, PROMPTS, cached=True, stop=stop)
+    assert stopped[0] == expected[0][: expected[0].index(stop) + 1]
+
+
+def test_a_quantized_key_value_cache_is_read_as_whole_sequences(tmp_path: Path) -> None:
+    rows = [{"context": f"words {i} about it", "question": "which?", "answers": ["it"]} for i in range(4)]
+    test = task(answered(write_rows(tmp_path, test=rows))).load(tiny_tokenizer(), "tok")
+    model = long_llama()
+    handle = ModelHandle(model, tiny_tokenizer(), "tiny")
+    assert not handle.has_runtime_operations
+    cache = KVCache(keys="token", bits=2, group_size="head", residual=0)
+    prefix, blocks = find_blocks(model)
+    operations = [one for block in cache_operations(cache, model, prefix, blocks) for one in block]
+    handle.keep_hooks(install(dict(model.named_modules()), operations))
+    assert handle.has_runtime_operations
+    outcome = test.score(handle, "mine", None, CPU, lambda _done, _all: None)
+    rows_written = list(csv.DictReader(io.StringIO(outcome.attachments["answers.csv"], newline="")))
+    for prompt, row in zip(test._prompts.fitted(None, [""]), rows_written, strict=True):
+        tokens = test._prompts.encode(prompt.text)
+        new: list[int] = []
+        with torch.no_grad():
+            while len(new) < 8 and not (new and test._stopped(new)):
+                logits = model(input_ids=torch.tensor([tokens + new]), use_cache=False).logits
+                new.append(int(logits[0, -1].argmax()))
+        assert row == {"item": prompt.example.id, "written": test._text(new)}
+    with pytest.raises(ModelError, match="whole sequences are wanted"):  # a cache would be read as it is not stored
+        generate(model, PROMPTS, cached=True)
+
+
+def task(data: Any, **options: Any) -> ExtractiveTask:
+    usual: dict[str, Any] = {"split": "test", "n": None, "shots": 0, "shot_seed": 0, "max_tokens": None}
+    return ExtractiveTask(data=data, template=QUESTION, max_new_tokens=8, **(usual | options))
+
+
+def test_answers_are_compared_as_squad_does() -> None:
+    assert normalized("The  Cat, sat (on) a mat!") == "cat sat on mat"
+    assert f1("the red house", "a Red House.") == 1
+    assert f1("red car", "red house") == 0.5
+    assert f1("", "x") == 0
+    example = Example("1", {"passage": "p"}, "Denver Broncos", ("Denver Broncos", "Broncos"))
+    assert marks("broncos", example) == {"exact_match": 1, "f1": 1}
+    assert marks("the denver team", example) == {"exact_match": 0, "f1": 0.5}
+
+
+def test_a_question_task_scores_every_item_and_keeps_what_was_written(tmp_path: Path) -> None:
+    rows = [
+        {"context": f"passage {i}" + " long" * 9 * i, "question": "what?", "answers": {"text": ["x"]}} for i in range(9)
+    ]
+    made = task(answered(write_rows(tmp_path, test=rows)), max_tokens=64)
+    assert isinstance(made, kinds.Task)
+    test = made.load(tiny_tokenizer(), "tok")
+    assert isinstance(test, kinds.TestSet)
+    outcome = test.score(ModelHandle(long_llama(), tiny_tokenizer(), "t"), "mine", None, CPU, lambda _d, _a: None)
+    assert len(outcome.items) == len(outcome.attachments["answers.csv"].splitlines()) - 1 == 9
+    assert outcome.items["truncated"].tolist() == [0, *[1] * 8]
+    assert (outcome.items["n_tokens"] <= 64 - 8).all()
+    assert {"exact_match", "f1", "new_tokens"} <= set(outcome.items)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"text": ["a", " a ", "b"], "answer_start": ["a", "b"]}, ("a", "b")),
+        (["a"], ("a",)),
+        ("a", ("a",)),
+    ],
+)
+def test_answers_in_every_form(tmp_path: Path, value: Any, expected: tuple[str, ...]) -> None:
+    rows = [{"context": "c", "question": "q", "answers": value}, {"context": "c", "question": "r", "answers": []}]
+    found = answered(write_rows(tmp_path, test=rows)).load("test")
+    assert [example.answers for example in found.examples] == [expected]
+    assert "1 rows without a text or an answer skipped" in found.notes
+    write_rows(tmp_path, test=[{"context": "c", "question": "q", "answers": 7}])
+    with pytest.raises(DataError, match=r"expected .*text.* found 7"):
+        answered(tmp_path).load("test")
+
+
+TAGS = {"O": "O", "B-PER": "B-person", "I-PER": "I-person", "LOC": "location"}
+
+
+def test_spans_are_read_from_tags_and_from_what_was_written() -> None:
+    tokens = ["Ann", "Lee", "met", "Bo", "in", "New", "York"]
+    tags = ["B-person", "I-person", "O", "B-person", "O", "location", "location"]
+    spans = spans_of(tokens, tags)
+    assert spans == [("person", "Ann Lee"), ("person", "Bo"), ("location", "New York")]
+    assert spans_of(["A", "B"], ["B-person", "B-person"]) == [("person", "A"), ("person", "B")]
+    assert spans_of(["A", "B"], ["I-person", "location"]) == [("person", "A"), ("location", "B")]
+    text = written(spans)
+    assert text == "person: Ann Lee; person: Bo; location: New York"
+    assert counts("Person:  ann lee; location: York; junk; : x", text) == {"tp": 1, "n_predicted": 2, "n_gold": 3}
+    assert counts("none", written([])) == {"tp": 0, "n_predicted": 0, "n_gold": 0}
+    assert read("person: A; person: A").total() == 2
+
+
+def test_span_f1_is_a_ratio_over_all_items(tmp_path: Path) -> None:
+    rows = [{"t": ["Ann", "ran"], "g": ["B-PER", "O"]}, {"t": ["it", "ran"], "g": ["O", "O"]}]
+    source = LocalRows(name="mine", family="ner", path=write_rows(tmp_path, train=rows, test=rows))
+    data = SpanSet(source=source, tokens="t", column="g", tags=TAGS)
+    template = Template(instruction="{labels}", item="{text} =", answer=" {answer}", passage="text")
+    options: dict[str, Any] = {"split": "test", "n": None, "shots": 0, "shot_seed": 0, "max_tokens": None}
+    test = EntityTask(data=data, template=template, max_new_tokens=6, **options).load(tiny_tokenizer(), "tok")
+    items = test.score(ModelHandle(long_llama(), tiny_tokenizer(), "t"), "m", None, CPU, lambda _d, _a: None).items
+    assert items["n_gold"].tolist() == [1, 0]
+    items = items.assign(tp=[1.0, 0.0], n_predicted=[2.0, 1.0])
+    metric = measure("span_f1", items)
+    assert metric.value == 2 * 1 / (3 + 1)
+    assert metric.stderr is not None
+    bad = SpanSet(source=source, tokens="t", column="g", tags={"O": "O"})
+    with pytest.raises(DataError, match="unknown tag 'B-PER'; `tags` names O"):
+        bad.load("test")

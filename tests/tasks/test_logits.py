@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from quantbench.models.structure import embedding_slot, head_slot
+from quantbench.tasks import logits as logits_module
+from quantbench.tasks.logits import SplitModel
+from tiny import FAMILIES, VOCABULARY, tiny_gemma2, tiny_handle, tiny_llama_tied
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_in_chunks_are_the_models_own(family: str) -> None:
+    model = FAMILIES[family]()
+    tokens = torch.randint(0, VOCABULARY, (1, 17), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(input_ids=tokens).logits[0]
+        split = SplitModel(model)
+        hidden = split.hidden(tokens)
+        whole = split.logits(hidden)
+        chunks = torch.cat([split.logits(hidden[start : start + 5]) for start in range(0, len(hidden), 5)])
+    assert torch.equal(whole, expected)
+    torch.testing.assert_close(chunks, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_model_is_whole_again_afterwards() -> None:
+    model = tiny_gemma2()
+    tokens = torch.arange(10)[None]
+    with torch.no_grad():
+        before = model(input_ids=tokens).logits
+        split = SplitModel(model)
+        split.logits(split.hidden(tokens))
+        assert torch.equal(model(input_ids=tokens).logits, before)
+    assert before.abs().max() <= 0.5, "the soft cap of the test model does not act"
+
+
+def test_a_chunk_stays_within_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = SplitModel(tiny_gemma2())
+    assert split.positions_per_chunk() * VOCABULARY * 4 <= logits_module.CHUNK_BYTES
+    monkeypatch.setattr(logits_module, "CHUNK_BYTES", VOCABULARY * 4 - 1)
+    assert split.positions_per_chunk() == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_full_precision_head_is_the_original_whatever_was_done_to_the_head(family: str) -> None:
+    handle = tiny_handle(FAMILIES[family]())
+    tokens = torch.arange(2, 14)[None]
+    with torch.no_grad():
+        split = SplitModel(handle.model)
+        hidden = split.hidden(tokens)
+        expected = split.logits(hidden)
+        slot = head_slot(handle.model)
+        slot.set(slot.get().round(decimals=1))
+        handle.keep_hooks([slot.module.register_forward_pre_hook(lambda _module, args: (args[0] * 2,))])
+        assert not torch.allclose(split.logits(hidden), expected)
+        with handle.full_precision_head():
+            assert torch.equal(split.logits(hidden), expected)
+        assert head_slot(handle.model).module is slot.module
+        assert not torch.allclose(split.logits(hidden), expected)
+        handle.restore()
+        assert torch.equal(split.logits(hidden), expected)
+
+
+def test_quantizing_a_tied_head_leaves_the_embeddings() -> None:
+    handle = tiny_handle(tiny_llama_tied())
+    embeddings, head = embedding_slot(handle.model), head_slot(handle.model)
+    before = embeddings.get().clone()
+    head.set(torch.zeros(head.shape))
+    assert torch.equal(embeddings.get(), before)
+    assert not head_slot(handle.model).get().any()
+    with handle.full_precision_head():
+        assert torch.equal(head_slot(handle.model).get(), before)
