@@ -11,7 +11,7 @@ from quantbench.calibration.base import CalibSet
 from quantbench.calibration.samplers import Sampler
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
-from quantbench.core.origin import Origin, origin_of
+from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents, TextSource, TokenizerText
 
 
@@ -35,7 +35,7 @@ class Calibration:
     @property
     def origins(self) -> tuple[Origin, ...]:
         """See AnyCalibration."""
-        return (origin_of(self.source),)
+        return (self.source.origin,)
 
     @property
     def sources(self) -> tuple[TextSource, ...]:
@@ -55,7 +55,7 @@ class Calibration:
         shortfall = self.n - len(sample.tokens)
         if not len(sample.tokens) or (shortfall and not self.allow_short):
             raise DataError(
-                f"calib={self.source.name}: {self.n} sequences of {self.length} tokens were asked for as draw "
+                f"calib={self.source.origin.name}: {self.n} sequences of {self.length} tokens were asked for as draw "
                 f"{self.draw} ({self.n * self.length} tokens), and {len(sample.tokens)} can be had: the {self.split} "
                 f"text has {sample.available}. Lower calib.n, calib.length or calib.draw (a scale sets the "
                 "first two), or take what there is with calib.allow_short=true."
@@ -63,7 +63,7 @@ class Calibration:
         about = dict(zip(documents.documents, documents.contents, strict=False))
         return CalibSet(
             tokens=sample.tokens,
-            name=self.source.name,
+            name=self.source.origin.name,
             split=self.split,
             revision=documents.revision,
             text_fingerprint=documents.fingerprint,

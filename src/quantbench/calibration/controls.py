@@ -90,7 +90,7 @@ class Shuffled(Calibration):
 
     @property
     def _name(self) -> str:
-        return f"shuffled {self.unit} of {self.source.name}"
+        return f"shuffled {self.unit} of {self.source.origin.name}"
 
     def documents(self, tokenizer: PreTrainedTokenizerBase) -> Documents:
         """The text, its sentences in random order and in documents of as many sentences as before."""

@@ -9,31 +9,29 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
-from quantbench.datasets.examples import Example, Examples, FromRows, fields_of, finish
-from quantbench.datasets.rows import RowSource
+from quantbench.datasets.examples import Example, Examples, RowExamples, columns_read, fields_of, finish
 
 
 @component
-class AnswerSet(FromRows):
+class AnswerSet(RowExamples):
     """Rows with a passage, a question and its answers.
 
-    fields   slot of the template -> column
+    columns  slot of the template -> column
     answers  the column of the answers: as in SQuAD ({"text": [...], ...}), a list of texts, or one text
     Rows with an empty field or without an answer are skipped, and counted in a note. Where answers begin is not read:
     some sets hold wrong positions (BOSS writes texts there).
     """
 
-    source: RowSource
-    fields: Annotated[dict[str, str], Field(min_length=1)]
+    columns: Annotated[dict[str, str], Field(min_length=1)]
     answers: Annotated[str, Field(min_length=1)] = "answers"
 
     def load(self, split: str) -> Examples:
         """See ExampleSet."""
-        rows = self.source.load(split)
-        rows.require([*self.fields.values(), self.answers])
+        rows = self.rows(split)
+        rows.require([*columns_read(self.columns), self.answers])
         examples, skipped = [], Counter[str]()
-        for name, row in zip(rows.ids, rows.rows, strict=True):
-            fields = fields_of(row, self.fields)
+        for name, row in zip(rows.ids, rows.table, strict=True):
+            fields = fields_of(row, self.columns)
             found = _texts(row[self.answers], f"data {rows.name}, split {split}, row {name}: {self.answers}")
             if not all(fields.values()) or not found:
                 skipped["without a text or an answer"] += 1

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from quantbench.core.origin import Origin
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -48,16 +50,11 @@ class Documents:
 
 @runtime_checkable
 class TextSource(Protocol):
-    """Where a text comes from. Implementations are components (quantbench.datasets.packaged_text, .hub, .local)."""
+    """What a calibration set or a test on running text reads. Implementations are components (.text, .rendered)."""
 
     @property
-    def name(self) -> str:
-        """The distribution's name: a calibration set and a task with the same source name are in-distribution."""
-        ...
-
-    @property
-    def family(self) -> str:
-        """The dataset family, `lm` for running text."""
+    def origin(self) -> Origin:
+        """What is known of the data set: it decides how far a test lies from a calibration set."""
         ...
 
     def load(self, split: str) -> Documents:

@@ -7,10 +7,14 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from quantbench.core.component import component
 from quantbench.core.errors import DataError
-from quantbench.datasets.rows import Row, Rows, RowSource
+from quantbench.core.origin import Origin
+from quantbench.datasets.fill import TextTemplate, is_template, slots
+from quantbench.datasets.rows import Row, Rows, Source
+from quantbench.datasets.split import cut_rows
 
 log = logging.getLogger("quantbench")
 
@@ -56,29 +60,28 @@ class Examples:
         return tuple(self.examples[0].fields)
 
 
-class FromRows:
-    """Base of sets whose examples are the rows of their field `source`: they are called what it is called."""
+@component
+class RowExamples:
+    """Base of sets whose examples are the rows of a source."""
 
-    source: RowSource
+    source: Source
+    origin: Origin
 
-    @property
-    def name(self) -> str:
-        """The source's."""
-        return self.source.name
+    def rows(self, split: str) -> Rows:
+        """The rows of a split; of a source that has one split, those that are cut out for it."""
+        found = self.source.read(self.origin.name, split)
+        return cut_rows(found, split, self.source.group, self.source.group_until) if found.whole else found
 
-    @property
-    def family(self) -> str:
-        """The source's."""
-        return self.source.family
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """The source's."""
-        return self.source.about
+    def check_files(self) -> None:
+        """Raise DataError for a file of the user's that is missing."""
+        try:
+            self.source.check_files()
+        except DataError as error:
+            raise DataError(f"data {self.origin.name}: {error}") from error
 
     def prepare(self) -> str:
         """Fetch the rows."""
-        return self.source.prepare()
+        return f"{self.origin.name}: {self.source.fetch(self.origin.name)}"
 
 
 @runtime_checkable
@@ -86,32 +89,37 @@ class ExampleSet(Protocol):
     """Rows and what their columns mean. Implementations are components (.labelled, .answers, .spans)."""
 
     @property
-    def name(self) -> str:
-        """The distribution's name."""
-        ...
-
-    @property
-    def family(self) -> str:
-        """The family of the data set."""
-        ...
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """See RowSource."""
+    def origin(self) -> Origin:
+        """What is known of the data set."""
         ...
 
     def load(self, split: str) -> Examples:
-        """See RowSource; also raises DataError for columns, labels or tags that are not as the yaml says."""
+        """The examples of a split.
+
+        Raises DataError if the source cannot be reached or has no such split, and for columns, labels or tags that are
+        not as the yaml says.
+        """
         ...
 
     def prepare(self) -> str:
-        """See RowSource."""
+        """Fetch everything `load` needs, for all splits; returns one line saying what lies where."""
         ...
 
 
 def fields_of(row: Row, columns: Mapping[str, str]) -> dict[str, str]:
-    """The template's fields of a row: slot -> the column's text, without white space at its ends."""
-    return {slot: str(row[column] if row[column] is not None else "").strip() for slot, column in columns.items()}
+    """The template's fields of a row: slot -> the column's text, or columns through a template of their own."""
+    return {slot: _field(row, column) for slot, column in columns.items()}
+
+
+def columns_read(columns: Mapping[str, str]) -> list[str]:
+    """The columns that fields are made of."""
+    return [name for text in columns.values() for name in (slots(text) if is_template(text) else [text])]
+
+
+def _field(row: Row, column: str) -> str:
+    if is_template(column):
+        return TextTemplate(column).fill(row).strip()
+    return str(row[column] if row[column] is not None else "").strip()
 
 
 def skipped_note(counts: Mapping[str, int]) -> tuple[str, ...]:
@@ -125,7 +133,7 @@ def finish(rows: Rows, examples: Sequence[Example], labels: tuple[str, ...], ski
     log.info("data %s, split %s: %d examples (%s)", rows.name, rows.split, len(examples), "; ".join(notes))
     if not examples:
         raise DataError(
-            f"data {rows.name}, split {rows.split}: none of {len(rows.rows)} rows is left: {'; '.join(notes)}"
+            f"data {rows.name}, split {rows.split}: none of {len(rows.table)} rows is left: {'; '.join(notes)}"
         )
     return Examples(rows, examples, labels, notes)
 
@@ -141,5 +149,5 @@ def train_examples(data: ExampleSet) -> Examples:
     kept = [example for example in train.examples if example.content not in tested]
     note = skipped_note({"that are test items, too,": len(train.examples) - len(kept)})
     if not kept:
-        raise DataError(f"data {data.name}: every example of its train split is in its test split, too")
+        raise DataError(f"data {data.origin.name}: every example of its train split is in its test split, too")
     return dataclasses.replace(train, examples=kept, notes=(*train.notes, *note))

@@ -8,7 +8,6 @@ import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -16,10 +15,12 @@ from pydantic import Field
 from quantbench.core.apportion import evenly
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError, DataError
+from quantbench.core.origin import Origin
 from quantbench.core.progress import say_once
 from quantbench.datasets.examples import Example, Examples, fields_of, finish
-from quantbench.datasets.hub_rows import HubPlace, HubRows
+from quantbench.datasets.hub import HubSource
 from quantbench.datasets.rows import Rows
+from quantbench.datasets.table import ListTable
 
 log = logging.getLogger("quantbench")
 
@@ -33,48 +34,42 @@ BySubject = Mapping[str, Sequence[Example]]
 class ExamSet:
     """The questions of some subjects, for calibration ("train"), evaluation ("test") and worked examples ("shots").
 
-    places      where each subject's data set lies; {subject} in `config` and `data_files` is replaced. They name the
-                exam's own splits exactly: `datasets` merges splits called dev and val where it has to guess
+    source      where each subject's data set lies; {subject} in `hub` and `files` is replaced. Its splits are those of
+                the exam for each use, named exactly: `datasets` merges splits called dev and val where it has to guess
     columns     question, A, B, C, D, answer -> column
-    train_on, test_on, shots_from  the exam's split for each use
-    held_out    where train_on is test_on: so many questions, spread evenly over the subjects, are for calibration only.
-                Which ones follows from the questions alone, and one that is repeated is not tested either
-    questions   how many questions calibration may draw from, spread evenly over the subjects; null: all there are
+    held_out    where calibration and evaluation use one split: so many questions, spread evenly over the subjects, are
+                for calibration only. Which ones follows from the questions alone, and one that is repeated is not
+                tested either
+    questions   how many questions calibration may draw from, spread evenly over the subjects; None: all there are
     seed        which ones
     shots_per_subject  how many worked examples each subject has
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w-]+$")]
-    family: Annotated[str, Field(min_length=1)] = "exam"
-    places: Annotated[tuple[HubPlace, ...], Field(min_length=1)]
+    source: HubSource
+    origin: Origin
     subjects: Annotated[tuple[str, ...], Field(min_length=1)]
     columns: dict[str, str]
-    train_on: str
-    test_on: str
-    shots_from: str
-    held_out: Annotated[int, Field(ge=0)]
-    questions: Annotated[int, Field(ge=1)] | None
-    seed: Annotated[int, Field(ge=0)]
-    shots_per_subject: Annotated[int, Field(ge=1)]
-    about: dict[str, Any] = field(default_factory=dict)
+    held_out: Annotated[int, Field(ge=0)] = 0
+    questions: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    shots_per_subject: Annotated[int, Field(ge=1)] = 5
 
     def __post_init__(self) -> None:
         if set(self.columns) != {*SLOTS, "answer"}:
             raise ConfigError(f"columns: expected {', '.join(SLOTS)} and answer, found {', '.join(self.columns)}")
-        if (self.train_on == self.test_on) != bool(self.held_out):
+        if (self.source.train == self.source.test) != bool(self.held_out):
             raise ConfigError(
-                f"held_out={self.held_out}, train_on={self.train_on}, test_on={self.test_on}: questions are held out "
+                f"held_out={self.held_out}, train={self.source.train}, test={self.source.test}: questions are held out "
                 "from evaluation if, and only if, calibration and evaluation use the same split"
             )
 
     def load(self, split: str) -> Examples:
         """See ExampleSet; the splits are train, test and shots."""
-        own = {"train": self.train_on, "test": self.test_on, "shots": self.shots_from}
-        if split not in own:
-            raise DataError(f"data {self.name}: no split {split!r}; it has {', '.join(own)}")
-        say_once(f"loading data {self.name} ({self.places[0].path}, split {own[split]})")
+        if split not in self.source.sides():
+            raise DataError(f"data {self.origin.name}: no split {split!r}; it has {', '.join(self.source.sides())}")
+        say_once(f"loading data {self.origin.name} ({', '.join(self.source.hub)}, {split})")
         with _one_line():
-            loaded = {subject: self._subject(subject, own[split]).load(own[split]) for subject in self.subjects}
+            loaded = {subject: self._read(subject, split) for subject in self.subjects}
         found: BySubject = {subject: self._examples(subject, rows) for subject, rows in loaded.items()}
         notes = [note for rows in loaded.values() for note in rows.notes]
         if split == "shots":
@@ -86,10 +81,10 @@ class ExamSet:
             found = _spread(found, self.questions, lambda one: _random_order(one, self.seed))
         examples = [example for several in found.values() for example in several]
         revisions = "; ".join(dict.fromkeys(rows.revision for rows in loaded.values()))
-        rows = [dict(example.fields) for example in examples] or [{}]
-        ids = [example.id for example in examples] or [""]
-        source = Rows(self.name, split, rows, ids, revisions, tuple(dict.fromkeys(notes)))
-        return finish(source, examples, LETTERS, {})
+        table = ListTable([dict(example.fields) for example in examples])
+        ids = [example.id for example in examples]
+        rows = Rows(self.origin.name, split, table, ids, revisions, notes=tuple(dict.fromkeys(notes)))
+        return finish(rows, examples, LETTERS, {})
 
     def shots(self, k: int, seed: int) -> dict[str, list[Example]]:
         """K worked examples of each subject, in their order in the file; `seed` chooses where there are more.
@@ -101,39 +96,30 @@ class ExamSet:
             found[subject_of(example)].append(example)
         for subject, pool in found.items():
             if len(pool) < k:
-                raise DataError(f"data {self.name}: {k} shots were asked for, but {subject} has {len(pool)}")
+                raise DataError(f"data {self.origin.name}: {k} shots were asked for, but {subject} has {len(pool)}")
             chosen = random.Random(f"{seed} {subject}").sample(range(len(pool)), k)
             found[subject] = [pool[i] for i in sorted(chosen)]
         return found
 
     def prepare(self) -> str:
         """Fetch every split of every subject."""
-        counts = {split: len(self.load(split).examples) for split in ("train", "test", "shots")}
-        found = self.load("test").rows
+        counts = {split: len(self.load(split).examples) for split in self.source.sides()}
         said = ", ".join(f"{count:,} for {split}" for split, count in counts.items())
-        where = f"{len(self.subjects)} subjects of {self.places[0].path} at {found.revision}"
-        return f"{self.name}: {where}, questions: {said}, in the Hugging Face cache (HF_HOME)"
+        where = f"{len(self.subjects)} subjects of {', '.join(self.source.hub)} at {self.load('test').rows.revision}"
+        return f"{self.origin.name}: {where}, questions: {said}, in the Hugging Face cache (HF_HOME)"
 
-    def _subject(self, subject: str, split: str) -> HubRows:
-        def own(text: str | None) -> str | None:
-            return None if text is None else text.format(subject=subject)
-
-        places = []
-        for place in self.places:
-            if split in place.splits:
-                file = None if place.data_files is None else own(place.data_files[split])
-                files, splits = None if file is None else {split: file}, {split: place.splits[split]}
-                places.append(dataclasses.replace(place, config=own(place.config), data_files=files, splits=splits))
-        if not places:
-            raise DataError(f"data {self.name}: no place has the split {split!r}")
-        return HubRows(name=f"{self.name}.{subject}", family=self.family, places=tuple(places))
+    def _read(self, subject: str, split: str) -> Rows:
+        hub = tuple(place.format(subject=subject) for place in self.source.hub)
+        files = self.source.files and {side: file.format(subject=subject) for side, file in self.source.files.items()}
+        own = dataclasses.replace(self.source, hub=hub, files=files)
+        return own.read(f"{self.origin.name}.{subject}", split)
 
     def _examples(self, subject: str, rows: Rows) -> list[Example]:
         asked = {slot: self.columns[slot] for slot in SLOTS}
         rows.require([*asked.values()])
         answers = self.columns["answer"]
         made = []
-        for name, row in zip(rows.ids, rows.rows, strict=True):
+        for name, row in zip(rows.ids, rows.table, strict=True):
             answer = str(row.get(answers) or "").strip()
             if answer and answer not in LETTERS:
                 raise DataError(f"data {rows.name}, row {name}: the answer is {answer!r}, not A, B, C or D")
@@ -144,9 +130,9 @@ class ExamSet:
         for subject, examples in found.items():
             if len(examples) != self.shots_per_subject:
                 raise DataError(
-                    f"data {self.name}: {subject} has {len(examples)} questions in its split {self.shots_from}, not "
-                    f"{self.shots_per_subject}: splits may have been merged (dev and val are, where their names are "
-                    "guessed); name the files of each split in `data_files`"
+                    f"data {self.origin.name}: {subject} has {len(examples)} questions in its split "
+                    f"{self.source.shots}, not {self.shots_per_subject}: splits may have been merged (dev and val are, "
+                    "where their names are guessed); name the files of each split in `files`"
                 )
 
     def _held_out(self, found: BySubject) -> BySubject:

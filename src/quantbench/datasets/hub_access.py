@@ -92,7 +92,7 @@ def find_file(label: str, path: str, file: str, revision: str | None, commit: Co
         raise DataError(f"{label}: {_gated(path)}") from error
     except EntryNotFoundError as error:
         where = f"revision {revision or 'main'} ({commit.sha})"
-        raise DataError(f"{label}: {path} has no file {file!r} at {where}; check `data_files`") from error
+        raise DataError(f"{label}: {path} has no file {file!r} at {where}; check `files`") from error
     except Exception as error:  # the HTTP library's own errors, as in find_commit
         raise explain(label, path, file, commit, error) from error
     # .../snapshots/<commit>/<file>: the commit is as many folders up as the file's name has parts.
@@ -116,7 +116,7 @@ def first_match(label: str, path: str, pattern: str, revision: str | None, commi
     if not found and commit.unreachable is None:
         raise DataError(
             f"{label}: {path} has no file that {pattern!r} stands for; it has {', '.join(sorted(names)[:20])} "
-            "(set `data_files`)"
+            "(set `files`)"
         )
     return found[0] if found else None
 
@@ -134,7 +134,7 @@ def explain(label: str, path: str, split: str, commit: Commit, error: Exception)
     """What to tell the user about an error of load_dataset."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "nknown split" in text:
-        problem = f"{path} has no split {split!r}: {text} (set `splits`)"
+        problem = f"{path} has no split {split!r}: {text} (set `train` and `test`)"
     elif commit.unreachable is not None:
         problem = (
             f"{path}, split {split}, is not in the Hugging Face cache (HF_HOME) with these options, and "
@@ -149,7 +149,7 @@ def explain(label: str, path: str, split: str, commit: Commit, error: Exception)
             "conversion to Parquet, if it has one, or name a repository with data files"
         )
     elif "BuilderConfig" in text or "Config name is missing" in text:
-        problem = f"{path} has no such configuration: {text} (set `config`)"
+        problem = f"{path} has no such configuration: {text} (name it behind a colon: hub=ID:CONFIG)"
     else:
         problem = f"{path}, split {split}, cannot be loaded: {type(error).__name__}: {text}"
     return DataError(f"{label}: {problem}")
@@ -160,7 +160,7 @@ def _gated(path: str) -> str:
 
 
 def _unknown(path: str) -> str:
-    return f"the hub knows no data set {path!r}, or it is private: check `path`, or log in (`hf auth login`). {NO_HUB}"
+    return f"the hub knows no data set {path!r}, or it is private: check `hub`, or log in (`hf auth login`). {NO_HUB}"
 
 
 @contextmanager

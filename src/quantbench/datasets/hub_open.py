@@ -73,7 +73,7 @@ class HubSplit:
         if on_hub and file is not None:
             found = find_file(self.label, self.path, file, revision, commit)
             if found is not None:
-                builder, options = self._format(file)
+                builder, options = _format(self.label, file)
                 return self._load(builder, commit, {"data_files": {self.split: str(found.path)}, **options}), found.sha
         # Where the hub cannot be reached, a set that `datasets` has cached under the same arguments will do.
         given = None if self.file is None else {self.split: self.file}
@@ -100,7 +100,7 @@ class HubSplit:
         text = " ".join(str(error).split())
         return DataError(
             f"{self.label}: {self.file} cannot be read: {type(error).__name__}: {text}. Where its host is out of "
-            "reach: fetch the file elsewhere and name it in `data_files` of an option of yours (--config-dir), or "
+            "reach: fetch the file elsewhere and name it in `files` of an option of yours (--config-dir), or "
             "choose other data"
         )
 
@@ -121,9 +121,15 @@ class HubSplit:
             )
         return found
 
-    def _format(self, file: str) -> tuple[str, dict[str, Any]]:
-        """The reader of `datasets` for a file name, and its options."""
-        suffixes = [suffix for suffix in Path(file).suffixes if suffix not in PACKED]
-        if not suffixes or suffixes[-1] not in FORMATS:
-            raise DataError(f"{self.label}: data_files {file!r}: expected a name ending in {', '.join(FORMATS)}")
-        return FORMATS[suffixes[-1]]
+
+def builder_of(label: str, file: str) -> str:
+    """The format that `datasets` reads a file as, by its name. Raises DataError for an ending it does not know."""
+    return _format(label, file)[0]
+
+
+def _format(label: str, file: str) -> tuple[str, dict[str, Any]]:
+    """The reader of `datasets` for a file name, and its options; of "zip://inner::address" the inner name counts."""
+    suffixes = [suffix for suffix in Path(file.partition("::")[0]).suffixes if suffix not in PACKED]
+    if not suffixes or suffixes[-1] not in FORMATS:
+        raise DataError(f"{label}: files {file!r}: expected a name ending in {', '.join(FORMATS)}")
+    return FORMATS[suffixes[-1]]

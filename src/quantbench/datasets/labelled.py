@@ -9,8 +9,8 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError, DataError
-from quantbench.datasets.examples import Example, Examples, FromRows, fields_of, finish
-from quantbench.datasets.rows import Row, RowSource
+from quantbench.datasets.examples import Example, Examples, RowExamples, columns_read, fields_of, finish
+from quantbench.datasets.rows import Row
 
 
 @runtime_checkable
@@ -61,8 +61,8 @@ class MapLabel:
             return None
         if found not in self.map:
             raise DataError(
-                f"the label column {self.column!r} holds {found!r}, which neither `map` ({', '.join(self.map)}) nor "
-                f"`drop` ({', '.join(self.drop) or 'empty'}) of the option's yaml names"
+                f"the label column {self.column!r} holds {found!r}, which `labels` of the data "
+                f"set's yaml does not name ({', '.join([*self.map, *self.drop])}); null there leaves its rows out"
             )
         return self.map[found]
 
@@ -100,25 +100,24 @@ class CutLabel:
 
 
 @component
-class LabelledSet(FromRows):
+class LabelledSet(RowExamples):
     """Rows with a label.
 
-    fields  slot of the template -> column
-    label   which label a row has
+    columns  slot of the template -> column, or a template of columns
+    label    which label a row has
     Rows with an empty field or label are skipped, and counted in a note.
     """
 
-    source: RowSource
-    fields: Annotated[dict[str, str], Field(min_length=1)]
+    columns: Annotated[dict[str, str], Field(min_length=1)]
     label: LabelRule
 
     def load(self, split: str) -> Examples:
         """See ExampleSet. A label that no row has is an error: then the map, or the split, is not the right one."""
-        rows = self.source.load(split)
-        rows.require([*self.fields.values(), *self.label.columns])
+        rows = self.rows(split)
+        rows.require([*columns_read(self.columns), *self.label.columns])
         examples, skipped = [], Counter[str]()
-        for name, row in zip(rows.ids, rows.rows, strict=True):
-            fields = fields_of(row, self.fields)
+        for name, row in zip(rows.ids, rows.table, strict=True):
+            fields = fields_of(row, self.columns)
             if not all(fields.values()) or any(plain(row[column]) == "" for column in self.label.columns):
                 skipped["with an empty text or label"] += 1
                 continue

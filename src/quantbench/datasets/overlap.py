@@ -9,19 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from quantbench.calibration.base import CalibSet
 from quantbench.core.errors import DataError
 from quantbench.datasets.ngrams import ngram_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHORT_RUN, LONG_RUN = 13, 64
 ALLOWED_SHARE = 0.01
 SHORTEST_DOCUMENT = 256
 """Characters; shorter documents (a heading, a sentence) recur without being the same text."""
+
+
+class CalibrationText(Protocol):
+    """What a model was calibrated on: token ids int64 [N, L], the documents they are of, what each row is about."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """int64 [N, L]."""
+        ...
+
+    @property
+    def documents(self) -> Sequence[str]:
+        """The documents drawn from."""
+        ...
+
+    @property
+    def contents(self) -> Sequence[str]:
+        """Of documents made from rows: what each is about, without template and answer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,7 @@ class Overlap:
 
 
 def overlap(
-    calib: CalibSet, rows: Sequence[Tensor], test_documents: Sequence[str], test_contents: Sequence[str] = ()
+    calib: CalibrationText, rows: Sequence[Tensor], test_documents: Sequence[str], test_contents: Sequence[str] = ()
 ) -> Overlap:
     """Compare calibration tokens [N, L] with the test set's rows of tokens, int64 [L_i], and its documents.
 
@@ -88,7 +108,7 @@ def _share(ours: Sequence[Tensor], theirs: Sequence[Tensor], run: int) -> float:
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     if lengths.sum() < run or not len(theirs):
         return 0.0
-    ids = ngram_ids(torch.cat(rows).numpy(), run)
+    ids = ngram_ids(np.concatenate([row.numpy() for row in rows]), run)
     ends = np.repeat(np.cumsum(lengths), lengths)[: len(ids)]
     # A run that begins less than `run` before the end of its row goes on in the next one: it is dropped.
     inside = np.arange(len(ids)) + run <= ends

@@ -1,78 +1,38 @@
-"""Readers: how the files of a package become documents."""
+"""Corpora that are no tables: a MediaWiki dump, Python source, a document a line."""
 
 from __future__ import annotations
 
 import bz2
-import fnmatch
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import version as installed_version
-from pathlib import Path
-from typing import Protocol, runtime_checkable
 from xml.etree import ElementTree
 
-from quantbench.core.component import component
 from quantbench.core.errors import DataError
 
 
-@runtime_checkable
-class TextReader(Protocol):
-    """Turns files into documents. Implementations are components."""
-
-    @property
-    def version(self) -> str:
-        """Changes whenever the same files may give other documents; what was extracted is cached under it."""
-        ...
-
-    def read(self, folder: Path, names: Sequence[str]) -> Iterator[str]:
-        """The documents in the named files of a folder, in a fixed order.
-
-        Raises DataError if a file is not what the reader expects.
-        """
-        ...
-
-
-@component
-class Lines:
+def lines(data: bytes, label: str) -> Iterator[str]:
     """One document a line, UTF-8."""
-
-    @property
-    def version(self) -> str:
-        """See TextReader."""
-        return "1"
-
-    def read(self, folder: Path, names: Sequence[str]) -> Iterator[str]:
-        """The lines of all files."""
-        for name in names:
-            yield from _decoded(folder / name).split("\n")
+    yield from _decoded(data, label).split("\n")
 
 
-@component
-class WikiDump:
+def wiki_dump(data: bytes, label: str) -> Iterator[str]:
     """The articles of a bz2 MediaWiki XML dump as plain text; redirects and other namespaces are left out."""
+    from quantbench.datasets.wikitext_markup import plain_text
 
-    @property
-    def version(self) -> str:
-        """Names the markup parser's release, too."""
-        return f"1, mwparserfromhell {installed_version('mwparserfromhell')}"
-
-    def read(self, folder: Path, names: Sequence[str]) -> Iterator[str]:
-        """The prose of each article (quantbench.datasets.wikitext_markup)."""
-        from quantbench.datasets.wikitext_markup import plain_text
-
-        for name in names:
-            try:
-                with bz2.open(folder / name) as stream:
-                    for _, element in ElementTree.iterparse(stream):
-                        namespace, _, tag = element.tag.rpartition("}")
-                        if tag != "page":
-                            continue
-                        page = _Page(element, f"{namespace}}}" if namespace else "")
-                        if page.is_article:
-                            yield plain_text(page.markup)
-                        element.clear()
-            except (OSError, EOFError, ElementTree.ParseError) as error:
-                raise DataError(f"{folder / name} is not a bz2 MediaWiki dump: {error}") from error
+    try:
+        with bz2.open(io.BytesIO(data)) as stream:
+            for _, element in ElementTree.iterparse(stream):
+                namespace, _, tag = element.tag.rpartition("}")
+                if tag != "page":
+                    continue
+                page = _Page(element, f"{namespace}}}" if namespace else "")
+                if page.is_article:
+                    yield plain_text(page.markup)
+                element.clear()
+    except (OSError, EOFError, ElementTree.ParseError) as error:
+        raise DataError(f"{label} is not a bz2 MediaWiki dump: {error}") from error
 
 
 class _Page:
@@ -84,25 +44,9 @@ class _Page:
         self.is_article = element.findtext(f"{prefix}ns") == "0" and not redirect
 
 
-@component
-class PythonFiles:
-    """One Python file a document, without licence header.
-
-    exclude  patterns of paths to leave out, in which * also stands for slashes
-    """
-
-    exclude: tuple[str, ...] = ()
-
-    @property
-    def version(self) -> str:
-        """See TextReader."""
-        return "1"
-
-    def read(self, folder: Path, names: Sequence[str]) -> Iterator[str]:
-        """The files in the order given."""
-        for name in names:
-            if name.endswith(".py") and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude):
-                yield without_licence(_decoded(folder / name))
+def python_file(data: bytes, label: str) -> Iterator[str]:
+    """A Python file as one document, without licence header."""
+    yield without_licence(_decoded(data, label))
 
 
 _HEADER = re.compile(r"(?:\s*\#[^\n]*\n)+|\s*(?:\"\"\".*?\"\"\"|'''.*?''')[ \t]*\n?", re.DOTALL)
@@ -115,8 +59,30 @@ def without_licence(source: str) -> str:
     return source[header.end() :].lstrip("\n") if header and _LICENCE.search(header.group()) else source
 
 
-def _decoded(path: Path) -> str:
+def _decoded(data: bytes, label: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{label} cannot be read as UTF-8 text: {error}") from error
+
+
+_READERS: dict[str, Callable[[bytes, str], Iterator[str]]] = {
+    "lines": lines,
+    "python": python_file,
+    "wikidump": wiki_dump,
+}
+
+
+def is_corpus(form: str) -> bool:
+    """Whether files of a format are documents without columns, read by this module."""
+    return form in _READERS
+
+
+def texts_of(form: str, data: bytes, label: str) -> Iterator[str]:
+    """The documents in a file, in their order. Raises DataError if it is not in the format."""
+    return _READERS[form](data, label)
+
+
+def reader_version(form: str) -> str:
+    """Changes whenever the same file may give other documents; what was extracted is cached under it."""
+    return f"{form} 1" + (f", mwparserfromhell {installed_version('mwparserfromhell')}" if form == "wikidump" else "")

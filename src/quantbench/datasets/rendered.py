@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Any
-
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
+from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents
 from quantbench.datasets.examples import ExampleSet, train_examples
 from quantbench.datasets.template import Template
 
 
 @component
-class RenderedRows:
-    """One document an example: its zero-shot prompt, with `labels` what is expected behind it.
+class RenderedExamples:
+    """One document an example: its zero-shot prompt, with `answers` what is expected behind it.
 
     The train split goes without the examples that are in the set's own test split, too.
     """
 
     data: ExampleSet
     template: Template
-    labels: bool
+    answers: bool = True
     joiner: str = "\n\n"
-    about: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
+    def origin(self) -> Origin:
         """The data set's: a task on it is in-distribution."""
-        return self.data.name
-
-    @property
-    def family(self) -> str:
-        """The data set's."""
-        return self.data.family
+        return self.data.origin
 
     def load(self, split: str) -> Documents:
         """See TextSource."""
         found = train_examples(self.data) if split == "train" else self.data.load(split)
         self.template.check(found)
-        if self.labels and not all(example.target for example in found.examples):
+        if self.answers and not all(example.target for example in found.examples):
             raise DataError(
-                f"data {self.name}, split {split}: it has no answers to render; set calib.source.labels=false"
+                f"data {self.origin.name}, split {split}: it has no answers to render; set calib.answers=false"
             )
         return Documents(
-            name=self.name,
+            name=self.origin.name,
             split=split,
-            documents=[self.template.rendered(example, found.labels, self.labels) for example in found.examples],
+            documents=[self.template.rendered(example, found.labels, self.answers) for example in found.examples],
             revision=found.rows.revision,
             joiner=self.joiner,
             notes=found.notes,

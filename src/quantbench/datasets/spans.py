@@ -10,9 +10,8 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
-from quantbench.datasets.examples import Example, Examples, FromRows, finish
+from quantbench.datasets.examples import Example, Examples, RowExamples, finish
 from quantbench.datasets.labelled import plain
-from quantbench.datasets.rows import RowSource
 
 NOTHING = "none"
 """What stands for a sentence without entities."""
@@ -22,7 +21,7 @@ Span = tuple[str, str]
 
 
 @component
-class SpanSet(FromRows):
+class SpanSet(RowExamples):
     """Sentences as lists of tokens and of tags.
 
     tags  tag as found -> "O", "B-type" (begins a span), "I-type" (goes on with it), or a bare "type": then
@@ -31,17 +30,16 @@ class SpanSet(FromRows):
     Sentences without tokens are skipped, and counted in a note.
     """
 
-    source: RowSource
     tokens: Annotated[str, Field(min_length=1)] = "tokens"
     column: Annotated[str, Field(min_length=1)] = "ner_tags"
     tags: Annotated[dict[str, str], Field(min_length=1)]
 
     def load(self, split: str) -> Examples:
         """See ExampleSet; labels are the types of entities."""
-        rows = self.source.load(split)
+        rows = self.rows(split)
         rows.require([self.tokens, self.column])
         examples, skipped = [], Counter[str]()
-        for name, row in zip(rows.ids, rows.rows, strict=True):
+        for name, row in zip(rows.ids, rows.table, strict=True):
             tokens, tags = row[self.tokens], row[self.column]
             label = f"data {rows.name}, split {split}, row {name}"
             if not isinstance(tokens, list) or not isinstance(tags, list) or len(tokens) != len(tags):

@@ -1,50 +1,76 @@
-"""Cutting a text that has no split of its own into calibration (train) and test documents, 4:1, without leaks.
+"""Cutting data that have one split into a train and a test side, 4:1, without leaks.
 
-Exact duplicates are dropped first. Documents that share a run of RUN words (a reprint, a copied function) are one
-group and stay on one side: otherwise a quantizer would be calibrated on what it is tested on. In the order of the
-sha256 of their documents, the groups go to the test side as long as it stays within a fifth of the documents (if none
-is small enough, the smallest one goes). So the cut depends on the documents alone: not on their order, a random
-generator, or any library's version; and it is unrelated to whatever sorted the source (a title, a date).
+Exact duplicates are dropped first. Rows that share a run of RUN words (a reprint, a copied function) are one group and
+stay on one side: otherwise a quantizer would be calibrated on what it is tested on. In the order of the sha256 of their
+texts, the groups go to the test side as long as it stays within a fifth of the rows (if none is small enough, the
+smallest one goes). So the cut depends on the texts alone: not on their order, a random generator, or any library's
+version; and it is unrelated to whatever sorted the source (a title, a date).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from quantbench.core.errors import DataError
 from quantbench.datasets.ngrams import ngram_ids
+from quantbench.datasets.rows import Row, Rows
+from quantbench.datasets.table import ListTable
 
 CUT_VERSION = 1
-"""Raise it whenever a document may change sides: cached cuts of the old version are then not read any more."""
+"""Raise it whenever a text may change sides: cached cuts of the old version are then not read any more."""
 
 RUN = 32
 """Words or punctuation marks in a row: in prose about 36 tokens, in source code about 50."""
 
+SIDES = ("train", "test")
+
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
-def cut(documents: Sequence[str], name: str) -> dict[str, list[str]]:
-    """Train and test documents, each in their old order.
+def cut_texts(texts: Sequence[str], label: str) -> dict[str, list[str]]:
+    """Train and test texts, each in their old order.
 
-    Raises DataError if there are not two documents that can lie on different sides.
+    Raises DataError if there are not two texts that can lie on different sides.
     """
-    distinct = list(dict.fromkeys(documents))
-    test = on_test_side(distinct, f"text {name}")
+    distinct = list(dict.fromkeys(texts))
+    test = on_test_side(distinct, label)
     return {
         "train": [d for i, d in enumerate(distinct) if i not in test],
         "test": [d for i, d in enumerate(distinct) if i in test],
     }
 
 
+def cut_rows(whole: Rows, side: str, group: str | None, until: str | None = None) -> Rows:
+    """One side of rows: those whose running text repeats an earlier one's are left out.
+
+    group  a column: rows of equal values lie on one side, as the snippets of one review
+    until  its values count up to this sign only: with "_", "3_1" and "3_2" are the same
+    """
+    if side not in SIDES:
+        raise DataError(f"data {whole.name}: no split {side!r}; it is cut into train and test")
+    if group is not None:
+        whole.require([group])
+    rows = list(whole.table)
+    text = {_running_text(row, group): index for index, row in reversed(list(enumerate(rows)))}
+    texts = {index: one for one, index in text.items()}
+    kept = sorted(texts)
+    keys = None if group is None else [_until(str(rows[index][group]), until) for index in kept]
+    test = on_test_side([texts[index] for index in kept], f"data {whole.name}", keys)
+    chosen = [index for number, index in enumerate(kept) if (number in test) == (side == "test")]
+    notes = [f"cut 4:1 {f'by {group}' if group else 'by row'}"]
+    if dropped := len(rows) - len(kept):
+        notes.append(f"{dropped} rows that repeat an earlier one left out")
+    return whole.chosen(chosen, ListTable([rows[index] for index in chosen]), notes)
+
+
 def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None = None) -> set[int]:
-    """Which of some distinct documents lie on the test side; those of equal `keys` stay together, too."""
+    """Which of some distinct texts lie on the test side; those of equal `keys` stay together, too."""
     groups = _linked(distinct, keys)
     hashes = [hashlib.sha256(d.encode("utf-8", "surrogatepass")).hexdigest() for d in distinct]
     members: dict[int, list[int]] = {}
@@ -53,7 +79,7 @@ def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None
     if len(members) < 2:
         raise DataError(
             f"{label}: {len(distinct)} distinct documents in {len(members)} group(s) that share long passages "
-            "cannot be cut into a train and a test side; give more documents, or a test text of its own"
+            "cannot be cut into a train and a test side; give more documents, or a test text of its own (test_path)"
         )
     test: set[int] = set()
     in_order = sorted(members.values(), key=lambda group: min(hashes[i] for i in group))
@@ -65,13 +91,16 @@ def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None
 
 
 def _linked(documents: Sequence[str], keys: Sequence[str] | None) -> list[int]:
-    """The number of each document's group: the connected components of "shares a run of RUN words, or a key, with"."""
+    """The number of each text's group: the connected components of "shares a run of RUN words, or a key, with"."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     vocabulary: dict[str, int] = {}
     words = [[vocabulary.setdefault(word, len(vocabulary)) for word in _WORD.findall(d)] for d in documents]
     owner = np.repeat(np.arange(len(documents)), [len(w) for w in words])
     runs = ngram_ids(np.fromiter(chain.from_iterable(words), dtype=np.int64), RUN)
     begins, ends = owner[: len(runs)], owner[RUN - 1 :]
-    inside = begins == ends  # a run that crosses from one document to the next is in neither
+    inside = begins == ends  # a run that crosses from one text to the next is in neither
     kept, kept_owner = runs[inside], begins[inside]
     _, first, number = np.unique(kept, return_index=True, return_inverse=True)
     pairs = [(kept_owner, kept_owner[first[number]])]
@@ -81,3 +110,14 @@ def _linked(documents: Sequence[str], keys: Sequence[str] | None) -> list[int]:
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
     edges = coo_array((np.ones(len(one), dtype=np.int8), (one, other)), (len(documents),) * 2)
     return [int(label) for label in connected_components(edges, directed=False)[1]]
+
+
+def _until(value: str, sign: str | None) -> str:
+    return value if sign is None else value.partition(sign)[0]
+
+
+def _running_text(row: Row, group: str | None) -> str:
+    """What a row says: its columns of running text; one word is an id or a label. All of it if no column is text."""
+    values = [value for key, value in row.items() if isinstance(value, str) and key != group]
+    running = [" ".join(value.split()) for value in values if len(value.split()) > 1]
+    return "\n".join(running or values) or json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.datasets.examples import Example, Examples
+from quantbench.datasets.fill import slots
 
 ELLIPSIS = " ... "
 
@@ -33,19 +33,19 @@ class Template:
     between: str = "\n\n"
 
     def __post_init__(self) -> None:
-        if _slots(self.answer) != {"answer"}:
+        if slots(self.answer) != ["answer"]:
             raise ConfigError(f"answer={self.answer!r}: expected a text with the slot {{answer}}, and no other")
-        if _slots(self.instruction) - {"labels"}:
+        if set(slots(self.instruction)) - {"labels"}:
             raise ConfigError(f"instruction={self.instruction!r}: its only slot is {{labels}}")
-        if self.passage is not None and self.passage not in _slots(self.item):
+        if self.passage is not None and self.passage not in slots(self.item):
             raise ConfigError(f"passage={self.passage!r}: `item` has no such slot")
 
     def check(self, examples: Examples) -> None:
         """Raise ConfigError if the item has slots that the data set does not fill."""
-        if missing := sorted(_slots(self.item) - set(examples.slots)):
+        if missing := sorted(set(slots(self.item)) - set(examples.slots)):
             raise ConfigError(
                 f"template: {{{missing[0]}}} is no field of data {examples.rows.name}, which has "
-                f"{', '.join(examples.slots)}; choose another template@... or change `fields`"
+                f"{', '.join(examples.slots)}; choose another `template` or change `columns`"
             )
 
     def answered(self, target: str) -> str:
@@ -73,13 +73,6 @@ class Template:
         head = (kept + 1) // 2
         cut = text[:head].rstrip() + ELLIPSIS + text[len(text) - (kept - head) :].lstrip() if kept else ELLIPSIS.strip()
         return {**fields, self.passage: cut}
-
-
-def _slots(text: str) -> set[str]:
-    try:
-        return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-    except ValueError as error:
-        raise ConfigError(f"{text!r} is not a template: {error} (a brace that is text is written twice)") from error
 
 
 def _listed(labels: Sequence[str]) -> str:

@@ -1,0 +1,138 @@
+"""Running text: a column of a source, several columns through a template, or chats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from quantbench.core.component import component
+from quantbench.core.errors import DataError
+from quantbench.core.origin import Origin
+from quantbench.datasets.chat import Rendering
+from quantbench.datasets.documents import Documents
+from quantbench.datasets.extracted import extracted
+from quantbench.datasets.fill import TextTemplate, is_template
+from quantbench.datasets.rows import Rows, Source
+from quantbench.datasets.split import cut_rows, cut_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@component
+class TextSet:
+    r"""A text whose documents are rows of a source.
+
+    text            the column that holds the text (of a list of texts, each is a document); or a template of several:
+                    "{subject}\n\n{body}" (quantbench.datasets.fill)
+    render          in place of `text`: how a row becomes a document (quantbench.datasets.chat)
+    joiner          stands between documents when they are read as one text
+    min_characters  shorter documents are left out
+    Documents lose white space at their ends, and empty ones are left out, but for a column of the hub, which is read as
+    published loaders read it.
+    """
+
+    source: Source
+    origin: Origin
+    text: Annotated[str, Field(min_length=1)] = "text"
+    render: Rendering | None = None
+    joiner: str = "\n\n"
+    min_characters: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        if is_template(self.text):
+            TextTemplate(self.text)  # refuses what is no template
+
+    def check_files(self) -> None:
+        """Raise DataError for a file of the user's that is missing."""
+        try:
+            self.source.check_files()
+        except DataError as error:
+            raise DataError(f"data {self.origin.name}: {error}") from error
+
+    def load(self, split: str) -> Documents:
+        """See TextSource."""
+        return self._loaded(split, None)
+
+    def load_for(self, split: str, tokenizer: PreTrainedTokenizerBase) -> Documents:
+        """As `load`; chats may be written by the chat template of the tokenizer."""
+        return self._loaded(split, tokenizer)
+
+    def prepare(self) -> str:
+        """Fetch the rows."""
+        where = self.source.fetch(self.origin.name)
+        if (key := self._cache_key()) is not None:
+            where += f" and {extracted(self.origin.name, key, self._distinct_sides).path}"
+        return f"{self.origin.name}: {where}"
+
+    def _loaded(self, split: str, tokenizer: PreTrainedTokenizerBase | None) -> Documents:
+        if (key := self._cache_key()) is not None:
+            return self._extracted(key, split)
+        rows = self.source.read(self.origin.name, split)
+        documents: Sequence[str]
+        if self.render is None and not is_template(self.text):
+            documents, notes = self._column(rows, split)
+        else:
+            documents, notes = self._written(rows, split, tokenizer)
+        if not documents:
+            raise DataError(f"{rows.label}: none of {len(rows.table)} rows holds text")
+        return Documents(self.origin.name, split, documents, rows.revision, self.joiner, (*rows.notes, *notes))
+
+    def _extracted(self, key: str, split: str) -> Documents:
+        kept = extracted(self.origin.name, key, self._distinct_sides)
+        documents, total = kept.sides[split], sum(map(len, kept.sides.values()))
+        notes = (*kept.notes, f"{len(documents)} of {total} distinct documents")
+        return Documents(self.origin.name, split, documents, kept.revision, self.joiner, notes)
+
+    def _cache_key(self) -> str | None:
+        """Fixes what is kept in the cache folder of a source that is slow to read."""
+        key = self.source.cache_key()
+        return None if key is None else f"{key} {self.text} {self.min_characters}"
+
+    def _distinct_sides(self) -> tuple[Rows, dict[str, list[str]]]:
+        rows = self.source.read(self.origin.name, "train")
+        return rows, cut_texts(self._kept(self._texts(rows)), rows.label)
+
+    def _column(self, rows: Rows, split: str) -> tuple[Sequence[str], tuple[str, ...]]:
+        texts = self._texts(rows)
+        if not self.source.verbatim:
+            texts = self._kept(texts)
+        if not rows.whole:
+            return texts, ()
+        documents = cut_texts(texts, rows.label)[split] if len(texts) else []
+        return documents, ("cut 4:1 by document",)
+
+    def _texts(self, rows: Rows) -> Sequence[str]:
+        try:
+            return rows.table.texts(self.text)
+        except DataError as error:
+            message = str(error)
+            raise DataError(message if message.startswith("data ") else f"{rows.label}: {message}") from error
+
+    def _kept(self, texts: Iterable[str]) -> list[str]:
+        return [text for text in map(str.strip, texts) if len(text) >= self.min_characters]
+
+    def _written(
+        self, rows: Rows, split: str, tokenizer: PreTrainedTokenizerBase | None
+    ) -> tuple[list[str], tuple[str, ...]]:
+        if rows.whole:
+            rows = cut_rows(rows, split, self.source.group, self.source.group_until)
+        found = list(self._each(rows, tokenizer))
+        documents = self._kept(found)
+        left_out = len(found) - len(documents)
+        return documents, (f"{left_out} empty rows left out",) if left_out else ()
+
+    def _each(self, rows: Rows, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
+        template = None if self.render is not None else TextTemplate(self.text)
+        rows.require(self.render.columns if self.render is not None else TextTemplate(self.text).columns)
+        for name, row in zip(rows.ids, rows.table, strict=True):
+            try:
+                yield template.fill(row) if template is not None else self._rendered(row, tokenizer)
+            except DataError as error:
+                raise DataError(f"{rows.label}, row {name}: {error}") from error
+
+    def _rendered(self, row: dict[str, object], tokenizer: PreTrainedTokenizerBase | None) -> str:
+        assert self.render is not None
+        return self.render.document(row, tokenizer)
