@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 
-class _LazyModule(ModuleType):
-    """Stands for the module of its name and imports that at the first access to an attribute."""
+class _LazyModule:
+    """Stands for the module `name`, which is imported at the first access to an attribute."""
+
+    __slots__ = ("__dict__", "_module_name")  # the name must survive the change of __dict__
+
+    def __init__(self, name: str) -> None:
+        self._module_name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self.__name__), attribute)
+        module = importlib.import_module(self._module_name)
+        self.__dict__ = module.__dict__  # from now on an access is a plain look-up of the module's own values
+        return getattr(module, attribute)
 
 
 def lazy_module(name: str) -> ModuleType:
-    """A module whose code runs at the first attribute access."""
-    return _LazyModule(name)
+    """A module whose code runs at the first attribute access.
+
+    ImportError is raised there, too. Type checkers are shown the module itself:
+
+        if TYPE_CHECKING:
+            import torch
+        else:
+            torch = lazy_module("torch")
+    """
+    return cast(ModuleType, _LazyModule(name))
