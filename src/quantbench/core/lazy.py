@@ -35,4 +35,4 @@ def lazy_module(name: str) -> ModuleType:
         else:
             torch = lazy_module("torch")
     """
-    return cast(ModuleType, _LazyModule(name))
+    return cast("ModuleType", _LazyModule(name))

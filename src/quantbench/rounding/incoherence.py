@@ -27,11 +27,10 @@ import torch
 from torch import Tensor
 
 from quantbench.core.component import component
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, finite_hessian
 from quantbench.formats.base import Format
 from quantbench.formats.incoherent import Basis, Incoherent, Seed
 from quantbench.rounding.base import Rounded, Rounding
-from quantbench.rounding.hessian import finite_hessian
 from quantbench.rounding.wrapper import Wrapper
 
 SMALLEST = 1e-8

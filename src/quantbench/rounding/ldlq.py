@@ -32,11 +32,11 @@ from pydantic import Field
 from torch import Tensor
 
 from quantbench.core.component import Part, component
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, finite_hessian
 from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded
-from quantbench.rounding.hessian import finite_hessian, unit_cholesky, without_dead_inputs
+from quantbench.rounding.hessian import unit_cholesky, without_dead_inputs
 
 
 @component

@@ -30,10 +30,9 @@ from torch.nn.functional import pad
 
 from quantbench.core.component import Part, component
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, finite_hessian, output_error
 from quantbench.formats.base import Format, default_group_index
 from quantbench.formats.quantize import quantize
-from quantbench.rounding.hessian import finite_hessian, output_error
 from quantbench.transforms.base import Producer
 
 _SMALLEST = 1e-4  # of x^alpha, as in the authors' code
