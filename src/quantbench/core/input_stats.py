@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from quantbench.core.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class LinearStats:
     def require(self, name: str) -> Tensor:
         """The statistic `name`; raises ValueError if it was not collected (a part that forgot to declare a need)."""
         value = getattr(self, name)
-        if not isinstance(value, Tensor):
+        if not isinstance(value, torch.Tensor):
             raise ValueError(f"the statistic {name!r} was not collected: add it to the part's `needs`")
         return value
 

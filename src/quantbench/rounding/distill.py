@@ -15,18 +15,23 @@ Steps
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.formats.straight_through import straight_through
 from quantbench.rounding.base import BlockProblem, Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, reconstruct, with_fallbacks
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

@@ -22,18 +22,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.rounding.base import BlockProblem, Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, reconstruct, with_fallbacks
 from quantbench.rounding.soft_grid import Range, SoftGrid, refuse_unlearnable, soft_grid
 from quantbench.transforms.smooth import SmoothQuant
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 _START = 4.0
 

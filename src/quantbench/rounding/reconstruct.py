@@ -17,12 +17,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
-
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import QuantizedWeight
 from quantbench.rounding.base import BlockProblem, Rounded
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 CHECKS = 5
 """How often the objective is measured on all sequences after the start."""
@@ -63,24 +68,34 @@ class Schedule:
     decay: bool = False
 
 
-class SignSgd(torch.optim.Optimizer):
+class Optimizer(Protocol):
+    """What `reconstruct` uses of torch's optimizers: groups with "params" and a learning rate "lr"."""
+
+    param_groups: list[dict[str, Any]]
+
+    def step(self) -> object:
+        """Change the parameters by their gradients."""
+        ...
+
+
+class SignSgd:
     """Every parameter moves by the learning rate against the sign of its gradient."""
 
     def __init__(self, parameters: Sequence[Tensor], lr: float) -> None:
-        super().__init__(parameters, {"lr": lr})
+        self.param_groups: list[dict[str, Any]] = [{"params": list(parameters), "lr": lr}]
 
-    @torch.no_grad()
-    def step(self, closure: object = None) -> None:  # type: ignore[override]  # noqa: ARG002 - as the base class
+    def step(self) -> None:
         """Move."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.sub_(parameter.grad.sign(), alpha=group["lr"])
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_(parameter.grad.sign(), alpha=group["lr"])
 
 
 def reconstruct(
     block: BlockProblem,
     make: Callable[[], Candidate],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     schedule: Schedule,
     constrain: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
@@ -125,11 +140,11 @@ def with_fallbacks(weights: dict[str, QuantizedWeight], fallbacks: dict[str, int
     return {name: Rounded(weight, fallbacks if name == first else {}) for name, weight in weights.items()}
 
 
-@torch.no_grad()
 def objective(block: BlockProblem, make: Callable[[], Candidate]) -> float:
     """The mean squared error of the block's output over all calibration sequences."""
-    candidate = make()
-    errors = [_squared_error(block, index, candidate).double() for index in range(len(block.inputs))]
+    with torch.no_grad():
+        candidate = make()
+        errors = [_squared_error(block, index, candidate).double() for index in range(len(block.inputs))]
     return float(torch.stack(errors).sum()) / sum(target.numel() for target in block.targets)
 
 

@@ -21,17 +21,22 @@ The best parameters measured on all sequences are kept. T = 0 is rounding to nea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.rounding.base import BlockProblem, Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, SignSgd, reconstruct, with_fallbacks
 from quantbench.rounding.soft_grid import Range, SoftGrid, refuse_unlearnable, soft_grid
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 _SMALLEST_FACTOR = 0.5
 
