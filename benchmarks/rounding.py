@@ -24,14 +24,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
 from quantbench.rounding.base import Rounding
-from quantbench.rounding.hessian import output_error
 from quantbench.transforms.awq import AwqClip, AwqScale
 
 # Groups of layers that read the same input: (input width, output widths).

@@ -21,6 +21,7 @@ from quantbench.cli.listing import markdown_table, options
 from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.config.mixing import CALIB_NODES
+from quantbench.core.input_stats import output_error
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
@@ -31,7 +32,6 @@ from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
 from quantbench.report.columns import RESULT_COLUMNS
 from quantbench.rounding.base import Rounding
-from quantbench.rounding.hessian import output_error
 from quantbench.transforms.base import ScaleTransform
 from tiny import tiny_llama, tiny_tokenizer
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helpers_math import hessian_stats, random, stats_of
 from quantbench.core.errors import ConfigError
+from quantbench.core.input_stats import output_error
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mx import MxFormat
@@ -19,7 +20,6 @@ from quantbench.formats.nvfp4 import Nvfp4Format
 from quantbench.formats.quantize import quantize
 from quantbench.formats.scaled import ScaledFormat
 from quantbench.rounding.gptq import Gptq
-from quantbench.rounding.hessian import output_error
 from quantbench.transforms.awq import AwqClip
 from recipes import make_recipe
 

@@ -28,7 +28,7 @@ class Exactly:
     needs: frozenset[str] = frozenset()
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
-        everything = Outliers.of(weight, torch.ones_like(weight, dtype=torch.bool), torch.float32)
+        everything = Outliers.of(weight, torch.ones_like(weight, dtype=torch.bool), "float32")
         return Rounded(dataclasses.replace(quantize(weight, format), corrections=(everything,)))
 
 

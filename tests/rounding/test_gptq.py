@@ -10,13 +10,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounding
 from quantbench.rounding.gptq import Gptq
-from quantbench.rounding.hessian import output_error
 
 GROUPS: list[int | Literal["channel", "tensor"]] = [8, 12, "channel", "tensor"]
 MODES = [(False, False), (False, True), (True, False), (True, True)]  # (act_order, static_groups)

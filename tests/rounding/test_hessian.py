@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from helpers_math import correlated_inputs, hessian_stats, random, stats_of
-from quantbench.core.input_stats import LinearStats
-from quantbench.rounding.hessian import finite_hessian, inverse_cholesky, output_error, without_dead_inputs
+from quantbench.core.input_stats import LinearStats, finite_hessian, output_error
+from quantbench.rounding.hessian import inverse_cholesky, without_dead_inputs
 
 
 def test_the_factor_is_upper_triangular_and_gives_the_damped_inverse() -> None:

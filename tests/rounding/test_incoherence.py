@@ -10,14 +10,13 @@ from torch import Tensor
 
 from helpers_math import correlated_inputs, random, stats_of
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.incoherent import COLUMNS, ROWS, Basis, Incoherent, Orthogonal
 from quantbench.formats.rms import RmsFormat
 from quantbench.formats.stored import join, split
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.gptq import Gptq
-from quantbench.rounding.hessian import output_error
 from quantbench.rounding.incoherence import Incoherence, channel_scales
 from quantbench.rounding.ldlq import Ldlq
 from quantbench.rounding.nearest import Nearest

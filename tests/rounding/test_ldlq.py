@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.gptq import Gptq
-from quantbench.rounding.hessian import output_error, unit_cholesky
+from quantbench.rounding.hessian import unit_cholesky
 from quantbench.rounding.ldlq import Ldlq
 
 GREEDY = {"sort": True, "greedy_passes": 9}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers_math import correlated_inputs, random, stats_of
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.grid import IntGrid, containing_zero
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mixed import MixedIntFormat
@@ -17,7 +17,7 @@ from quantbench.formats.quantize import quantize
 from quantbench.formats.range_search import smallest_error
 from quantbench.rounding.base import Rounding
 from quantbench.rounding.gptq import Gptq
-from quantbench.rounding.hessian import inverse_cholesky, output_error
+from quantbench.rounding.hessian import inverse_cholesky
 from quantbench.rounding.slim import SlimLlm, allocated, allocation_losses, salient, salient_groups
 from recipes import make_recipe
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
 from quantbench.cells.run import _notes
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.corrections import Outliers
 from quantbench.formats.int import IntFormat
@@ -19,7 +19,6 @@ from quantbench.formats.second_level import SecondLevel
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.walker import Quantized
 from quantbench.rounding.gptq import Gptq
-from quantbench.rounding.hessian import output_error
 from quantbench.rounding.spqr import Spqr, saved_errors
 from recipes import make_recipe
 

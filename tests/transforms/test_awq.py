@@ -12,11 +12,10 @@ from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.rounding.hessian import output_error
 from quantbench.transforms.awq import AwqClip, AwqScale
 from quantbench.transforms.base import Clip, ScaleTransform
 

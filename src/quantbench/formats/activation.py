@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @runtime_checkable
@@ -75,7 +78,7 @@ class FormatActivation:
         broken = ~rows.isfinite().all(dim=1, keepdim=True)
         rows = rows.masked_fill(broken, 0)
         columns = min(self.format.columns_per_group(width), width)
-        groups = pad(rows, (0, -width % columns)).reshape(len(rows), -1, columns)
+        groups = torch.nn.functional.pad(rows, (0, -width % columns)).reshape(len(rows), -1, columns)
         params = self._params(rows, scale, zero)._each(lambda t: t.unsqueeze(-1))
         values = self.format.decode(self.format.encode(groups, params), params).reshape(len(rows), -1)[:, :width]
         return values.masked_fill(broken, torch.nan).reshape(x.shape).to(x.dtype)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.corrections import Correction
 from quantbench.formats.packing import pack_bits, unpack_bits
 from quantbench.formats.second_level import SecondLevel, Stored
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class GridParams:
 
     def split(self) -> list[GridParams]:
         """One contiguous [out, 1] for each group: a column's operations then read memory in order."""
-        return [self.group(k)._each(Tensor.contiguous) for k in range(self.scale.shape[1])]
+        return [self.group(k)._each(lambda t: t.contiguous()) for k in range(self.scale.shape[1])]
 
     @staticmethod
     def join(groups: Sequence[GridParams]) -> GridParams:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import pad
 
 from quantbench.core.errors import ConfigError
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import GridParams, PackedGrid, group_count
 from quantbench.formats.packing import pack_bits, unpack_bits
 from quantbench.formats.values import Elements
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 GroupSize = Annotated[int, Field(ge=1)] | Literal["channel", "tensor"]
 """Input columns per scale; one scale per output row; one scale in all."""
@@ -47,7 +51,7 @@ class Blocks:
         """
         height, width = weight.shape
         rows, columns = min(self.rows or height, height), min(self.columns or width, width)
-        whole = pad(weight, (0, -width % columns, 0, -height % rows))
+        whole = torch.nn.functional.pad(weight, (0, -width % columns, 0, -height % rows))
         parts = whole.reshape(len(whole) // rows, rows, -1, columns)  # [r, rows, g, columns]
         return parts.transpose(1, 2).flatten(2)
 

@@ -6,12 +6,20 @@ the values of the codes into the weight they stand for.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
+from quantbench.core.tensor_field import TensorField
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
+
+
+KeptDtype = Literal["float16", "float32"]
 
 
 @runtime_checkable
@@ -46,12 +54,11 @@ def tensor_bits(*tensors: Tensor) -> int:
     return sum(8 * t.element_size() * t.numel() for t in tensors)
 
 
-def as_kept(values: Tensor, dtype: torch.dtype = torch.float16) -> Tensor:
+def as_kept(values: Tensor, dtype: KeptDtype = "float16") -> Tensor:
     """Values in the dtype in which they are kept. Raises ValueError if one overflows it."""
-    kept = values.to(dtype)
+    kept = values.to(getattr(torch, dtype))
     if not bool(kept.isfinite().all()):
-        name = str(dtype).removeprefix("torch.")
-        raise ValueError(f"a weight of {float(values.abs().max()):.4g} cannot be kept as {name}")
+        raise ValueError(f"a weight of {float(values.abs().max()):.4g} cannot be kept as {dtype}")
     return kept
 
 
@@ -62,12 +69,12 @@ class Outliers(SameWidth):
     counts int32 [out]  outliers of each row; columns int16 or int32 [n]; values [n] in float16 or float32
     """
 
-    counts: Tensor
-    columns: Tensor
-    values: Tensor
+    counts: TensorField
+    columns: TensorField
+    values: TensorField
 
     @classmethod
-    def of(cls, weight: Tensor, mask: Tensor, dtype: torch.dtype = torch.float16) -> Outliers:
+    def of(cls, weight: Tensor, mask: Tensor, dtype: KeptDtype = "float16") -> Outliers:
         """The elements of weight [out, in] where mask [out, in] is true. ValueError if one overflows `dtype`."""
         values = as_kept(weight[mask], dtype)
         index = torch.int16 if weight.shape[1] <= 2**15 else torch.int32
@@ -93,12 +100,12 @@ class Outliers(SameWidth):
 class KeptColumns:
     """Whole input columns that were taken out before rounding: index int32 [k] (rising), values [out, k]."""
 
-    index: Tensor
-    values: Tensor
+    index: TensorField
+    values: TensorField
 
     @property
     def columns_added(self) -> int:
-        """K."""
+        """k, the number of columns that were taken out."""
         return len(self.index)
 
     def apply(self, weight: Tensor) -> Tensor:
@@ -121,8 +128,8 @@ class KeptColumns:
 class LowRank(SameWidth):
     """A product added to the weight: left [out, m], right [m, in]."""
 
-    left: Tensor
-    right: Tensor
+    left: TensorField
+    right: TensorField
 
     def apply(self, weight: Tensor) -> Tensor:
         """Weight + left right."""

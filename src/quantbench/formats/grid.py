@@ -13,14 +13,19 @@ full_range is the GPTQ authors' convention: it reaches one level further down th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.errors import ConfigError
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import GridParams
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 Bits = Annotated[int, Field(ge=2, le=8)]
 Convention = Literal["full_range", "narrow_range"]

@@ -12,15 +12,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
+from quantbench.core.tensor_field import TensorField
 from quantbench.formats.corrections import SameWidth, tensor_bits
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 ROWS, COLUMNS = 0, 1
@@ -87,7 +93,7 @@ class Incoherent(SameWidth):
     """The values of the codes are those of U W diag(s) V^T; U and V belong to the seed, s is float16 [in] or None."""
 
     seed: Seed
-    s: Tensor | None = None
+    s: TensorField | None = None
 
     def apply(self, weight: Tensor) -> Tensor:
         """The weight in its own basis."""

@@ -5,18 +5,22 @@ The grids and their symmetric and asymmetric conventions are those of `quantbenc
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
 from quantbench.formats.range_search import smallest_error
 from quantbench.formats.second_level import SecondLevel
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 # The range search of the GPTQ authors' code: shrink both bounds by 1 - i/100 for i < 80, compare in the 2.4-norm.
 _MSE_STEPS, _MSE_GRID = 80, 100

@@ -21,16 +21,21 @@ A rotation U [d, d], orthogonal, leaves q . k as it is: keys are stored as K U, 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
 from quantbench.core.errors import ConfigError
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import group_count
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

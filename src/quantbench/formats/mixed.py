@@ -12,17 +12,22 @@ A rounding makes such a format for one weight, once it has decided the bits; the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import GridParams
 from quantbench.formats.grid import IntGrid, ScaleDtype
 from quantbench.formats.int import IntFormat
 from quantbench.formats.packing import pack_bits, unpack_bits
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 BITS_OF_BITS = 8
 """What storing a group's number of bits is counted as."""

@@ -14,16 +14,21 @@ the specification has only whole groups, and layers of small models need not be 
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import ByteScales
 from quantbench.formats.values import ELEMENTS, ElementCodes, Elements
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

@@ -13,15 +13,17 @@ multiple of 16 end with a short one, as if filled up with zeros, which changes n
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
 from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import ByteScales
 from quantbench.formats.values import ELEMENTS, Elements
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SMALLEST_SCALE = 2.0**-9  # of e4m3
 _SMALLEST_SHARED = 2.0**-117  # times the smallest scale, still a normal float32

@@ -11,15 +11,20 @@ O depends on the whole sequence, later tokens included, as in a prefill there.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import ActivationFormat
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

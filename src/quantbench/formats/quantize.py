@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from quantbench.formats.base import Format, GridParams, QuantizedWeight, default_group_index
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def quantize(weight: Tensor, format: Format) -> QuantizedWeight:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import GridParams
 from quantbench.formats.grid import IntGrid
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 NORM = 2.4
 """Errors are compared by the sum of |error|^2.4, as in the GPTQ authors' code."""

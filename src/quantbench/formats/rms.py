@@ -8,15 +8,20 @@ ones; what lies beyond the scale is clipped.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import GridParams, PackedGrid, group_count
 from quantbench.formats.grid import Bits, IntGrid, ScaleDtype
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

@@ -15,14 +15,19 @@ are nearly alike have a tiny step, by which it would have to be divided.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.packing import pack_bits, unpack_bits
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 SmallBits = Annotated[int, Field(ge=2, le=8)]
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from quantbench.core.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
+
 
 TENSOR = "_tensor_"
 """Key of a mapping that stands for a tensor stored under the name it holds."""
@@ -16,7 +23,7 @@ def split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
     Tensors are moved into `tensors` under dotted names that begin with `name`.
     """
-    if isinstance(value, Tensor):
+    if isinstance(value, torch.Tensor):
         tensors[name] = value.detach()
         return {TENSOR: name}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

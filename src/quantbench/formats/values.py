@@ -18,13 +18,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import GridParams
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 class Elements(Protocol):
@@ -103,8 +108,14 @@ class Table:
 class Float8:
     """A float of eight bits that torch knows; the rounding is torch's own."""
 
-    dtype: torch.dtype
+    name: Literal["float8_e4m3fn", "float8_e5m2"]
     code_bits: int = 8
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Torch's dtype of that name."""
+        dtype: torch.dtype = getattr(torch, self.name)
+        return dtype
 
     @property
     def largest(self) -> float:
@@ -166,8 +177,8 @@ _NF4 = (
 
 ELEMENTS: dict[str, Elements] = {
     "e2m1": Table((*_E2M1, *(-value for value in _E2M1)), even=True),
-    "e4m3": Float8(torch.float8_e4m3fn),
-    "e5m2": Float8(torch.float8_e5m2),
+    "e4m3": Float8("float8_e4m3fn"),
+    "e5m2": Float8("float8_e5m2"),
     "int8": FixedPoint8(),
     "nf4": Table(_NF4, even=False),
     "e8m0": PowersOfTwo(),

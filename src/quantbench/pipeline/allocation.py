@@ -31,14 +31,13 @@ from torch import Tensor, nn
 
 from quantbench.core.component import Part, component
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, finite_hessian, output_error
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.models.structure import GroupFinder, InputGroup, WeightSlot
 from quantbench.pipeline.capture import Captured, block_on, run_block
 from quantbench.pipeline.collect import collect
 from quantbench.pipeline.knapsack import choose, total
-from quantbench.rounding.hessian import finite_hessian, output_error
 
 KEY = "quantizer.policy.allocation"
 

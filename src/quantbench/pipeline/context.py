@@ -65,6 +65,11 @@ class BlockContext:
                     found[index] = producer
         return found
 
+    @property
+    def scalable_weights(self) -> dict[int, list[str]]:
+        """The names of the weights of each group in `scalable`, by its index."""
+        return {index: [slot.name for slot in self.groups[index].slots] for index in self.scalable}
+
     def weights(self) -> dict[str, Tensor]:
         """The weights to be quantized as they are now, float32 [out, in], by full name."""
         return {name: slot.get() for name, slot in self._slots.items() if name in self.formats}

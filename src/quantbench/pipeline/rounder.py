@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quantbench.core.errors import ModelError
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import KeptColumns
 from quantbench.models.structure import WeightSlot
@@ -18,7 +18,6 @@ from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.placing import CPU, placed
 from quantbench.pipeline.recipe import Recipe
 from quantbench.rounding.base import Rounded, Rounding
-from quantbench.rounding.hessian import output_error
 from quantbench.rounding.nearest import Nearest
 from quantbench.store.records import LayerRecord
 

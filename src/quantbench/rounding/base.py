@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
-
-from torch import Tensor
 
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format, QuantizedWeight
 
 if TYPE_CHECKING:
-    from quantbench.pipeline.context import BlockContext
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,60 @@ class Rounding(Protocol):
         ...
 
 
+class BlockProblem(Protocol):
+    """One decoder block, what it reads, and what it should write: what a rounding that optimizes it is given.
+
+    Groups are the weights that read the same tensor, in order of execution; a weight's name is its full name.
+    """
+
+    @property
+    def inputs(self) -> Sequence[Tensor]:
+        """Hidden states [1, L, d] of each sequence: what the quantized blocks before write."""
+        ...
+
+    @property
+    def targets(self) -> Sequence[Tensor]:
+        """Output [1, L, d] for each sequence: what the full-precision block makes of these inputs."""
+        ...
+
+    @property
+    def stats(self) -> Sequence[LinearStats | None]:
+        """Statistics of the input of each group; None where none were asked for."""
+        ...
+
+    @property
+    def formats(self) -> Mapping[str, Format]:
+        """The format of each weight that is to be quantized; others are not to be touched."""
+        ...
+
+    @property
+    def scalable_weights(self) -> Mapping[int, Sequence[str]]:
+        """The names of the weights of each group whose input may be divided by a scale, by the group's index."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to be quantized as they are now, float32 [out, in], by name."""
+        ...
+
+    def output(self, index: int, weights: Mapping[str, Tensor], scales: Mapping[int, Tensor] = ...) -> Tensor:
+        """The block's output [1, L, d] for sequence `index`, with other weights [out, in] in the places of its own.
+
+        scales: the inputs of these groups are divided by a scale [in]. Differentiable in the weights and the scales;
+        the block is not changed.
+        """
+        ...
+
+    def fold(self, scales: Mapping[int, Tensor]) -> None:
+        """Divide the inputs of groups by scales [in] for good, and multiply their weights; the statistics follow."""
+        ...
+
+
 @runtime_checkable
 class BlockRounding(Protocol):
     """A rounding method that minimises the output error of a whole block. Implementations are components."""
 
     needs: ClassVar[frozenset[str]]
 
-    def round_block(self, context: BlockContext) -> dict[str, Rounded]:
-        """Put every weight of `context.formats` on its format's grid, by its full name. Gradients are enabled."""
+    def round_block(self, block: BlockProblem) -> dict[str, Rounded]:
+        """Put every weight of `block.formats` on its format's grid, by its full name. Gradients are enabled."""
         ...

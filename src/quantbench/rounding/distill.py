@@ -17,19 +17,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.formats.straight_through import straight_through
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import BlockProblem, Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, reconstruct, with_fallbacks
 
 if TYPE_CHECKING:
-    from quantbench.pipeline.context import BlockContext
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component
@@ -49,16 +51,16 @@ class Distill(Part):
     lr: Annotated[float, Field(gt=0)] = 5e-6
     seed: Annotated[int, Field(ge=0)] = 0
 
-    def round_block(self, context: BlockContext) -> dict[str, Rounded]:
+    def round_block(self, block: BlockProblem) -> dict[str, Rounded]:
         """See the steps of this file."""
-        trained = {name: W.clone().requires_grad_() for name, W in context.weights().items()}  # step 1
+        trained = {name: W.clone().requires_grad_() for name, W in block.weights().items()}  # step 1
 
         def make() -> Candidate:
-            return Candidate({name: _nearest(W, context.formats[name]) for name, W in trained.items()})
+            return Candidate({name: _nearest(W, block.formats[name]) for name, W in trained.items()})
 
         optimizer = torch.optim.Adam(list(trained.values()), lr=self.lr)
-        fallbacks = reconstruct(context, make, optimizer, Schedule(self.steps, self.batch, self.seed))
-        rounded = {name: quantize(W.detach(), context.formats[name]) for name, W in trained.items()}
+        fallbacks = reconstruct(block, make, optimizer, Schedule(self.steps, self.batch, self.seed))
+        rounded = {name: quantize(W.detach(), block.formats[name]) for name, W in trained.items()}
         return with_fallbacks(rounded, fallbacks)
 
 

@@ -19,18 +19,23 @@ Steps
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.corrections import Outliers
 from quantbench.formats.int import IntFormat
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.search import GridSearch, by_group
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's usual constants
 

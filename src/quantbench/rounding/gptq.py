@@ -28,18 +28,23 @@ Example    W = (.6, .6), the grid being the integers, H = [[2, 1], [1, 2]]: H^-1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, finite_hessian
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded
-from quantbench.rounding.hessian import finite_hessian, inverse_cholesky, without_dead_inputs
+from quantbench.rounding.hessian import inverse_cholesky, without_dead_inputs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

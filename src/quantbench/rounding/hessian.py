@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from quantbench.core.lazy import lazy_module
 
-from quantbench.core.input_stats import LinearStats
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
+
 
 DAMPING_RAISES = 5
 """How often a failing Cholesky decomposition is tried again, each time with ten times the damping."""
-
-
-def finite_hessian(stats: LinearStats | None) -> Tensor:
-    """H float32 [in, in]. Raises ValueError if it was not collected, or if it holds NaN or infinity."""
-    if stats is None:
-        raise ValueError("calibration statistics are needed, but none were collected")
-    hessian = stats.require("hessian")
-    if not bool(hessian.isfinite().all()):
-        raise ValueError(
-            "the Hessian holds NaN or infinity: the layer's inputs overflow; run the model in a wider dtype"
-            " (model.dtype=float32 or bfloat16)"
-        )
-    return hessian
-
-
-def output_error(delta: Tensor, hessian: Tensor) -> float:
-    """tr(dW H dW^T) for dW [out, in]: the squared output error over the calibration inputs, times 2/n."""
-    return float(((delta @ hessian) * delta).sum())
 
 
 def without_dead_inputs(weight: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -22,17 +22,22 @@ The unit   The authors' code has u = 1. Then E is 0 wherever |x|^(2-p) < 1 / bet
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.search import GridSearch, by_group
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

@@ -21,18 +21,21 @@ rounding bounds the error there.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from quantbench.core.component import component
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, finite_hessian
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.formats.incoherent import Basis, Incoherent, Seed
 from quantbench.rounding.base import Rounded, Rounding
-from quantbench.rounding.hessian import finite_hessian
 from quantbench.rounding.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 SMALLEST = 1e-8
 

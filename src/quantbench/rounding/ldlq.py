@@ -25,18 +25,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, finite_hessian
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded
-from quantbench.rounding.hessian import finite_hessian, unit_cholesky, without_dead_inputs
+from quantbench.rounding.hessian import unit_cholesky, without_dead_inputs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

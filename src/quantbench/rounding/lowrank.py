@@ -14,19 +14,24 @@ What is left is sqrt(sum over i > m of S_i^2): it never grows with m, and is 0 a
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import LowRank
 from quantbench.formats.grid import ScaleDtype
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

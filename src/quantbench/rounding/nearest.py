@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from quantbench.core.component import Part, component
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @component

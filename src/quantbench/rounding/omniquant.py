@@ -24,19 +24,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, QuantizedWeight
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import BlockProblem, Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, reconstruct, with_fallbacks
 from quantbench.rounding.soft_grid import Range, SoftGrid, refuse_unlearnable, soft_grid
 from quantbench.transforms.smooth import SmoothQuant
 
 if TYPE_CHECKING:
-    from quantbench.pipeline.context import BlockContext
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 _START = 4.0
 
@@ -78,12 +80,12 @@ class OmniQuant:
             )
         return refuse_unlearnable(recipe, "OmniQuant")
 
-    def round_block(self, context: BlockContext) -> dict[str, Rounded]:
+    def round_block(self, block: BlockProblem) -> dict[str, Rounded]:
         """See the steps of this file."""
-        logs = self._first_scales(context) if self.let else {}  # step 1
-        scale_of = {slot.name: logs[i] for i, group in enumerate(context.groups) if i in logs for slot in group.slots}
-        weights = context.weights()
-        layers = {n: _Layer.of(W, context.formats[n], scale_of.get(n), self.lwc) for n, W in weights.items()}
+        logs = self._first_scales(block) if self.let else {}  # step 1
+        scale_of = {name: log for i, log in logs.items() for name in block.scalable_weights[i]}
+        weights = block.weights()
+        layers = {n: _Layer.of(W, block.formats[n], scale_of.get(n), self.lwc) for n, W in weights.items()}
         clips = [end for layer in layers.values() for end in layer.logits]
         groups = [{"params": clips, "lr": self.lwc_lr}, {"params": list(logs.values()), "lr": self.let_lr}]
 
@@ -92,23 +94,22 @@ class OmniQuant:
 
         if clips or logs:
             optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=0.0)
-            passes = -(-len(context.inputs) // self.batch)
-            fallbacks = reconstruct(context, make, optimizer, Schedule(self.epochs * passes, self.batch, self.seed))
+            passes = -(-len(block.inputs) // self.batch)
+            fallbacks = reconstruct(block, make, optimizer, Schedule(self.epochs * passes, self.batch, self.seed))
         else:
             fallbacks = {}
         rounded = {n: layer.quantized() for n, layer in layers.items()}
-        context.fold(_exp(logs))  # step 4
+        block.fold(_exp(logs))  # step 4
         return with_fallbacks(rounded, fallbacks)
 
-    def _first_scales(self, context: BlockContext) -> dict[int, Tensor]:
+    def _first_scales(self, block: BlockProblem) -> dict[int, Tensor]:
         """A = log s [in] of the groups that can be scaled, by their index in the block."""
-        weights, smooth = context.weights(), SmoothQuant(alpha=self.alpha)
+        weights, smooth = block.weights(), SmoothQuant(alpha=self.alpha)
         logs: dict[int, Tensor] = {}
-        for index in context.scalable:
-            stats = context.stats[index]
+        for index, names in block.scalable_weights.items():
+            stats = block.stats[index]
             if stats is not None:
-                readers = [weights[slot.name] for slot in context.groups[index].slots]
-                logs[index] = smooth.scale(readers, stats, None).log().requires_grad_()
+                logs[index] = smooth.scale([weights[name] for name in names], stats, None).log().requires_grad_()
         if not logs:
             raise ValueError("rounding.let=true found no normalization that a scale can be folded into on this model")
         return logs

@@ -17,13 +17,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
-
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import QuantizedWeight
-from quantbench.pipeline.context import BlockContext
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import BlockProblem, Rounded
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 CHECKS = 5
 """How often the objective is measured on all sequences after the start."""
@@ -64,24 +68,34 @@ class Schedule:
     decay: bool = False
 
 
-class SignSgd(torch.optim.Optimizer):
+class Optimizer(Protocol):
+    """What `reconstruct` uses of torch's optimizers: groups with "params" and a learning rate "lr"."""
+
+    param_groups: list[dict[str, Any]]
+
+    def step(self) -> object:
+        """Change the parameters by their gradients."""
+        ...
+
+
+class SignSgd:
     """Every parameter moves by the learning rate against the sign of its gradient."""
 
     def __init__(self, parameters: Sequence[Tensor], lr: float) -> None:
-        super().__init__(parameters, {"lr": lr})
+        self.param_groups: list[dict[str, Any]] = [{"params": list(parameters), "lr": lr}]
 
-    @torch.no_grad()
-    def step(self, closure: object = None) -> None:  # type: ignore[override]  # noqa: ARG002 - as the base class
+    def step(self) -> None:
         """Move."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.sub_(parameter.grad.sign(), alpha=group["lr"])
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_(parameter.grad.sign(), alpha=group["lr"])
 
 
 def reconstruct(
-    context: BlockContext,
+    block: BlockProblem,
     make: Callable[[], Candidate],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     schedule: Schedule,
     constrain: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
@@ -94,22 +108,22 @@ def reconstruct(
         return {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     rates = [group["lr"] for group in optimizer.param_groups]
-    start = least = objective(context, make)
+    start = least = objective(block, make)
     if not math.isfinite(start):
         raise ValueError("the block's output holds NaN or infinity before anything was learned")
     best = [parameter.detach().clone() for parameter in parameters]
     checks = {schedule.steps * (k + 1) // CHECKS for k in range(CHECKS)}
     fallbacks: dict[str, int] = {}
-    for step, batch in enumerate(_batches(schedule, len(context.inputs))):
+    for step, batch in enumerate(_batches(schedule, len(block.inputs))):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - step / schedule.steps) if schedule.decay else rate
-        if not _set_gradients(context, make, parameters, batch):
+        if not _set_gradients(block, make, parameters, batch):
             fallbacks["stopped_early"] = 1
             break
         optimizer.step()
         with torch.no_grad():
             constrain()
-        if step + 1 in checks and (reached := objective(context, make)) < least:
+        if step + 1 in checks and (reached := objective(block, make)) < least:
             least = reached
             best = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
@@ -126,17 +140,17 @@ def with_fallbacks(weights: dict[str, QuantizedWeight], fallbacks: dict[str, int
     return {name: Rounded(weight, fallbacks if name == first else {}) for name, weight in weights.items()}
 
 
-@torch.no_grad()
-def objective(context: BlockContext, make: Callable[[], Candidate]) -> float:
+def objective(block: BlockProblem, make: Callable[[], Candidate]) -> float:
     """The mean squared error of the block's output over all calibration sequences."""
-    candidate = make()
-    errors = [_squared_error(context, index, candidate).double() for index in range(len(context.inputs))]
-    return float(torch.stack(errors).sum()) / sum(target.numel() for target in context.targets)
+    with torch.no_grad():
+        candidate = make()
+        errors = [_squared_error(block, index, candidate).double() for index in range(len(block.inputs))]
+    return float(torch.stack(errors).sum()) / sum(target.numel() for target in block.targets)
 
 
-def _squared_error(context: BlockContext, index: int, candidate: Candidate) -> Tensor:
-    output = context.output(index, candidate.weights, candidate.scales)
-    return (output.float() - context.targets[index].float()).square().sum()
+def _squared_error(block: BlockProblem, index: int, candidate: Candidate) -> Tensor:
+    output = block.output(index, candidate.weights, candidate.scales)
+    return (output.float() - block.targets[index].float()).square().sum()
 
 
 def _batches(schedule: Schedule, sequences: int) -> Iterator[list[int]]:
@@ -151,7 +165,7 @@ def _batches(schedule: Schedule, sequences: int) -> Iterator[list[int]]:
 
 
 def _set_gradients(
-    context: BlockContext, make: Callable[[], Candidate], parameters: list[Tensor], batch: list[int]
+    block: BlockProblem, make: Callable[[], Candidate], parameters: list[Tensor], batch: list[int]
 ) -> bool:
     """Step 2: the gradient of the batch's mean squared error; False if it is not finite.
 
@@ -164,11 +178,11 @@ def _set_gradients(
     sums = [torch.zeros_like(tensor) for tensor in inner]
     finite = True
     for index in batch:
-        error = _squared_error(context, index, given)
+        error = _squared_error(block, index, given)
         finite &= math.isfinite(float(error.detach()))
         for total, part in zip(sums, torch.autograd.grad(error, inner, materialize_grads=True), strict=True):
             total.add_(part)
-    elements = sum(context.targets[index].numel() for index in batch)
+    elements = sum(block.targets[index].numel() for index in batch)
     learned = [
         (tensor, total.div_(elements)) for tensor, total in zip(outer, sums, strict=True) if tensor.requires_grad
     ]

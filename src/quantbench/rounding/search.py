@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from quantbench.core.component import Part
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import with_params
 from quantbench.rounding.base import Rounded, unfit_format
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 class GridSearch(Part):

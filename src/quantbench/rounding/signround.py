@@ -23,18 +23,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, QuantizedWeight
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import BlockProblem, Rounded
 from quantbench.rounding.reconstruct import Candidate, Schedule, SignSgd, reconstruct, with_fallbacks
 from quantbench.rounding.soft_grid import Range, SoftGrid, refuse_unlearnable, soft_grid
 
 if TYPE_CHECKING:
-    from quantbench.pipeline.context import BlockContext
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 _SMALLEST_FACTOR = 0.5
 
@@ -62,9 +64,9 @@ class SignRound(Part):
         """Integer formats with ranges of their own only."""
         return refuse_unlearnable(recipe, "signed-gradient rounding")
 
-    def round_block(self, context: BlockContext) -> dict[str, Rounded]:
+    def round_block(self, block: BlockProblem) -> dict[str, Rounded]:
         """See the steps of this file."""
-        layers = {name: _Layer.of(W, context.formats[name]) for name, W in context.weights().items()}
+        layers = {name: _Layer.of(W, block.formats[name]) for name, W in block.weights().items()}
         learned = [p for layer in layers.values() for p in layer.parameters(self.learn_range)]
         for parameter in learned:
             parameter.requires_grad_()
@@ -80,7 +82,7 @@ class SignRound(Part):
 
         schedule = Schedule(self.iterations, self.batch, self.seed, decay=True)
         rate = 1 / max(1, self.iterations) if self.lr is None else self.lr
-        fallbacks = reconstruct(context, make, SignSgd(learned, rate), schedule, constrain)
+        fallbacks = reconstruct(block, make, SignSgd(learned, rate), schedule, constrain)
         return with_fallbacks({name: layer.quantized() for name, layer in layers.items()}, fallbacks)
 
 

@@ -25,14 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams
 from quantbench.formats.grid import containing_zero
 from quantbench.formats.int import IntFormat
@@ -41,6 +40,12 @@ from quantbench.formats.quantize import quantize
 from quantbench.formats.range_search import smallest_error
 from quantbench.rounding.base import Rounded, unfit_format
 from quantbench.rounding.gptq import Columns, Groups
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 Z_SCORE = 2.0
 """How many standard deviations above the mean a weight's salience is that counts as salient in its group."""

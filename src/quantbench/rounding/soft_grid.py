@@ -13,19 +13,22 @@ Gradients  s and z are rounded, round(.) and the storing of s have the gradient 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
-
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams, QuantizedWeight
 from quantbench.formats.grid import IntGrid, containing_zero
 from quantbench.formats.int import IntFormat
-from quantbench.formats.straight_through import straight_through
+from quantbench.formats.straight_through import autograd_function, straight_through
 from quantbench.rounding.base import unfit_format
 
-Range = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
+
+Range: TypeAlias = "tuple[Tensor, Tensor]"
 
 
 def unlearnable(format: Format | None) -> str | None:
@@ -88,15 +91,16 @@ class SoftGrid:
         params = self.params(limits)
         offsets = None if offset is None else self._grouped(offset)
         zero = params.scale.new_zeros(()) if params.zero is None else params.zero
-        on_grid: Tensor = _OnGrid.apply(self, self._grouped(weight), offsets, params.scale, zero)  # type: ignore[no-untyped-call]
+        function: Any = autograd_function(_OnGrid)
+        on_grid: Tensor = function.apply(self, self._grouped(weight), offsets, params.scale, zero)
         return self._ungrouped(on_grid)
 
-    @torch.no_grad()
     def quantized(self, weight: Tensor, limits: Range, offset: Tensor | None = None) -> QuantizedWeight:
         """What is stored: it dequantizes to `values` exactly."""
-        params = self.params(limits)
-        shifted = _shifted(self._grouped(weight), None if offset is None else self._grouped(offset), params.scale)
-        codes = self._ungrouped(self.format.encode(shifted, params))
+        with torch.no_grad():
+            params = self.params(limits)
+            shifted = _shifted(self._grouped(weight), None if offset is None else self._grouped(offset), params.scale)
+            codes = self._ungrouped(self.format.encode(shifted, params))
         flat = GridParams(params.scale[..., 0], None if params.zero is None else params.zero[..., 0])
         return QuantizedWeight(codes.contiguous(), flat, self.format)
 
@@ -118,7 +122,7 @@ class SoftGrid:
             return weight.reshape(1, 1, -1)
         rows, width = self.shape
         missing = -width % self.format.columns_per_group(width)
-        whole = pad(weight, (0, missing)) if missing else weight
+        whole = torch.nn.functional.pad(weight, (0, missing)) if missing else weight
         return whole.reshape(rows, -1, self.format.columns_per_group(width))
 
     def _ungrouped(self, groups: Tensor) -> Tensor:
@@ -138,7 +142,7 @@ def _shifted(weight: Tensor, offset: Tensor | None, scale: Tensor) -> Tensor:
     return weight if offset is None else torch.addcmul(weight, offset, scale)
 
 
-class _OnGrid(torch.autograd.Function):
+class _OnGrid:
     """Q for grouped W, V [out, g, columns] and s, z [out, g, 1]; z is a scalar that nothing learns if implied."""
 
     @staticmethod

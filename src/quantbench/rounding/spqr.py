@@ -27,19 +27,24 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, GridParams, first_level
 from quantbench.formats.corrections import Outliers, as_kept
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded, unfit_format
 from quantbench.rounding.gptq import Columns, Groups
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 
 @component

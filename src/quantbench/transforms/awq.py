@@ -21,20 +21,23 @@ Clip       for each row and group of columns: min over c = 1 - i / grid, i < max
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn.functional import pad
 
 from quantbench.core.component import Part, component
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, finite_hessian, output_error
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, default_group_index
 from quantbench.formats.quantize import quantize
-from quantbench.rounding.hessian import finite_hessian, output_error
 from quantbench.transforms.base import Producer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 _SMALLEST = 1e-4  # of x^alpha, as in the authors' code
 
@@ -106,12 +109,12 @@ class AwqClip(Part):
 def _grouped(weight: Tensor, columns: int) -> Tensor:
     """The weight [out, in] as [groups, out, columns]; a short last group is filled up with zeros."""
     rows, width = weight.shape
-    return pad(weight, (0, -width % columns)).reshape(rows, -1, columns).transpose(0, 1)
+    return torch.nn.functional.pad(weight, (0, -width % columns)).reshape(rows, -1, columns).transpose(0, 1)
 
 
 def _by_rows(values: Tensor, rows: int) -> Tensor:
     """Values [groups, out] as [groups, runs, rows]; a short last run is filled up with zeros."""
-    return pad(values, (0, -values.shape[1] % rows)).reshape(len(values), -1, rows)
+    return torch.nn.functional.pad(values, (0, -values.shape[1] % rows)).reshape(len(values), -1, rows)
 
 
 def _bound(threshold: Tensor, rows: int, weight: Tensor, group_index: Tensor) -> Tensor:
@@ -122,6 +125,6 @@ def _bound(threshold: Tensor, rows: int, weight: Tensor, group_index: Tensor) ->
 def _diagonal_blocks(hessian: Tensor, columns: int) -> Tensor:
     """The blocks H_gg as [groups, columns, columns]; a short last one is filled up with zeros."""
     missing = -len(hessian) % columns
-    padded = pad(hessian, (0, missing, 0, missing))
+    padded = torch.nn.functional.pad(hessian, (0, missing, 0, missing))
     groups = len(padded) // columns
     return padded.reshape(groups, columns, groups, columns).diagonal(dim1=0, dim2=2).permute(2, 0, 1).contiguous()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import ActivationFormat, Format
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Producer = Literal["norm", "linear"]
 """What wrote a group's input and can absorb a per-channel scale: a normalization, or a linear layer's rows."""

@@ -15,17 +15,22 @@ Grid       t_k = r_max (r_mid / r_max)^(k / grid), k = 0 .. grid, from the large
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import ActivationFormat, Format
 from quantbench.formats.quantize import quantize
 from quantbench.transforms.base import Producer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 SAMPLED = 1024
 """Most tokens of the sample that are looked at."""

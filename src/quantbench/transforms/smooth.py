@@ -8,16 +8,21 @@ Scale      s_j = max|X_j|^alpha / max|W_:j|^(1 - alpha), the maximum taken over 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from quantbench.core.component import Part, component
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.transforms.base import Producer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 _SMALLEST = 1e-5  # as in the authors' code, for the weights' maxima and for s
 
