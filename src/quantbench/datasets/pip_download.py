@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import os
@@ -13,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from quantbench.core.errors import DataError
+from quantbench.core.hashing import file_sha256
 
 log = logging.getLogger("quantbench")
 
@@ -65,8 +65,7 @@ def _download(name: str, version: str, sha256: str, options: list[str], folder: 
     found = sorted(path for path in folder.iterdir() if path.is_file())
     if code != 0 or len(found) != 1:
         raise DataError(_explain(name, version, sha256, output))
-    with found[0].open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = file_sha256(found[0])
     if actual != sha256:
         raise DataError(f"{name} {version}: pip delivered a file of sha256 {actual}, but {sha256} is pinned")
     return found[0]

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
 from quantbench.core.files import readable_bytes
+from quantbench.core.hashing import file_sha256
 from quantbench.core.paths import LocalPath
 from quantbench.datasets.packages import PackageFile, cache_dir, fetch
 from quantbench.models import folder, hub
@@ -163,7 +164,7 @@ class PackagedGguf:
 
     def fingerprint(self) -> str:
         """sha256 of the GGUF file."""
-        return folder.file_sha256(self._file())
+        return file_sha256(self._file())
 
     def config(self) -> Any:
         """From the GGUF file's configuration."""
