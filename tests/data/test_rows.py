@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from quantbench.core import packages
 from quantbench.core.errors import DataError
-from quantbench.datasets import packages
+from quantbench.core.packages import SourceArchive
 from quantbench.datasets.hub_rows import HubPlace, HubRows
 from quantbench.datasets.local_rows import LocalRows
 from quantbench.datasets.packaged_rows import PackagedRows
-from quantbench.datasets.packages import SourceArchive
 from quantbench.datasets.rows import RowSource
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quantbench.core.errors import ModelError
-from quantbench.datasets.packages import PackageFile
+from quantbench.core.packages import PackageFile
 from quantbench.models import loading
 from quantbench.models.folder import max_length
 from quantbench.models.gguf import dequantized

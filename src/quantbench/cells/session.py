@@ -11,10 +11,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.calibration.base import CalibSet
-from quantbench.config.identity import component_identity, digest
+from quantbench.config.identity import component_identity
 from quantbench.config.schema import Cell
 from quantbench.core.environment import pick_device
 from quantbench.core.errors import ConfigError, QuantbenchError
+from quantbench.core.hashing import digest
 from quantbench.datasets.overlap import Overlap, overlap
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle

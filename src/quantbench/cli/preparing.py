@@ -62,7 +62,7 @@ def _folders() -> dict[str, Path]:
     """Where the data lie: what has to be shared or carried along."""
     from huggingface_hub.constants import HF_HOME
 
-    from quantbench.datasets.packages import cache_dir
+    from quantbench.core.cache import cache_dir
 
     return dict(zip(CARRIED, (Path(HF_HOME), cache_dir()), strict=True))
 
@@ -70,7 +70,8 @@ def _folders() -> dict[str, Path]:
 def _sources(arguments: list[str]) -> Iterator[tuple[str, ModelSource | TextSource | Task]]:
     """What the cells need, each thing once."""
     from quantbench.config.compose import cell_from
-    from quantbench.config.identity import digest, identity
+    from quantbench.config.identity import identity
+    from quantbench.core.hashing import digest
 
     done: set[str] = set()
     for config, overrides, choices in _compose_all(arguments):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import sys
 from functools import cache
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 from quantbench import NUMERICS_VERSION
 from quantbench.config.build import DESCRIPTION
 from quantbench.core.errors import ConfigError
+from quantbench.core.hashing import hash_path
 
 ABSENT: tuple[Any, ...] = (None, (), {}, [])
 
@@ -66,28 +65,6 @@ def _class_identity(kind: type) -> dict[str, str]:
     if file is None:
         raise ConfigError(f"{found['_target_']}: its module has no source file, which a component needs")
     return found | {"_source_": f"sha256:{hash_path(Path(file))}"}
-
-
-def hash_path(path: Path) -> str:
-    """sha256 of a file, or of all files of a folder with their relative names."""
-    if path.is_file():
-        status = path.stat()
-        return _hash_file(path, status.st_size, status.st_mtime_ns)
-    if not path.is_dir():
-        raise ConfigError(f"{path}: no such file or folder")
-    lines = [f"{f.relative_to(path)} {hash_path(f)}" for f in sorted(path.rglob("*")) if f.is_file()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-@cache
-def _hash_file(path: Path, _size: int, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest(value: Any, length: int = 16) -> str:
-    """The first hex digits of the sha256 of a plain value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
 def run_identity(model: Any, recipe: Any, calib: Any | None, seed: int, replicate: int) -> dict[str, Any]:

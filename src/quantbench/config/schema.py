@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from quantbench.calibration.base import AnyCalibration
-from quantbench.config.identity import digest, run_identity
+from quantbench.config.identity import run_identity
 from quantbench.core.component import component
+from quantbench.core.hashing import digest
 from quantbench.core.paths import LocalPath, brief
 from quantbench.launch.launchers import Place
 from quantbench.models.loading import ModelSource

@@ -13,8 +13,8 @@ import psutil
 import torch
 
 import quantbench
-from quantbench.config.identity import digest
 from quantbench.core.errors import ConfigError
+from quantbench.core.hashing import digest
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "safetensors", "lm_eval")
 

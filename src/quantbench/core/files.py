@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import humanize
 import pandas as pd
 import pyarrow as pa
 
@@ -50,12 +51,7 @@ def _free_bytes(path: Path) -> int:
 
 def readable_bytes(count: int) -> str:
     """A byte count in the largest binary unit that keeps it at least 1: "3.2 MiB"."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+    return humanize.naturalsize(count, binary=True)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ import time
 from collections.abc import Sequence
 
 from quantbench.cells.session import Session
-from quantbench.config.identity import component_identity, digest
+from quantbench.config.identity import component_identity
 from quantbench.config.schema import Cell
+from quantbench.core.hashing import digest
 from quantbench.core.progress import duration
 from quantbench.launch.overview import key_of
 from quantbench.launch.runner import Runner

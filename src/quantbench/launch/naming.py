@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from quantbench.config.identity import digest
 from quantbench.config.schema import Cell, counts, slug
+from quantbench.core.hashing import digest
 from quantbench.core.paths import brief
 
 

@@ -23,9 +23,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 from filelock import FileLock, Timeout
 from pydantic.dataclasses import dataclass
 
-from quantbench.config.identity import digest
 from quantbench.core import files
 from quantbench.core.component import STRICT
+from quantbench.core.hashing import digest
 from quantbench.store.records import SCHEMA_VERSION, Stored
 
 State = Literal["running", "done", "failed", "interrupted"]

@@ -11,11 +11,13 @@ from pydantic import Field
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from quantbench.core.cache import cache_dir
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
 from quantbench.core.files import readable_bytes
+from quantbench.core.hashing import file_sha256
+from quantbench.core.packages import PackageFile, fetch
 from quantbench.core.paths import LocalPath
-from quantbench.datasets.packages import PackageFile, cache_dir, fetch
 from quantbench.models import folder, hub
 from quantbench.models.folder import Dtype
 from quantbench.models.gguf import dequantized
@@ -163,7 +165,7 @@ class PackagedGguf:
 
     def fingerprint(self) -> str:
         """sha256 of the GGUF file."""
-        return folder.file_sha256(self._file())
+        return file_sha256(self._file())
 
     def config(self) -> Any:
         """From the GGUF file's configuration."""

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from quantbench.config.identity import hash_path
 from quantbench.core.errors import ConfigError, DataError
+from quantbench.core.hashing import hash_path
 from quantbench.datasets.hub_access import quiet as quiet_datasets
 from quantbench.tasks.lm_eval.broken import BROKEN
 

@@ -1,0 +1,42 @@
+"""The cache folder, and the lock of what is made in it once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
+from quantbench.core.files import make_folder, write_failure
+
+log = logging.getLogger("quantbench")
+
+
+def cache_dir() -> Path:
+    """Where downloaded and derived files are kept: QUANTBENCH_CACHE, else the platform's place for caches."""
+    chosen = os.environ.get("QUANTBENCH_CACHE")
+    return Path(chosen).expanduser() if chosen else user_cache_path("quantbench")
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Hold the lock of `path`, a file or folder in the cache, saying so if another process has it.
+
+    Raises StoreError if the folder of the lock cannot be written.
+    """
+    lock = FileLock(make_folder(path.parent) / f".{path.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that makes %s", path)
+        lock.acquire()
+    except OSError as error:
+        raise write_failure(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
