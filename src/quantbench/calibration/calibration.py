@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
-from transformers import PreTrainedTokenizerBase
 
 from quantbench.calibration.base import CalibSet
 from quantbench.calibration.samplers import Sampler
@@ -13,6 +12,9 @@ from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents, TextSource, TokenizerText
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @component

@@ -6,18 +6,23 @@ import dataclasses
 import itertools
 import random
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import Field
-from transformers import PreTrainedTokenizerBase
 
 from quantbench.calibration.base import CalibSet
 from quantbench.calibration.calibration import Calibration
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
+from quantbench.core.lazy import lazy_module
 from quantbench.core.origin import CONTROL_FAMILY, Origin
 from quantbench.datasets.documents import Documents, TextSource
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+else:
+    torch = lazy_module("torch")
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 """Where a sentence ends: a sign and white space, a Chinese sign, or the end of a line."""

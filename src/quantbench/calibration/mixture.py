@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from transformers import PreTrainedTokenizerBase
 
 from quantbench.calibration.base import AnyCalibration, CalibSet
 from quantbench.core.apportion import largest_remainder
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
+from quantbench.core.lazy import lazy_module
 from quantbench.core.origin import Origin
 from quantbench.datasets.documents import TextSource
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+else:
+    torch = lazy_module("torch")
 
 
 @component

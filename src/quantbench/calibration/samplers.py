@@ -11,17 +11,22 @@ import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
+from quantbench.core.lazy import lazy_module
 from quantbench.datasets.documents import Documents
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+else:
+    torch = lazy_module("torch")
 
 Integers = NDArray[np.int64]
 

@@ -79,6 +79,16 @@ def option_names(target: Any, key: str) -> list[str]:
     return [p.name for p in parameters]
 
 
+def fields_of(target: str, key: str) -> frozenset[str]:
+    """Names of the options of a component by its import path; ConfigError if it cannot be imported."""
+    return frozenset(option_names(import_target(target, key), key))
+
+
+def path_of(kind: type) -> str:
+    """The import path of a class, as a yaml names it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def unknown_key(key: str, valid: list[str]) -> str:
     """The message for an unknown key: what was meant, and what is possible."""
     return f"{key}: no such option.{_meant(key.rpartition('.')[2], valid)} Valid here: {', '.join(sorted(valid))}"

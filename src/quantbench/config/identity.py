@@ -6,29 +6,38 @@ import dataclasses
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from quantbench import NUMERICS_VERSION
-from quantbench.config.build import DESCRIPTION
 from quantbench.core.errors import ConfigError
 from quantbench.core.hashing import hash_path
+
+DESCRIPTIVE = ("about", "origin")
+"""Fields that describe what stands beside them, and decide no number."""
 
 ABSENT: tuple[Any, ...] = (None, (), {}, [])
 
 
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """A component that reads files of the user's, and can name the option that is wrong before they are hashed."""
+
+    def check_files(self) -> None:
+        """Raise QuantbenchError for a file or folder that is missing."""
+        ...
+
+
 def identity(value: Any) -> Any:
-    """Plain JSON of a component's resolved constructor arguments, its defaults included, `about` left out.
+    """Plain JSON of a component's resolved constructor arguments, its defaults included, descriptions left out.
 
     An option that is null or empty stands for nothing and is left out, too: so a new kind of part, null where it is not
     used, does not make finished runs new. A local path counts by the sha256 of what lies there, not by its name, and a
-    class from outside this package by its source, too. A component with a method `check_files` is asked before its
-    files are hashed, so that it can name the option that is wrong. Raises QuantbenchError if it does, or if nothing
-    lies at a path.
+    class from outside this package by its source, too. Raises QuantbenchError if nothing lies at a path.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        if hasattr(value, "check_files"):
+        if isinstance(value, ReadsFiles):
             value.check_files()
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name != DESCRIPTION}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in DESCRIPTIVE}
         given = {name: identity(field) for name, field in fields.items() if field not in ABSENT}
         return {**_class_identity(type(value)), **given}
     if isinstance(value, dict):
@@ -38,18 +47,6 @@ def identity(value: Any) -> Any:
     if isinstance(value, Path):
         return f"sha256:{hash_path(value)}"
     return value
-
-
-def component_identity(component: Any) -> Any:
-    """`identity`, worked out once for each object: the cells of a grid share their components."""
-    known = _known.get(id(component))
-    if known is None:
-        known = _known[id(component)] = (component, identity(component))
-    return known[1]
-
-
-_known: dict[int, tuple[Any, Any]] = {}
-"""By id; each object is kept, so that its id stays its own."""
 
 
 @cache
@@ -68,12 +65,6 @@ def _class_identity(kind: type) -> dict[str, str]:
 
 
 def run_identity(model: Any, recipe: Any, calib: Any | None, seed: int, replicate: int) -> dict[str, Any]:
-    """The identity of a run. Without calibration data (calib None) no seed or replicate can matter, and none counts."""
-    parts: dict[str, Any] = {
-        "numerics_version": NUMERICS_VERSION,
-        "model": component_identity(model),
-        "quantizer": component_identity(recipe),
-    }
-    if calib is not None:
-        parts |= {"calib": component_identity(calib), "seed": seed, "replicate": replicate}
-    return parts
+    """The identity of a run, from those of its parts. Without calibration data (None) no seed or replicate counts."""
+    parts: dict[str, Any] = {"numerics_version": NUMERICS_VERSION, "model": model, "quantizer": recipe}
+    return parts if calib is None else parts | {"calib": calib, "seed": seed, "replicate": replicate}

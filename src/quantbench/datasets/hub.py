@@ -10,7 +10,6 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError, DataError
 from quantbench.core.progress import say_once
-from quantbench.datasets.hub_open import UNVERIFIED, HubSplit, builder_of
 from quantbench.datasets.rows import Rows, make_ids
 from quantbench.datasets.table import ArrowTable
 
@@ -109,6 +108,8 @@ class HubSource:
 
     def _places(self, name: str, side: str) -> list[tuple[str, str | None]]:
         """Ids and files to be tried."""
+        from quantbench.datasets.hub_open import builder_of
+
         file = None if self.files is None else self.files.get(side)
         if self.files is not None and file is None:
             raise DataError(f"data {name}: `files` names nothing for {side!r}, but {', '.join(self.files)}")
@@ -117,6 +118,8 @@ class HubSource:
         return [*places, (builder_of(f"data {name}", file or ""), file)] if self._addressed else places
 
     def _read(self, name: str, side: str, path: str, split: str, file: str | None, failed: Sequence[str]) -> Rows:
+        from quantbench.datasets.hub_open import UNVERIFIED, HubSplit  # its libraries take a while to import
+
         repository, _, config = path.partition(":")
         say_once(f"loading data {name} ({repository}, split {split})")
         label = f"data {name}"

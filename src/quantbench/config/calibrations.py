@@ -1,0 +1,118 @@
+"""What `calib=` selects, in full: a data set and its sampler, a mixture of several, a control, a class of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quantbench.calibration.base import AnyCalibration
+from quantbench.calibration.calibration import Calibration
+from quantbench.calibration.mixture import MixedSet
+from quantbench.config.build import fields_of, import_target, path_of, unknown_key
+from quantbench.config.catalogue import Catalogue, Plain
+from quantbench.config.facts import DataSet, data_set, set_keys
+from quantbench.core.errors import ConfigError
+
+DRAW = ("n", "length", "seed", "draw", "split", "allow_short")
+"""Options of every calibration set: how much is drawn, and which part of what there is."""
+
+CALIBRATION_ONLY = ("answers", "sampler", "allow_short", "max_documents", "max_rows", "questions")
+"""Keys of a data set that change what is calibrated on, and no test."""
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """Makes calibration sets of options; resolve puts in the values of interpolations."""
+
+    catalogue: Catalogue
+    resolve: Callable[[Plain], Plain]
+
+    def named(self, name: str, key: str) -> DataSet:
+        """The data set of an option. Raises ConfigError for a name that is none, or that is no data set."""
+        node = self.catalogue.option("calib", name)
+        if _is_calibration(node):
+            raise ConfigError(f"{key}: calib={name} is no data set, but made of others: name those")
+        return data_set(name, node, self.catalogue, self.resolve, f"calib={name}")
+
+    def full(self, name: str, node: Mapping[str, Any]) -> Plain:
+        """The component of a calibration set. node: its option as the command line changed it, resolved."""
+        if not _is_calibration(node):
+            chosen = data_set(name, _facts(node), self.catalogue, self.resolve, "calib")
+            return self._drawn(chosen, node)
+        target = str(node["_target_"])
+        fields = fields_of(target, "calib")
+        given = {key: value for key, value in node.items() if key in fields and value is not None}
+        known = {*fields, *DRAW, "_target_", "tests", "sampler", "of", "parts"}
+        if unknown := sorted(key for key, value in node.items() if value is not None and key not in known):
+            raise ConfigError(unknown_key(f"calib.{unknown[0]}", sorted(known - {"_target_"})))
+        if "of" in node:
+            source = self.named(str(node["of"]), "calib.of")
+            given = {**self._drawn(source, node), **given}
+        if "parts" in node:
+            given["mixed"] = self._mixed(node)
+        return {**given, "_target_": target}
+
+    def default_tests(self, name: str, node: Mapping[str, Any]) -> list[DataSet]:
+        """What a model calibrated on it is tested on unless it is said."""
+        if not _is_calibration(node):
+            own = self.tested(name, node)
+            return [own if test == own.name else self.named(test, "calib.tests") for test in own.default_tests]
+        found: dict[str, DataSet] = {}
+        for part in _weights(node) if "parts" in node else ():
+            for test in self.named(part, f"calib.parts.{part}").default_tests:
+                found[test] = self.named(test, f"calib={part}")
+        for test in node.get("tests") or ():
+            found[str(test)] = self.named(str(test), "calib.tests")
+        return list(found.values())
+
+    def tested(self, name: str, node: Mapping[str, Any]) -> DataSet:
+        """The data set calibrated on, as it is tested: what is only for calibration is as its option has it."""
+        facts = _facts(node)
+        if name in self.catalogue.files("calib"):
+            option = self.catalogue.option("calib", name)
+            facts |= {key: option.get(key) for key in CALIBRATION_ONLY}
+        return data_set(name, facts, self.catalogue, self.resolve, "calib")
+
+    def _drawn(self, chosen: DataSet, node: Mapping[str, Any]) -> Plain:
+        sampler = node.get("sampler") or chosen.facts.get("sampler") or chosen.family.get("sampler")
+        if sampler is None:
+            raise ConfigError(f"calib.sampler: family {chosen.facts['family']} names none; give one")
+        allow_short = chosen.facts.get("allow_short")
+        own = {key: node[key] for key in DRAW if node.get(key) is not None}
+        return {
+            "_target_": path_of(Calibration),
+            "source": chosen.text(),
+            "sampler": self.catalogue.part("sampler", sampler),
+            **({} if allow_short is None else {"allow_short": allow_short}),
+            **own,
+        }
+
+    def _mixed(self, node: Mapping[str, Any]) -> Plain:
+        """The parts that have a weight, in alphabetical order."""
+        found: Plain = {}
+        own = {key: node[key] for key in DRAW if node.get(key) is not None}
+        for name, weight in _weights(node).items():
+            drawn = self._drawn(self.named(name, f"calib.parts.{name}"), own)
+            found[name] = {"_target_": path_of(MixedSet), "weight": weight, "set": drawn}
+        return found
+
+
+def _is_calibration(node: Mapping[str, Any]) -> bool:
+    """Whether an option is a calibration set itself, and not a data set that one can be drawn from."""
+    return "_target_" in node and hasattr(import_target(node["_target_"], "calib"), AnyCalibration.draw_set.__name__)
+
+
+def _facts(node: Mapping[str, Any]) -> Plain:
+    """What of an option is the data set's."""
+    draw = set(DRAW) - set_keys() | {"allow_short"}
+    return {key: value for key, value in node.items() if key not in draw}
+
+
+def _weights(node: Mapping[str, Any]) -> dict[str, float]:
+    found = {str(name): weight for name, weight in sorted((node["parts"] or {}).items()) if weight is not None}
+    for name, weight in found.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ConfigError(f"calib.parts.{name}={weight!r}: a weight is a number; null leaves a part out")
+    return {name: float(weight) for name, weight in found.items()}
+

@@ -1,0 +1,96 @@
+"""The option files by name, read as plain values: data sets, families, parts that have a name, lm-eval's tasks.
+
+Hydra composes what a command line chooses; what is only named inside an option (a family, the members of a suite, a
+sampler) is looked up here, in the same folders and in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from quantbench.config.build import unknown_choice
+from quantbench.config.folders import Folders
+from quantbench.core.errors import ConfigError
+
+PARTS = ("sampler", "template", "scoring", "render")
+"""Parts of data sets and tests that are chosen by name: one file of each kind, conf/parts/KIND.yaml."""
+
+LM_EVAL = "lm_eval/catalogue.yaml"
+
+Plain = dict[str, Any]
+
+
+@cache
+def read_yaml(file: Path) -> Plain:
+    """The mapping in a yaml file. Raises ConfigError if it is not one."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected a mapping of keys, found {type(content).__name__}")
+    return content
+
+
+class Catalogue:
+    """The options in some folders; of equal names the first folder's counts."""
+
+    def __init__(self, folders: Folders | None = None) -> None:
+        self._folders = (folders or Folders()).options
+
+    def files(self, group: str) -> dict[str, Path]:
+        """The option files of a group by name, in alphabetical order."""
+        found = {file.stem: file for folder in reversed(self._folders) for file in (folder / group).glob("*.yaml")}
+        return dict(sorted(found.items()))
+
+    def option(self, group: str, name: str) -> Plain:
+        """The content of an option. Raises ConfigError, with what was meant, if there is none."""
+        files = self.files(group)
+        if name not in files:
+            raise ConfigError(unknown_choice(group, name, list(files)))
+        return read_yaml(files[name])
+
+    def family(self, name: str) -> Plain:
+        """A family with what it takes over from the one it is `like`."""
+        own = self.option("family", name)
+        like = own.get("like")
+        if like is None:
+            return own
+        whole = self.family(str(like))
+        common = {**whole.get("common", {}), **own.get("common", {})}
+        return {**whole, **{key: value for key, value in own.items() if key != "like"}, "common": common}
+
+    def parts(self, kind: str) -> Plain:
+        """All parts of a kind by name."""
+        found: Plain = {}
+        for folder in reversed(self._folders):
+            file = folder / "parts" / f"{kind}.yaml"
+            if file.is_file():
+                found |= read_yaml(file)
+        return found
+
+    def part(self, kind: str, chosen: str | Mapping[str, Any]) -> Plain:
+        """A part by its name, or as it is where it is given in full. Raises ConfigError for an unknown name."""
+        if not isinstance(chosen, str):
+            return dict(chosen)
+        known = self.parts(kind)
+        if chosen not in known:
+            raise ConfigError(unknown_choice(kind, chosen, list(known)))
+        return dict(known[chosen])
+
+    def lm_eval(self) -> Plain:
+        """What is known of lm-eval's tasks, by name."""
+        found: Plain = {}
+        for folder in reversed(self._folders):
+            if (folder / LM_EVAL).is_file():
+                found |= read_yaml(folder / LM_EVAL)
+        return found
+
+    def members(self, family: str) -> Sequence[str]:
+        """The data sets that a family lists."""
+        return [str(name) for name in self.family(family).get("members", ())]

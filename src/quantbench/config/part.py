@@ -1,0 +1,41 @@
+"""One node of a composed configuration: plain values, and the component they describe."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from quantbench.config.build import build
+from quantbench.config.identity import identity
+from quantbench.core.hashing import digest
+
+T = TypeVar("T")
+
+
+class Part(Generic[T]):
+    """Plain values with `_target_`; the component, its identity and digest are made of them when they are asked for.
+
+    Cells of a grid share their parts: two parts are equal if they are the same object.
+
+    plain     resolved configuration: what is frozen when a cell is submitted
+    expected  the class or protocol that the component must be of
+    key       where the node stands in the configuration, for messages
+    """
+
+    def __init__(self, plain: dict[str, Any], expected: type[T], key: str) -> None:
+        self.plain, self.expected, self.key = plain, expected, key
+
+    @cached_property
+    def component(self) -> T:
+        """What the values describe. Raises ConfigError for an option that is unknown, missing or out of range."""
+        return build(self.plain, self.expected, self.key)
+
+    @cached_property
+    def identity(self) -> Any:
+        """See quantbench.config.identity."""
+        return identity(self.component)
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal for parts whose components are the same thing."""
+        return digest(self.identity)
