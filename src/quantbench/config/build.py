@@ -1,111 +1,12 @@
-"""Building components from resolved configuration. Every `_target_` in the project goes through `build`."""
+"""The names of `quantbench.core.build`, where they moved."""
 
-from __future__ import annotations
+from quantbench.core.build import (
+    DESCRIPTION,
+    build,
+    import_target,
+    option_names,
+    unknown_choice,
+    unknown_key,
+)
 
-import dataclasses
-import difflib
-import importlib
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
-
-from pydantic import ValidationError
-
-from quantbench.core.errors import ConfigError, QuantbenchError
-
-T = TypeVar("T")
-
-DESCRIPTION = "about"
-"""The key of descriptive fields: never passed on unless a component asks for it, never part of an identity."""
-
-
-def build(spec: Any, expected: Callable[..., T], key: str) -> T:
-    """The component a mapping with `_target_` describes, with the components nested in it.
-
-    key is where the mapping stands in the configuration, for messages. Raises ConfigError for an unknown, missing or
-    badly typed option, a value out of range, or an object that is not an `expected`.
-    """
-    if not isinstance(spec, dict) or "_target_" not in spec:
-        raise ConfigError(f"{key}: expected a mapping with `_target_` (an import path), found {spec!r}")
-    made = _value(spec, key)
-    assert isinstance(expected, type)
-    if not isinstance(made, expected):
-        raise ConfigError(f"{key}: {spec['_target_']} is not a {expected.__name__}")
-    return cast("T", made)
-
-
-def _value(spec: Any, key: str) -> Any:
-    if isinstance(spec, dict):
-        if "_target_" in spec:
-            return _component(spec, key)
-        return {k: _value(v, f"{key}.{k}") for k, v in spec.items()}
-    if isinstance(spec, list | tuple):
-        return tuple(_value(v, f"{key}[{i}]") for i, v in enumerate(spec))
-    return spec
-
-
-def _component(spec: dict[str, Any], key: str) -> Any:
-    target = import_target(spec["_target_"], key)
-    names = option_names(target, key)
-    given = {k: v for k, v in spec.items() if k != "_target_" and (k != DESCRIPTION or k in names)}
-    unknown = sorted(set(given) - set(names))
-    if unknown:
-        raise ConfigError(unknown_key(_joined(key, unknown[0]), names))
-    options = {k: _value(v, _joined(key, k)) for k, v in given.items()}
-    try:
-        return target(**options)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(key, e) for e in error.errors())) from error
-    except QuantbenchError as error:
-        raise ConfigError(f"{key}: {error}") from error
-
-
-def import_target(path: Any, key: str) -> Any:
-    """The class or function at an import path; ConfigError if there is none."""
-    module_name, _, name = str(path).rpartition(".")
-    try:
-        return getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}._target_: {path!r} cannot be imported: {error}") from error
-
-
-def option_names(target: Any, key: str) -> list[str]:
-    """The options a component takes; ConfigError if it takes **kwargs, which would hide misspellings."""
-    if dataclasses.is_dataclass(target):
-        return [f.name for f in dataclasses.fields(target) if f.init]
-    parameters = inspect.signature(target).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        raise ConfigError(f"{key}: {target!r} takes **kwargs, so misspelt options could not be found: name its options")
-    return [p.name for p in parameters]
-
-
-def unknown_key(key: str, valid: list[str]) -> str:
-    """The message for an unknown key: what was meant, and what is possible."""
-    return f"{key}: no such option.{_meant(key.rpartition('.')[2], valid)} Valid here: {', '.join(sorted(valid))}"
-
-
-def unknown_choice(group: str, name: str, valid: Sequence[str]) -> str:
-    """The message for a group that has no option of this name."""
-    return f"{group}={name}: no such choice.{_meant(name, valid)} There are: {', '.join(sorted(valid))}"
-
-
-def _meant(name: str, valid: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _joined(*parts: str) -> str:
-    """A dotted key; the root of the configuration is the empty part."""
-    return ".".join(part for part in parts if part)
-
-
-def _explain(key: str, error: Any) -> str:
-    where = _joined(key, *map(str, error["loc"]))
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
-        return f"{where}: this option is required"
-    if error["type"] == "value_error" and not error["loc"]:
-        return f"{where}: {message}"
-    listed = isinstance(error["input"], str) and error["type"] in {"tuple_type", "list_type"}
-    advice = f": {where}=[{error['input']}]" if listed else ""
-    return f"{where}={error['input']!r}: {message[0].lower()}{message[1:]}{advice}"
+__all__ = ["DESCRIPTION", "build", "import_target", "option_names", "unknown_choice", "unknown_key"]

@@ -80,3 +80,21 @@ class LinearStats:
         if not isinstance(value, Tensor):
             raise ValueError(f"the statistic {name!r} was not collected: add it to the part's `needs`")
         return value
+
+
+def finite_hessian(stats: LinearStats | None) -> Tensor:
+    """H float32 [in, in]. Raises ValueError if it was not collected, or if it holds NaN or infinity."""
+    if stats is None:
+        raise ValueError("calibration statistics are needed, but none were collected")
+    hessian = stats.require("hessian")
+    if not bool(hessian.isfinite().all()):
+        raise ValueError(
+            "the Hessian holds NaN or infinity: the layer's inputs overflow; run the model in a wider dtype"
+            " (model.dtype=float32 or bfloat16)"
+        )
+    return hessian
+
+
+def output_error(delta: Tensor, hessian: Tensor) -> float:
+    """tr(dW H dW^T) for dW [out, in]: the squared output error over the calibration inputs, times 2/n."""
+    return float(((delta @ hessian) * delta).sum())

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from quantbench.core.errors import ModelError
 from quantbench.core.files import write_failure
+from quantbench.core.hashing import file_sha256
 from quantbench.datasets.packages import only_one
-from quantbench.models.folder import file_sha256, quiet_transformers
+from quantbench.models.pretrained import quiet_transformers
 
 log = logging.getLogger("quantbench")
 
