@@ -19,7 +19,6 @@ from quantbench.core.paths import LocalPath
 from quantbench.datasets.packages import PackageFile, cache_dir, fetch
 from quantbench.models.folder import Dtype, folder_fingerprint, missing_part
 from quantbench.models.handle import ModelHandle
-from quantbench.models.tokenizer import tokenizer_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,8 +28,6 @@ else:
     gguf = lazy_module("quantbench.models.gguf")
     hub = lazy_module("quantbench.models.hub")
     pretrained = lazy_module("quantbench.models.pretrained")
-
-__all__ = ["HubModel", "LocalModel", "ModelSource", "PackagedGguf", "tokenizer_fingerprint"]
 
 
 @runtime_checkable
