@@ -14,7 +14,7 @@ import time
 import torch
 from hydra import compose, initialize_config_dir
 
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize

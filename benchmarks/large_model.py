@@ -18,8 +18,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from quantbench.config.build import build
 from quantbench.config.compose import config_dir, resolved
+from quantbench.core.build import build
 from quantbench.core.meter import Meter
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.recipe import Recipe

@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from quantbench.models.structure import GroupFinder, find_blocks
+from quantbench.models.groups import GroupFinder
+from quantbench.models.structure import find_blocks
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.collect import collect
 from quantbench.pipeline.context import BlockContext

@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from helpers_math import correlated_inputs, random, stats_of
 from quantbench.calibration.calibration import Calibration
 from quantbench.cli.listing import markdown_table, options
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.config.mixing import CALIB_NODES
 from quantbench.core.input_stats import output_error

@@ -17,7 +17,7 @@ from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.controls import RandomTokens, Shuffled, ordinary_ids
 from quantbench.calibration.mixture import MixedSet, Mixture
 from quantbench.calibration.samplers import DocumentWindows, JoinedWindows
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.config.mixing import CALIB_NODES
 from quantbench.core.apportion import evenly, largest_remainder

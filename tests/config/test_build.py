@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quantbench.config.build import build, option_names
+from quantbench.core.build import build, option_names
 from quantbench.config.identity import identity, run_identity
 from quantbench.core.errors import ConfigError, DataError, ModelError
 from quantbench.core.hashing import digest, hash_path

@@ -7,8 +7,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from quantbench.config.build import build
 from quantbench.config.compose import cell_from, config_dir
+from quantbench.core.build import build
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
 from recipes import NAMES, make_recipe, quickened, recipe_spec

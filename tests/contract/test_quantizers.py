@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from quantbench.config.build import build
 from quantbench.core import tensors
+from quantbench.core.build import build
 from quantbench.core.errors import ConfigError, ModelError, QuantbenchError
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import QuantizedWeight, default_group_index
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
 from recipes import NAMES, recipe_spec, small_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama, tiny_mixtral
 

@@ -15,14 +15,15 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lm_eval_tasks import long_handle, write_tasks
-from quantbench.config.build import build
 from quantbench.core import tensors
+from quantbench.core.build import build
 from quantbench.core.errors import QuantbenchError
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
 from quantbench.tasks.evaluate import evaluate
 from quantbench.tasks.lm_eval.task import LmEvalTask
 from quantbench.tasks.loglikelihood import Continuation, greedy, loglikelihoods

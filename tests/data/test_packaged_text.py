@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir
 from quantbench.core.component import component
 from quantbench.core.errors import DataError

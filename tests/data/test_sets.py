@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from datasets import ClassLabel, Dataset, Features, List, Value
 from fake_hub import Branch, FakeHub
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.datasets.examples import ExampleSet
 from quantbench.datasets.packaged_rows import PackagedRows
@@ -28,7 +28,7 @@ Rows = Sequence[Mapping[str, Any]]
 LOAD = """
 import json, sys
 from hydra import compose, initialize_config_dir
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.datasets.examples import ExampleSet
 from quantbench.core.errors import DataError

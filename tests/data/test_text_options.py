@@ -24,7 +24,7 @@ from quantbench.config.compose import config_dir
 
 LOAD = """
 import json, sys
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import DataError
 from quantbench.datasets.documents import TextSource
 for spec in json.load(sys.stdin):

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from helpers_math import random
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mixed import MixedIntFormat

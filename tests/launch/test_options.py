@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from quantbench.config.build import DESCRIPTION, import_target, option_names
+from quantbench.core.build import DESCRIPTION, import_target, option_names
 from quantbench.config.compose import cell_from, config_dir, expand
 from quantbench.config.mixing import CALIB_NODES, register_resolvers
 from quantbench.config.schema import Cell

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from quantbench.core.errors import ModelError
 from quantbench.models import hub
 from quantbench.models.folder import max_length
-from quantbench.models.loading import HubModel, LocalModel, ModelSource, tokenizer_fingerprint
-from quantbench.models.tokenizer import leading_special_tokens
+from quantbench.models.loading import HubModel, LocalModel, ModelSource
+from quantbench.models.tokenizer import leading_special_tokens, tokenizer_fingerprint
 from tiny import FAMILIES, POSITIONS, VOCABULARY, save_tiny_model, tiny_llama, tiny_llama_tied, tiny_tokenizer
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quantbench.core.errors import ModelError
-from quantbench.models import folder
+from quantbench.models import pretrained
 
 MODELS = {"baichuan": "Baichuan", "chatglm": "ChatGLM"}
 
@@ -27,9 +27,9 @@ def test_code_of_a_model_is_not_run_and_the_message_names_the_key(kind: str, tmp
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     (tmp_path / "code.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
     for load in (
-        lambda: folder.read_config(tmp_path, kind),
-        lambda: folder.load_model(tmp_path, "float32", kind),
-        lambda: folder.load_tokenizer(tmp_path, kind),
+        lambda: pretrained.read_config(tmp_path, kind),
+        lambda: pretrained.load_model(tmp_path, "float32", kind),
+        lambda: pretrained.load_tokenizer(tmp_path, kind),
     ):
         with pytest.raises(ModelError, match=rf"model {kind} .* model\.trust_remote_code=true"):
             load()

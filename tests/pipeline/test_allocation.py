@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 
 from helpers_math import random
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import ConfigError
 from quantbench.formats.quantize import quantize
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline import knapsack
-from quantbench.pipeline.allocation import BitAllocation, Sensitivity, allocate
+from quantbench.pipeline.allocate import allocate
+from quantbench.pipeline.allocation import BitAllocation
 from quantbench.pipeline.knapsack import choose, exact, greedy, total
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.sensitivity import Sensitivity
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
 from recipes import make_recipe, recipe_spec
 from tiny import VOCABULARY, tiny_handle, tiny_qwen3_moe
 

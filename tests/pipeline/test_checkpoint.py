@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import StoreError
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline import checkpoint as module
 from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
 from recipes import quickened, recipe_spec
 from tiny import FAMILIES, tiny_handle
 

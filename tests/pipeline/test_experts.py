@@ -14,16 +14,18 @@ from transformers import PreTrainedModel
 from quantbench.cells.run import _bits_of_model
 from quantbench.core.errors import ModelError
 from quantbench.models.experts import OwnParameter, eager_experts
-from quantbench.models.structure import GroupFinder, block_slots, find_blocks, find_slot, refuse_unknown_weights
+from quantbench.models.groups import GroupFinder
+from quantbench.models.slots import block_slots, find_slot
+from quantbench.models.structure import find_blocks, refuse_unknown_weights
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.block import BlockStep
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.collect import collect
 from quantbench.pipeline.context import BlockContext
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.state import LayerResult, Quantized
+from quantbench.pipeline.walker import quantize_model
 from quantbench.rounding.nearest import Nearest
-from quantbench.store.records import LayerRecord
 from recipes import make_recipe
 from tiny import MIXTURES, VOCABULARY, tiny_gpt_oss, tiny_handle, tiny_mixtral, tiny_qwen2_moe, tiny_qwen3_moe
 
@@ -50,7 +52,7 @@ def logits(model: PreTrainedModel) -> Tensor:
     return result
 
 
-def by_name(quantized: Quantized) -> dict[str, LayerRecord]:
+def by_name(quantized: Quantized) -> dict[str, LayerResult]:
     return {layer.name: layer for layer in quantized.layers}
 
 
@@ -233,7 +235,7 @@ def test_a_transform_of_a_kept_expert_is_stored(monkeypatch: pytest.MonkeyPatch)
     run = BlockStep.run
 
     def doubled(step: BlockStep) -> list[Tensor]:
-        slot = next(s for s in block_slots(step.name, step.block) if s.name.endswith("down_proj.3"))
+        slot = next(s for s in block_slots(step.replay.name, step.replay.block) if s.name.endswith("down_proj.3"))
         slot.set(slot.get() * 2)
         return run(step)
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from quantbench.core.errors import ModelError
-from quantbench.models.structure import block_slots, embedding_slot, find_blocks, head_slot
+from quantbench.models.slots import block_slots, embedding_slot, head_slot
+from quantbench.models.structure import find_blocks
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.recipe import Recipe

@@ -10,7 +10,8 @@ from quantbench.config.compose import config_dir
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
 from recipes import make_recipe
 from tiny import VOCABULARY, tiny_handle, tiny_llama
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import ConfigError, ModelError
 from quantbench.formats.corrections import KeptColumns
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.policy import Policy, Rule
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
 from recipes import make_recipe, recipe_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_mixtral
 

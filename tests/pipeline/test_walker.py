@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import ConfigError, ModelError
-from quantbench.models.structure import GroupFinder, block_slots, find_blocks
+from quantbench.models.groups import GroupFinder
+from quantbench.models.slots import block_slots
+from quantbench.models.structure import find_blocks
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.collect import StatsAccumulator
 from quantbench.pipeline.fold import check_unchanged
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
 from quantbench.rounding.nearest import Nearest
 from recipes import quickened, recipe_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama, tiny_llama_tied

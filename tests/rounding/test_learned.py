@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from helpers_block import context_of, error, learned, round_block, snapshot, values
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import ConfigError, ModelError
 from quantbench.formats.quantize import quantize
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.context import BlockContext
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.walker import Quantized, quantize_model
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
 from recipes import make_recipe, recipe_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama
 

@@ -17,7 +17,7 @@ from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.second_level import SecondLevel
 from quantbench.pipeline.artifact import Artifact
-from quantbench.pipeline.walker import Quantized
+from quantbench.pipeline.state import Quantized
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.spqr import Spqr, saved_errors
 from recipes import make_recipe

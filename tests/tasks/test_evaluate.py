@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from quantbench.core.errors import ConfigError, ModelError, StoreError
 from quantbench.models.handle import ModelHandle
-from quantbench.models.structure import WeightSlot, block_slots, embedding_slot, find_blocks, head_slot
+from quantbench.models.slots import WeightSlot, block_slots, embedding_slot, head_slot
+from quantbench.models.structure import find_blocks
 from quantbench.tasks import logits as logits_module
 from quantbench.tasks.evaluate import EvalResult, evaluate
 from quantbench.tasks.reference import Reference

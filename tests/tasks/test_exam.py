@@ -19,7 +19,7 @@ from offline_data import copy_of_datasets, use_offline
 from prompts import long_llama
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.samplers import WholeDocuments
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.config.mixing import CALIB_NODES
 from quantbench.core.errors import ConfigError, DataError

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quantbench.models.structure import embedding_slot, head_slot
+from quantbench.models.slots import embedding_slot, head_slot
 from quantbench.tasks import logits as logits_module
 from quantbench.tasks.logits import SplitModel
 from tiny import FAMILIES, VOCABULARY, tiny_gemma2, tiny_handle, tiny_llama_tied

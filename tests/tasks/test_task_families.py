@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from prompts import long_llama
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.samplers import WholeDocuments
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.datasets.answers import AnswerSet
 from quantbench.datasets.examples import ExampleSet

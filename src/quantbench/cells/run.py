@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import traceback
 from collections.abc import Iterator
@@ -26,8 +27,9 @@ from quantbench.metrics import metrics
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
-from quantbench.pipeline.walker import Quantized, quantize_model
-from quantbench.store.records import Distribution, RunRecord, Score
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
+from quantbench.store.records import Distribution, LayerRecord, RunRecord, Score
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import protocol_id
 
@@ -81,7 +83,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         config=cell.identity,
         fingerprints=fingerprints,
         calibration=None if inputs.calib is None else inputs.calib.provenance(),
-        layers=quantized.layers,
+        layers=[LayerRecord(**dataclasses.asdict(layer)) for layer in quantized.layers],
         effective_bits=quantized.artifact.effective_bits,
         kv_bits=quantized.artifact.kv_bits,
         bits_model=_bits_of_model(handle, quantized.artifact),

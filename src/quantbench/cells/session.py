@@ -19,8 +19,9 @@ from quantbench.core.hashing import digest
 from quantbench.datasets.overlap import Overlap, overlap
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
-from quantbench.models.loading import ModelSource, tokenizer_fingerprint
+from quantbench.models.loading import ModelSource
 from quantbench.models.skeleton import layer_names, skeleton
+from quantbench.models.tokenizer import tokenizer_fingerprint
 from quantbench.store.store import Store
 from quantbench.tasks.task import Task, TestSet, protocol_id
 

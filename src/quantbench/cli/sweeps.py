@@ -14,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import StoreError
 from quantbench.core.paths import local_path
 from quantbench.core.progress import counted, duration

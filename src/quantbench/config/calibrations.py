@@ -9,7 +9,7 @@ from typing import Any
 from quantbench.calibration.base import AnyCalibration
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.mixture import MixedSet
-from quantbench.config.build import fields_of, import_target, path_of, unknown_key
+from quantbench.core.build import fields_of, import_target, path_of, unknown_key
 from quantbench.config.catalogue import Catalogue, Plain
 from quantbench.config.facts import DataSet, data_set, set_keys
 from quantbench.core.errors import ConfigError

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from quantbench.config.build import unknown_choice
+from quantbench.core.build import unknown_choice
 from quantbench.config.folders import Folders
 from quantbench.core.errors import ConfigError
 

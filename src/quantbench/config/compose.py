@@ -14,7 +14,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from quantbench.config.build import build, unknown_choice, unknown_key
+from quantbench.core.build import build, unknown_choice, unknown_key
 from quantbench.config.mixing import ADD_A_SET, CALIB_NODES, register_resolvers
 from quantbench.core.errors import ConfigError
 

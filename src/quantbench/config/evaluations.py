@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quantbench.config.build import fields_of, path_of, unknown_key
+from quantbench.core.build import fields_of, path_of, unknown_key
 from quantbench.config.calibrations import Calibrations
 from quantbench.config.catalogue import Catalogue, Plain
 from quantbench.config.facts import DataSet, data_set, set_keys

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from quantbench.config.build import fields_of, path_of, unknown_key
+from quantbench.core.build import fields_of, path_of, unknown_key
 from quantbench.config.catalogue import Catalogue, Plain
 from quantbench.core.errors import ConfigError
 from quantbench.core.origin import FAMILIES, Origin

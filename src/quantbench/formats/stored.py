@@ -19,7 +19,7 @@ TENSOR = "_tensor_"
 
 
 def split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Plain JSON of a component, from which `quantbench.config.build` makes it again after `join`.
+    """Plain JSON of a component, from which `quantbench.core.build` makes it again after `join`.
 
     Tensors are moved into `tensors` under dotted names that begin with `name`.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NoReturn
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -23,6 +23,11 @@ PROBE_SECONDS = 10
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 WEIGHT_FILES = ["model*.safetensors"]
+
+
+def offline() -> bool:
+    """Whether the hub is not to be asked (HF_HUB_OFFLINE)."""
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def snapshot(name: str, id: str, revision: str | None, weights: bool, code: bool) -> Path:
@@ -80,8 +85,8 @@ def _explain(name: str, id: str, revision: str | None, error: Exception) -> NoRe
     elif isinstance(error, RepositoryNotFoundError):
         problem = f"is unknown to the hub, or private: check model.id; log in if it is private. {instead}"
     else:
-        offline = isinstance(error, OfflineModeIsEnabled)
-        state = "HF_HUB_OFFLINE is set" if offline else f"the hub cannot be reached ({type(error).__name__}: {error})"
+        told = isinstance(error, OfflineModeIsEnabled)
+        state = "HF_HUB_OFFLINE is set" if told else f"the hub cannot be reached ({type(error).__name__}: {error})"
         problem = (
             f"is not complete in the local cache, and {state}. On a machine with network run "
             f"`quantbench prepare model={name}` with HF_HOME set to a folder you can carry, then set HF_HOME to it "

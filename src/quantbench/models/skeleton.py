@@ -6,17 +6,17 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from quantbench.core.errors import ModelError
-from quantbench.models.folder import quiet_transformers
 from quantbench.models.loading import ModelSource
-from quantbench.models.structure import block_slots, find_blocks, refuse_unknown_weights
+from quantbench.models.pretrained import quiet_transformers
+from quantbench.models.slots import block_slots
+from quantbench.models.structure import find_blocks, refuse_unknown_weights
 
 
 def skeleton(source: ModelSource) -> PreTrainedModel:
     """The model on the meta device; no weights are read. Raises ModelError if its configuration is of no such model."""
-    code = bool(getattr(source, "trust_remote_code", False))
     try:
         with quiet_transformers(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(source.config(), trust_remote_code=code)  # type: ignore[no-untyped-call]
+            model = AutoModelForCausalLM.from_config(source.config(), trust_remote_code=source.trust_remote_code)  # type: ignore[no-untyped-call]
     except (ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines() or [""]
         raise ModelError(

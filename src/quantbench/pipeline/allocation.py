@@ -10,34 +10,23 @@ Steps
  1. Run the calibration sequences through the full-precision blocks; collect H of every group of weights.
  2. Round every layer to nearest with each of the candidate numbers of bits: e_i(b). An expert that saw too few tokens
     is measured on the H of all experts beside it together, and counts as much as they do on average.
- 3. Choose b (quantbench.pipeline.knapsack). The same bits everywhere are among the choices, so the objective is never
+ 3. Choose b (`quantbench.pipeline.knapsack`). The same bits everywhere are among the choices, so the objective is never
     larger than that of the best uniform allocation within the target.
 
 The sum takes layers for independent: it knows nothing of how errors of one layer act through the others, and a rounding
-better than nearest is assumed to gain equally everywhere.
+better than nearest is assumed to gain equally everywhere. Steps 1 and 2 are in `quantbench.pipeline.sensitivity`, step
+3 in `quantbench.pipeline.allocate`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
 
 from quantbench.core.component import Part, component
-from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats, finite_hessian, output_error
 from quantbench.formats.base import Format
-from quantbench.formats.quantize import quantize
-from quantbench.models.structure import GroupFinder, InputGroup, WeightSlot
-from quantbench.pipeline.capture import Captured, block_on, run_block
-from quantbench.pipeline.collect import collect
-from quantbench.pipeline.knapsack import choose, total
 
 KEY = "quantizer.policy.allocation"
 
@@ -88,95 +77,3 @@ class BitAllocation(Part):
         assert dataclasses.is_dataclass(format)
         changed: Format = dataclasses.replace(format, bits=bits)
         return changed
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """What each number of bits costs a layer: errors p_i e_i(b) [k], bits n_i B_i(b) [k]."""
-
-    name: str
-    weights: int
-    errors: list[float]
-    costs: list[int]
-
-
-def measure(
-    allocation: BitAllocation,
-    default: Format,
-    layers: set[str],
-    prefix: str,
-    blocks: nn.ModuleList,
-    captured: Captured,
-    device: torch.device,
-    min_tokens: int,
-) -> list[Sensitivity]:
-    """Steps 1 and 2 for the layers named, on the full-precision blocks; one block at a time is on `device`."""
-    formats = [allocation.format(default, bits) for bits in allocation.candidates]
-    found: list[Sensitivity] = []
-    hidden = list(captured.hidden)
-    for index, block in enumerate(blocks):
-        calls = captured.calls[index]
-        with block_on(block, device):
-            with GroupFinder(f"{prefix}.{index}", block) as finder:
-                run_block(block, hidden[0], calls[0])
-            groups = [group for group in finder.groups() if any(slot.name in layers for slot in group.slots)]
-            stats = collect(block, groups, hidden, calls, allocation.needs) if groups else []
-            tokens = sum(states.shape[1] for states in hidden)
-            for slot, hessian, share in _inputs(groups, stats, tokens, min_tokens):
-                if slot.name in layers:
-                    found.append(_sensitivity(slot, hessian, share, formats, allocation.objective))
-            hidden = [run_block(block, states, call).cpu() for states, call in zip(hidden, calls, strict=True)]
-    return found
-
-
-def _inputs(
-    groups: Sequence[InputGroup], stats: Sequence[LinearStats], tokens: int, min_tokens: int
-) -> list[tuple[WeightSlot, Tensor, float]]:
-    """Each weight with H and p; of experts with fewer than `min_tokens`, those of all experts beside them."""
-    found: list[tuple[WeightSlot, Tensor, float]] = []
-    for _, side_by_side in itertools.groupby(zip(groups, stats, strict=True), key=lambda pair: pair[0].stage):
-        stage = list(side_by_side)
-        seen = [(s.n_tokens, finite_hessian(s)) for _, s in stage if s.n_tokens]
-        count = sum(n for n, _ in seen)
-        for group, s in stage:
-            if group.routed and s.n_tokens < min_tokens:
-                pooled = torch.stack([hessian * (n / count) for n, hessian in seen]).sum(dim=0)
-                found += [(slot, pooled, count / len(stage) / tokens) for slot in group.slots]
-            else:
-                share = s.n_tokens / tokens if group.routed else 1.0
-                found += [(slot, finite_hessian(s), share) for slot in group.slots]
-    return found
-
-
-def _sensitivity(
-    slot: WeightSlot, hessian: Tensor, share: float, formats: Sequence[Format], objective: str
-) -> Sensitivity:
-    weight = slot.get()
-    power = output_error(weight, hessian) if objective == "relative" else 1.0
-    unit = share / power if power > 0 else 0.0
-    errors = [unit * output_error(quantize(weight, grid).dequantize() - weight, hessian) for grid in formats]
-    costs = [round(grid.bits_per_weight(slot.shape) * weight.numel()) for grid in formats]
-    return Sensitivity(slot.name, weight.numel(), errors, costs)
-
-
-def allocate(allocation: BitAllocation, measured: Sequence[Sensitivity]) -> tuple[Mapping[str, int], str]:
-    """Step 3: the bits of each layer, and a sentence about them. Raises ConfigError if the target cannot be met."""
-    errors = torch.tensor([layer.errors for layer in measured], dtype=torch.float64)
-    costs = torch.tensor([layer.costs for layer in measured])
-    weights = sum(layer.weights for layer in measured)
-    chosen = choose(errors, costs, int(allocation.target_bits * weights))
-    if chosen is None:
-        least = float(costs.amin(dim=1).sum()) / weights
-        raise ConfigError(
-            f"{KEY}.target_bits={allocation.target_bits}: with {allocation.candidates[0]} bits everywhere the layers "
-            f"of this model take {least:.3f} effective bits; give at least as many"
-        )
-    average = float(total(costs, chosen)) / weights
-    note = (
-        f"allocation: {average:.3f} effective bits on average (target {allocation.target_bits}), "
-        f"{allocation.objective} error {float(total(errors, chosen)):.4g}"
-    )
-    for k, bits in enumerate(allocation.candidates):
-        uniform = float(costs[:, k].sum()) / weights
-        note += f"; {bits} bits everywhere: {uniform:.3f} effective bits, error {float(errors[:, k].sum()):.4g}"
-    return {layer.name: allocation.candidates[int(k)] for layer, k in zip(measured, chosen, strict=True)}, note

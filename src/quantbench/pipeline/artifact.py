@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import StoreError
 from quantbench.core.tensors import fingerprint
 from quantbench.formats.base import Format, QuantizedWeight
 from quantbench.formats.corrections import Correction, Outliers
 from quantbench.formats.stored import join, split
 from quantbench.models.handle import ModelHandle
-from quantbench.models.structure import find_slot
+from quantbench.models.slots import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
 from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
@@ -86,8 +86,8 @@ class Artifact:
             else:  # one expert of a parameter that holds them all
                 find_slot(modules, name).set(value)
         handle.keep_hooks(install(modules, self.ops))
-        handle.one_by_one = any(getattr(op, "mixes_tokens", False) for op in self.ops)
-        handle.whole_sequences = any(getattr(op, "whole_sequences", False) for op in self.ops)
+        handle.one_by_one = any(op.mixes_tokens for op in self.ops)
+        handle.whole_sequences = any(op.whole_sequences for op in self.ops)
 
     def bits_of(self, name: str, parameter: Tensor) -> float:
         """Bits that a parameter of the model takes in all: quantized weights as stored, the rest in its dtype."""

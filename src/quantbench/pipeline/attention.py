@@ -24,7 +24,7 @@ _SCORES = 1 << 20
 
 @component
 class QuantizeKVCache:
-    """Attention of a module with what a quantized cache gives back. See quantbench.formats.kv.
+    """Attention of a module with the keys and values that a quantized cache gives back (`quantbench.formats.kv`).
 
     heads, key_width, value_width  key-value heads, and channels of each
     seed  of the rotation of keys, if they are rotated
@@ -51,7 +51,7 @@ class QuantizeKVCache:
         return self.cache.bits_per_element(self.key_width, self.value_width)
 
     def install(self, module: nn.Module) -> Removable:
-        """See RuntimeOp. Sequences of at most `residual` tokens are left to the module's own attention."""
+        """Route attention here; sequences of at most `residual` tokens are left to the module's own."""
         rotation = None if self.seed is None else Orthogonal(self.key_width, self.seed).matrix().float()
 
         def attend(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
-from quantbench.pipeline.placing import placed
+from quantbench.pipeline.devices import to_device
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def capture(model: PreTrainedModel, blocks: nn.ModuleList, tokens: Tensor) -> Ca
 def run_block(block: nn.Module, hidden: Tensor, call: BlockCall) -> Tensor:
     """The block's output hidden states [1, L, d]."""
     device = next(block.parameters()).device
-    args, kwargs = placed(call.args, device), placed(call.kwargs, device)
+    args, kwargs = to_device(call.args, device), to_device(call.kwargs, device)
     output = block(hidden.to(device), *args, **kwargs)
     states = output[0] if isinstance(output, tuple) else output
     assert isinstance(states, Tensor)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,7 @@ from quantbench.core import tensors
 from quantbench.core.errors import StoreError
 from quantbench.core.files import make_folder, read_json, write_json
 from quantbench.pipeline.artifact import Artifact
-from quantbench.store.records import LayerRecord
-
-
-@dataclass
-class Progress:
-    """What the walk has made of its first `blocks` blocks; hidden: the inputs [1, L, d] of the next, None if data-free.
-
-    notes, scarce: of quantbench.pipeline.rounder. bits: what a bit allocation chose for each layer.
-    """
-
-    blocks: int
-    artifact: Artifact
-    layers: list[LayerRecord]
-    notes: dict[str, list[str]]
-    scarce: dict[str, dict[str, int]]
-    hidden: list[Tensor] | None
-    bits: dict[str, int] = field(default_factory=dict)
+from quantbench.pipeline.state import LayerResult, WalkState
 
 
 @dataclass
@@ -50,10 +35,10 @@ class Checkpoint:
     inputs: dict[str, str]
 
     def due(self, blocks: int) -> bool:
-        """Whether it is to be written when so many blocks are done."""
+        """Whether it is to be written when so many blocks are state."""
         return blocks % self.every == 0
 
-    def save(self, done: Progress) -> None:
+    def save(self, state: WalkState) -> None:
         """Add the blocks since the step before. Raises StoreError if it cannot be written."""
         make_folder(self.folder)
         before = self._steps()
@@ -61,29 +46,29 @@ class Checkpoint:
         changed = {name for step in before for name in self._spec(step)["changed"]}
         n_ops = sum(len(self._spec(step)["ops"]) for step in before)
         part = Artifact(
-            weights={name: weight for name, weight in done.artifact.weights.items() if name not in known},
-            changed={name: value for name, value in done.artifact.changed.items() if name not in changed},
-            ops=done.artifact.ops[n_ops:],
+            weights={name: weight for name, weight in state.artifact.weights.items() if name not in known},
+            changed={name: value for name, value in state.artifact.changed.items() if name not in changed},
+            ops=state.artifact.ops[n_ops:],
         )
         stored, spec = part.to_tensors()
-        tensors.save(self.folder / f"{done.blocks}.safetensors", stored)
-        if done.hidden is not None:
-            tensors.save(self._hidden(done.blocks), {str(i): states.cpu() for i, states in enumerate(done.hidden)})
+        tensors.save(self.folder / f"{state.blocks}.safetensors", stored)
+        if state.hidden is not None:
+            tensors.save(self._hidden(state.blocks), {str(i): states.cpu() for i, states in enumerate(state.hidden)})
         plain = {
             "inputs": self.inputs,
             "spec": spec,
             "changed": sorted(part.changed),
-            "layers": [dataclasses.asdict(layer) for layer in done.layers],
-            "notes": done.notes,
-            "scarce": done.scarce,
-            "bits": done.bits,
-            "has_inputs": done.hidden is not None,
+            "layers": [dataclasses.asdict(layer) for layer in state.layers],
+            "notes": state.notes,
+            "scarce": state.scarce,
+            "bits": state.bits,
+            "has_inputs": state.hidden is not None,
         }
-        write_json(self.folder / f"{done.blocks}.json", plain)
+        write_json(self.folder / f"{state.blocks}.json", plain)
         for step in before:
             self._hidden(step).unlink(missing_ok=True)
 
-    def load(self) -> Progress | None:
+    def load(self) -> WalkState | None:
         """What was done; None if nothing was. Raises StoreError if it is damaged or of other inputs."""
         steps = self._steps()
         if not steps:
@@ -101,12 +86,12 @@ class Checkpoint:
                 f"{self.folder} was made with another model, tokenizer or calibration text under the same names; "
                 "delete it to begin anew"
             )
-        return Progress(
+        return WalkState(
             blocks=steps[-1],
             artifact=artifact,
-            layers=[LayerRecord(**layer) for layer in last["layers"]],
-            notes=last["notes"],
-            scarce=last["scarce"],
+            layers=[LayerResult(**layer) for layer in last["layers"]],
+            notes=defaultdict(list, last["notes"]),
+            scarce=defaultdict(dict, last["scarce"]),
             hidden=self._inputs_of_next(steps[-1]) if last["has_inputs"] else None,
             bits=last["bits"],
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quantbench.core.errors import ModelError
 from quantbench.core.input_stats import LinearStats
-from quantbench.models.structure import InputGroup, watch_slices
+from quantbench.models.groups import InputGroup, watch_slices
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.sample import RowSample
 

@@ -12,10 +12,11 @@ from torch.func import functional_call
 
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
-from quantbench.models.structure import InputGroup, WeightSlot
+from quantbench.models.groups import InputGroup
+from quantbench.models.slots import WeightSlot
 from quantbench.pipeline.capture import BlockCall, run_block
+from quantbench.pipeline.devices import to_device
 from quantbench.pipeline.fold import NormProducer, check_unchanged, norm_producer
-from quantbench.pipeline.placing import placed
 from quantbench.pipeline.runtime import RuntimeOp, install
 
 NO_SCALES: Mapping[int, Tensor] = {}
@@ -82,7 +83,7 @@ class BlockContext:
         """
         given = self._parameters(weights) | self._scaled_norms(scales)
         call, states = self.calls[index], self.inputs[index]
-        args, kwargs = placed(call.args, states.device), placed(call.kwargs, states.device)
+        args, kwargs = to_device(call.args, states.device), to_device(call.kwargs, states.device)
         installed = install(self._modules, self.ops)
         try:
             result = functional_call(self.block, given, (states, *args), kwargs)

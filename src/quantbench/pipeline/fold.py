@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from quantbench.core.errors import ModelError
-from quantbench.models.structure import InputGroup, WeightSlot
+from quantbench.models.groups import InputGroup
+from quantbench.models.slots import WeightSlot
 from quantbench.transforms.base import Producer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -19,13 +19,16 @@ class RotateInput:
     The matrix is `quantbench.transforms.hadamard.Orthogonal(size, seed)`; the layer's weight has absorbed its inverse.
     """
 
+    mixes_tokens: ClassVar[bool] = False
+    whole_sequences: ClassVar[bool] = False
+
     module: str
     size: Annotated[int, Field(ge=1)]
     stride: Annotated[int, Field(ge=1)]
     seed: str
 
     def install(self, module: nn.Module) -> Removable:
-        """See RuntimeOp."""
+        """Rotate inputs from now on."""
         matrix = Orthogonal(self.size, self.seed)
 
         def rotate_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -42,6 +45,9 @@ class ShiftInput:
     offset  W z float32 [out], for the weight W before it was quantized
     """
 
+    mixes_tokens: ClassVar[bool] = False
+    whole_sequences: ClassVar[bool] = False
+
     module: str
     shift: Tensor
     offset: Tensor
@@ -52,7 +58,7 @@ class ShiftInput:
         return 32 * (self.shift.numel() + self.offset.numel())
 
     def install(self, module: nn.Module) -> Removable:
-        """See RuntimeOp."""
+        """Shift inputs, and correct outputs, from now on."""
 
         def subtract(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             x = args[0]

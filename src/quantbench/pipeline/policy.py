@@ -66,7 +66,7 @@ class Policy:
         return self
 
     def refusal(self, recipe: Any) -> str | None:
-        """See Part: kept columns need a rounding that takes a weight at a time; and that of the allocation."""
+        """Kept columns need a rounding that takes a weight at a time; an allocation may refuse, too."""
         if self.outlier_columns and isinstance(recipe.rounding, BlockRounding):
             name = type(recipe.rounding).__name__
             return f"policy.outlier_columns: {name} takes a whole block and cannot keep columns: set it to 0"

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
 from quantbench.core.component import component
+from quantbench.core.errors import ConfigError
 from quantbench.formats.base import ActivationFormat, Format
 from quantbench.formats.kv import KVCache
 from quantbench.pipeline.policy import Policy
 from quantbench.rounding.base import BlockRounding, Rounding
 from quantbench.transforms.base import Clip, ScaleTransform, ShiftTransform
 from quantbench.transforms.rotation import Rotation
+
+
+@runtime_checkable
+class Refusing(Protocol):
+    """A part that does not go with every other part of a recipe."""
+
+    def refusal(self, recipe: Any) -> str | None:
+        """Why it cannot be combined with the others of the recipe; None if it can."""
+        ...
 
 
 @component
@@ -52,8 +62,7 @@ class Recipe:
             if not transform.needs:
                 raise ValueError(f"transforms.{name} declares no statistics in `needs`, so it would never be applied")
         for part in self._parts():
-            refusal = getattr(part, "refusal", None)
-            if refusal is not None and (reason := refusal(self)) is not None:
+            if isinstance(part, Refusing) and (reason := part.refusal(self)) is not None:
                 raise ValueError(reason)
         if isinstance(self.rounding, BlockRounding):
             self._check_whole_block()
@@ -93,6 +102,13 @@ class Recipe:
         """Whether no part uses calibration data: then the run is the same whatever calibration set is chosen."""
         allocation = self.policy.allocation
         return not (self.first_needs | self.rounding_needs | (allocation.needs if allocation else frozenset()))
+
+    def check_data(self, *, given: bool) -> None:
+        """Raise ConfigError if it reads calibration data and is given none."""
+        if not given and not self.data_free:
+            raise ConfigError(
+                "quantizer: this recipe reads calibration data (static activations do, too): none were given"
+            )
 
     @property
     def weight_formats(self) -> dict[str, Format]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,33 +13,43 @@ from quantbench.core.errors import ModelError
 from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import KeptColumns
-from quantbench.models.structure import WeightSlot
-from quantbench.pipeline.artifact import Artifact
-from quantbench.pipeline.placing import CPU, placed
+from quantbench.models.slots import WeightSlot
+from quantbench.pipeline.devices import CPU, to_device
 from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.state import LayerResult, WalkState
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.nearest import Nearest
-from quantbench.store.records import LayerRecord
 
 
 class Rounder:
-    """Puts weights on their grids by the recipe, and keeps account of it.
+    """Puts weights on their grids by the recipe, and keeps account of it in `state`.
 
     plan: the weight format of each layer the recipe treats, null if only its input is quantized; other layers stay as
     they are.
     """
 
-    def __init__(self, recipe: Recipe, plan: dict[str, Format | None], artifact: Artifact) -> None:
-        self.recipe, self.plan, self.artifact = recipe, plan, artifact
-        self.layers: list[LayerRecord] = []
-        self.notes: dict[str, list[str]] = defaultdict(list)
-        self.scarce: dict[str, dict[str, int]] = defaultdict(dict)
+    def __init__(self, recipe: Recipe, plan: dict[str, Format | None], state: WalkState) -> None:
+        self.recipe, self.plan, self.state = recipe, plan, state
+        self.use_bits(state.bits)
+
+    def use_bits(self, bits: dict[str, int]) -> None:
+        """Give layers the recipe's own format with the bits an allocation chose for them."""
+        allocation, default = self.recipe.policy.allocation, self.recipe.weight
+        self.state.bits = bits
+        for name, chosen in bits.items():
+            assert allocation is not None
+            assert default is not None
+            self.plan[name] = allocation.format(default, chosen)
+
+    def planned(self, slots: Sequence[WeightSlot]) -> list[WeightSlot]:
+        """Those of the weights that the recipe treats."""
+        return [slot for slot in slots if slot.name in self.plan]
 
     def is_scarce(self, slot: WeightSlot, *stats: LinearStats | None) -> bool:
         """Whether the weight is that of an expert to which too few calibration tokens were routed."""
         seen = [found.n_tokens for found in stats if found is not None]
         if slot.routed and seen and min(seen) < self.recipe.policy.min_expert_tokens:
-            self.scarce[slot.parameter_name][slot.name] = min(seen)
+            self.state.scarce[slot.parameter_name][slot.name] = min(seen)
             return True
         return False
 
@@ -47,16 +57,16 @@ class Rounder:
         """Round the weight of such an expert to nearest: its few inputs say too little about the others."""
         grid, started, original = self.plan[slot.name], time.perf_counter(), finite_weight(slot)
         assert grid is not None
-        kind = "few_tokens" if self.scarce[slot.parameter_name][slot.name] else "no_tokens"
+        kind = "few_tokens" if self.state.scarce[slot.parameter_name][slot.name] else "no_tokens"
         rounded = dataclasses.replace(Nearest().round(original, None, grid), fallbacks={kind: 1})
         self.keep(slot, original, rounded, None, time.perf_counter() - started)
 
     def list_scarce(self) -> None:
         """Note for each parameter which of its experts were rounded to nearest, with the first of them."""
-        layers = {layer.name: layer for layer in self.layers}
-        for parameter, counts in self.scarce.items():
-            listed = ", ".join(f"{name.rpartition('.')[2]} ({count})" for name, count in counts.items())
-            layers[next(iter(counts))].notes.append(
+        layers = {layer.name: layer for layer in self.state.layers}
+        for parameter, tokens in self.state.scarce.items():
+            listed = ", ".join(f"{name.rpartition('.')[2]} ({seen})" for name, seen in tokens.items())
+            layers[next(iter(tokens))].notes.append(
                 f"{parameter}: rounded to nearest for want of calibration tokens (fewer than policy.min_expert_tokens="
                 f"{self.recipe.policy.min_expert_tokens}): experts {listed}"
             )
@@ -101,21 +111,21 @@ class Rounder:
     def keep(
         self, slot: WeightSlot, original: Tensor, rounded: Rounded, stats: LinearStats | None, seconds: float
     ) -> None:
-        """Put a rounded weight in its place, and record it."""
+        """Replace a weight by what it was rounded to, and record it."""
         value = rounded.weight.dequantize()
         loss = None
         if stats is not None and stats.hessian is not None:
             loss = output_error(value - original, stats.hessian) / len(value)
-        notes = self.notes.pop(slot.name, [])
+        notes = self.state.notes.pop(slot.name, [])
         width = rounded.weight.codes.shape[1]
         group = rounded.weight.format.columns_per_group(width)
         if width % group:
             notes.append(f"last group has {width % group} of {group} columns")
         slot.set(value)
         # What is kept leaves the device with its block, and is dequantized where a reloaded run will do it.
-        self.artifact.weights[slot.name] = placed(rounded.weight, CPU)
-        self.layers.append(
-            LayerRecord(
+        self.state.artifact.weights[slot.name] = to_device(rounded.weight, CPU)
+        self.state.layers.append(
+            LayerResult(
                 name=slot.name,
                 loss=loss,
                 bits_per_weight=rounded.weight.bits_per_weight(),

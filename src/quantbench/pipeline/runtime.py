@@ -1,13 +1,13 @@
 """Operations a quantized model performs when it runs: quantizing the inputs of layers, rotating them, and so on.
 
-They are components, stored with the run; `install` is the one function that puts them in place, the same right after
-quantization and after a reload. Operations on one module act in the order of the list.
+They are components, stored with the run; `install` is the one function that makes a model perform them, the same right
+after quantization and after a reload. Operations on one module act in the order of the list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,21 +21,33 @@ from quantbench.models.handle import Removable
 
 @runtime_checkable
 class RuntimeOp(Protocol):
-    """An operation on the module called `module`. Implementations are components whose fields may be tensors.
-
-    Two optional attributes, False where they are absent: `mixes_tokens`, tokens of a sequence act on each other in ways
-    the full-precision model does not know, so that padding would change results; `whole_sequences`, it cannot go on
-    from a key-value cache.
-    """
+    """An operation on the module called `module`. Implementations are components whose fields may be tensors."""
 
     @property
     def module(self) -> str:
         """Dotted name of the module in the model."""
         ...
 
+    @property
+    def mixes_tokens(self) -> bool:
+        """Whether tokens act on each other in ways the full-precision model does not know: padding changes results."""
+        ...
+
+    @property
+    def whole_sequences(self) -> bool:
+        """Whether it needs the whole sequence at once, and cannot go on from a key-value cache."""
+        ...
+
     def install(self, module: nn.Module) -> Removable:
         """Perform the operation whenever the module runs."""
         ...
+
+
+@runtime_checkable
+class MixesTokens(Protocol):
+    """An activation format whose grid for one token may depend on the others of the batch."""
+
+    mixes_tokens: ClassVar[bool]
 
 
 @component
@@ -46,6 +58,8 @@ class QuantizeInput:
     keep    int32 [k]: input channels that stay as they are
     """
 
+    whole_sequences: ClassVar[bool] = False
+
     module: str
     format: ActivationFormat
     params: dict[str, Tensor] = Field(default_factory=dict)
@@ -53,11 +67,11 @@ class QuantizeInput:
 
     @property
     def mixes_tokens(self) -> bool:
-        """See RuntimeOp."""
-        return bool(getattr(self.format, "mixes_tokens", False))
+        """Whether the format's grid for a token depends on other tokens."""
+        return isinstance(self.format, MixesTokens) and self.format.mixes_tokens
 
     def install(self, module: nn.Module) -> Removable:
-        """See RuntimeOp."""
+        """Quantize inputs from now on; gradients pass straight through."""
 
         def quantize_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             x = args[0].detach()  # its device is known only now: the model may have moved since

@@ -11,10 +11,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from lm_eval_tasks import long_handle, write_tasks
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.config.compose import config_dir, resolved
 from quantbench.models.handle import ModelHandle
-from quantbench.models.structure import embedding_slot, head_slot
+from quantbench.models.slots import embedding_slot, head_slot
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
 from quantbench.tasks.lm_eval import model as model_module

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from lm_eval_tasks import TEST, TRAIN, choice_task, long_handle, save, write_tasks
-from quantbench.config.build import build
+from quantbench.core.build import build
 from quantbench.core.errors import ConfigError, DataError, ModelError
 from quantbench.metrics import metrics
 from quantbench.metrics.metrics import check_items

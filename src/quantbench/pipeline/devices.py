@@ -1,4 +1,4 @@
-"""Values on a device: what blocks are called with, and what is kept of a block when the next one takes its place."""
+"""Moving values between devices: what a block is called with, and what is kept of it when the next one follows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 CPU = torch.device("cpu")
 
 
-def placed(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
     """The value with all tensors in it on a device; the value itself where they are there already.
 
     Looks into tuples, lists, dictionaries and dataclasses.
@@ -27,7 +27,7 @@ def placed(value: Any, device: torch.device) -> Any:
         parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
     else:
         return value
-    moved = {key: placed(part, device) for key, part in parts.items()}
+    moved = {key: to_device(part, device) for key, part in parts.items()}
     if all(moved[key] is part for key, part in parts.items()):
         return value
     if isinstance(value, tuple | list):

@@ -1,0 +1,94 @@
+"""Configuration, tokenizer and weights of a model folder, read by transformers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from quantbench.core.errors import ModelError
+from quantbench.models.folder import Dtype
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice from transformers; its exceptions are untouched."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def load_model(
+    folder: Path, dtype: Dtype, name: str, trust_remote_code: bool = False, device: str = "cpu"
+) -> PreTrainedModel:
+    """The causal language model of a complete folder, on a device, in evaluation mode, without gradients.
+
+    Raises ModelError, which calls the model `name`, if it is no such model, lacks weights or is quantized already.
+    """
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    with quiet_transformers(), _explained(name, folder):
+        config = AutoConfig.from_pretrained(folder, **options)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelError(
+                f"model {name} ({folder}) is quantized already: its config.json has a quantization_config. "
+                "Choose the checkpoint in full precision that it was made from."
+            )
+        loader: Any = AutoModelForCausalLM
+        model, info = loader.from_pretrained(
+            folder,
+            config=config,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if absent:
+        raise ModelError(
+            f"model {name} ({folder}): {len(absent)} weights are missing or have another shape than config.json says, "
+            f"first {absent[0]}. They would be random numbers. Is it a causal language model with its head?"
+        )
+    assert isinstance(model, PreTrainedModel)
+    model.train(False)
+    model.requires_grad_(False)
+    torch.nn.Module.to(model, torch.device(device))
+    return model
+
+
+def load_tokenizer(folder: Path, name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer in a model folder. Raises ModelError if it has none that can be loaded."""
+    with quiet_transformers(), _explained(name, folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+@contextmanager
+def _explained(name: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines() or [""]
+        asks = "trust_remote_code" in str(error)
+        hint = " If you trust its code: model.trust_remote_code=true (models of the hub only)." if asks else ""
+        message = f"model {name} ({folder}) cannot be loaded: {type(error).__name__}: {reason[0]}{hint}"
+        raise ModelError(message) from error
+
+
+def read_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model folder; loads no weights. Raises ModelError if it cannot be read."""
+    with quiet_transformers(), _explained(name, folder):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)

@@ -1,0 +1,82 @@
+"""A model that is to be quantized: its blocks, their weights, and the formats a recipe plans for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from quantbench.core.errors import ModelError
+from quantbench.models.experts import eager_experts
+from quantbench.models.handle import ModelHandle
+from quantbench.models.slots import WeightSlot, block_slots
+from quantbench.models.structure import find_blocks, refuse_not_finite, refuse_unknown_weights
+from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.attention import cache_operations
+from quantbench.pipeline.recipe import Recipe
+
+
+class Decoder:
+    """The model of a handle, put back to full precision, as a recipe sees it.
+
+    slots, cache_ops  the weights of each block, and the operations that quantize its key-value cache
+    plan  the weight format of each layer the recipe treats, null if only its input is quantized
+    Raises ModelError for structures and values that cannot be quantized, ConfigError for patterns that match nothing.
+    """
+
+    def __init__(self, handle: ModelHandle, recipe: Recipe) -> None:
+        self.handle = handle
+        self.model = handle.restore()
+        self.prefix, self.blocks = find_blocks(self.model)
+        refuse_unknown_weights(self.prefix, self.blocks)
+        refuse_not_finite(self.model)
+        self.slots = [list(block_slots(f"{self.prefix}.{i}", block)) for i, block in enumerate(self.blocks)]
+        self.plan = recipe.policy.plan([[slot.name for slot in slots] for slots in self.slots], recipe.weight)
+        if recipe.activation is not None:
+            self._refuse_routed_inputs()
+        cache = recipe.kv_cache
+        found = [] if cache is None else cache_operations(cache, self.model, self.prefix, self.blocks)
+        self.cache_ops = found or [[] for _ in self.blocks]
+
+    def _refuse_routed_inputs(self) -> None:
+        routed = [slot for slots in self.slots for slot in slots if slot.routed and slot.name in self.plan]
+        if routed:
+            experts = routed[0].parameter_name.rsplit(".", 2)[1]
+            raise ModelError(
+                f"quantizer.activation: {routed[0].name} is one of the experts in a 3-D parameter, whose inputs cannot "
+                f"be quantized. Leave the experts in full precision (quantizer.policy.keep=[{experts}]), or choose a "
+                "recipe for weights only"
+            )
+
+    def observable(self) -> AbstractContextManager[None]:
+        """Within the context experts run one by one, so that what each of them reads can be seen."""
+        return eager_experts(self.model)
+
+    def in_blocks(self, blocks: range) -> Callable[[str], bool]:
+        """Whether the parameter or layer of a name lies in one of these blocks."""
+        prefixes = tuple(f"{self.prefix}.{index}." for index in blocks)
+        return lambda name: name.startswith(prefixes)
+
+    def changes(self, artifact: Artifact, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+        """Parameters that were replaced by other than quantized weights, by name, on the CPU.
+
+        They are norm gains, biases, weights that were kept. Only those are looked at whose name is `wanted`.
+        """
+        originals = self.handle.originals
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            if wanted(name) and parameter is not originals[name] and not artifact.quantizes(name):
+                found[name] = parameter.detach().cpu()
+        for slot in (slot for slots in self.slots for slot in slots):
+            whole = slot.parameter_name
+            beside = slot.routed and slot.name not in artifact.weights and artifact.quantizes(whole)
+            if beside and wanted(slot.name) and not _same(slot, originals[whole]):
+                found[slot.name] = slot.get().to(slot.dtype).cpu()
+        return found
+
+
+def _same(slot: WeightSlot, original: Tensor) -> bool:
+    """Whether an expert's weight is as it was, in a parameter that others have changed."""
+    return torch.equal(slot.stored, original.detach()[slot.index].to(slot.stored.device))

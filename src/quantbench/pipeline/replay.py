@@ -1,0 +1,38 @@
+"""One block that can be run again as often as is needed, on the inputs it has in the walk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from quantbench.core.input_stats import LinearStats
+from quantbench.models.groups import InputGroup
+from quantbench.models.handle import Removable
+from quantbench.pipeline.capture import BlockCall, run_block
+from quantbench.pipeline.collect import collect
+from quantbench.pipeline.runtime import RuntimeOp, install
+
+
+class BlockReplay:
+    """A block, its inputs [1, L, d] a sequence, and its calls."""
+
+    def __init__(self, name: str, block: nn.Module, hidden: Sequence[Tensor], calls: Sequence[BlockCall]) -> None:
+        self.name, self.block, self.hidden, self.calls = name, block, hidden, calls
+        self._modules = {f"{name}.{key}" if key else name: module for key, module in block.named_modules()}
+
+    def first_output(self) -> Tensor:
+        """The output [1, L, d] for the first sequence."""
+        return run_block(self.block, self.hidden[0], self.calls[0])
+
+    def outputs(self) -> list[Tensor]:
+        """The output [1, L, d] for each sequence."""
+        return [run_block(self.block, states, call) for states, call in zip(self.hidden, self.calls, strict=True)]
+
+    def stats(self, groups: Sequence[InputGroup], needs: frozenset[str]) -> list[LinearStats]:
+        """Statistics of the inputs of groups, over all sequences."""
+        return collect(self.block, groups, self.hidden, self.calls, needs)
+
+    def install(self, ops: Iterable[RuntimeOp]) -> list[Removable]:
+        """Perform operations whenever the block runs; returns what removes them."""
+        return install(self._modules, ops)

@@ -1,0 +1,97 @@
+"""Applying the transforms of a recipe to one block: scale each group's weights, fold the inverse into what wrote its
+input, shift inputs; and see that the block's full-precision output stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from quantbench.core.errors import ModelError
+from quantbench.core.input_stats import LinearStats
+from quantbench.models.groups import InputGroup
+from quantbench.models.slots import WeightSlot
+from quantbench.pipeline.fold import LinearProducer, NormProducer, check_unchanged, linear_producer, norm_producer
+from quantbench.pipeline.replay import BlockReplay
+from quantbench.pipeline.rounder import Rounder
+from quantbench.pipeline.shifts import InputShifts
+from quantbench.transforms.base import ScaleTransform, ShiftTransform
+
+NOT_TRANSFORMED = "experts, and layers that read the same input as they do, are not transformed"
+
+
+class BlockTransforms:
+    """Transforms the groups of a block; `stats`, those of their inputs, follow what is done to them."""
+
+    def __init__(
+        self, replay: BlockReplay, rounder: Rounder, groups: Sequence[InputGroup], stats: list[LinearStats | None]
+    ) -> None:
+        self.replay, self.rounder, self.groups, self.stats = replay, rounder, groups, stats
+        self.shifts = InputShifts(replay, groups)
+
+    def apply(self, before: Tensor) -> None:
+        """Apply all transforms of the recipe. `before` [1, L, d] is the first output of the untouched block.
+
+        Inputs are shifted since, until `shifts` is told to stop. Raises ModelError if a transform finds nothing it can
+        act on, or if the block's output is not the same afterwards.
+        """
+        transforms = self.rounder.recipe.transforms
+        if not transforms:
+            return
+        for key, transform in transforms.items():
+            self.shifts.stop()  # producers are found without
+            applied = sum(self._transform(index, transform) for index in range(len(self.groups)))
+            if not applied and any(self.rounder.planned(group.slots) for group in self.groups):
+                raise ModelError(
+                    f"{self.replay.name}: transform {key!r} found nothing it can be folded into on this model"
+                )
+            self.shifts.perform()
+            if isinstance(transform, ShiftTransform):
+                self.stats[:] = self.replay.stats(self.groups, self.rounder.recipe.first_needs)
+        check_unchanged(before, self.replay.first_output(), f"{self.replay.name}: transforms {', '.join(transforms)}")
+
+    def _transform(self, index: int, transform: ScaleTransform | ShiftTransform) -> int:
+        """Shift and scale one group, as far as it can be; how often something was done."""
+        group, current = self.groups[index], self.stats[index]
+        quantized = self.rounder.planned(group.slots)
+        if group.routed or group.feeds_experts:
+            self._note_experts(quantized)
+        if current is None or not quantized or group.routed:
+            return 0
+        applied = 0
+        if isinstance(transform, ShiftTransform):
+            shift = transform.shift(current)
+            self.shifts.add(index, shift)
+            current = current.shifted(shift)
+            applied += 1
+        producer = self._producer(index, transform.producers)
+        if producer is None:
+            return applied
+        weights, grid = [slot.get() for slot in group.slots], self.rounder.plan[quantized[0].name]
+        if isinstance(transform, ShiftTransform):
+            scale = transform.scale_shifted(weights, current, grid, self.rounder.recipe.activation)
+        else:
+            scale = transform.scale(weights, current, grid)
+        producer.divide(scale)
+        for slot, weight in zip(group.slots, weights, strict=True):
+            slot.set(weight * scale)
+        self.shifts.divide(index, scale)
+        self.stats[index] = current.rescaled(scale)
+        return applied + 1
+
+    def _producer(self, index: int, kinds: frozenset[str]) -> NormProducer | LinearProducer | None:
+        group = self.groups[index]
+        if group.routed or group.feeds_experts:  # the router and every expert would have to be scaled, too
+            return None
+        if "norm" in kinds and (found := norm_producer(group)) is not None:
+            return found
+        if "linear" in kinds and group.norm is None:
+            earlier = [slot for before in self.groups[:index] if not before.routed for slot in before.slots]
+            return linear_producer(group, earlier, self.replay.first_output)
+        return None
+
+    def _note_experts(self, slots: Sequence[WeightSlot]) -> None:
+        for slot in slots:
+            if NOT_TRANSFORMED not in self.rounder.state.notes[slot.name]:
+                self.rounder.state.notes[slot.name].append(NOT_TRANSFORMED)
