@@ -12,8 +12,8 @@ from pydantic import Field
 from quantbench.calibration.base import AnyCalibration
 from quantbench.config.identity import digest, run_identity
 from quantbench.core.component import component
+from quantbench.core.launcher import Launcher
 from quantbench.core.paths import LocalPath, brief
-from quantbench.launch.launchers import Place
 from quantbench.models.loading import ModelSource
 from quantbench.pipeline.recipe import Recipe
 from quantbench.tasks.task import Task
@@ -76,7 +76,7 @@ class Cell:
     tasks: dict[str, Task]
     choices: dict[str, str]
     overrides: tuple[str, ...]
-    cluster: Place
+    cluster: Launcher
     config: dict[str, Any] = field(repr=False)
 
     @cached_property
