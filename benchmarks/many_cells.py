@@ -22,7 +22,8 @@ from omegaconf import DictConfig
 from quantbench.config.compose import CellMaker, config_dir, resolved
 from quantbench.config.factored import Composer
 from quantbench.launch.overview import Watch
-from quantbench.launch.state import Board, CellStatus, now
+from quantbench.launch.records import CellStatus, now
+from quantbench.launch.state import SweepState
 
 AXES = (
     ["quantizer=gptq", "quantizer=awq", "quantizer=spqr", "quantizer=rtn", "quantizer=hqq"],
@@ -67,12 +68,12 @@ def _made(make: CellMaker, composer: Composer, cell: list[str]) -> str:
 def look(n: int) -> float:
     """Seconds for one look at n cells that have all been run."""
     with tempfile.TemporaryDirectory() as folder:
-        board = Board(Path(folder), "many")
+        sweep = SweepState(Path(folder), "many")
         keys = [f"{i:016x}-{i:08x}" for i in range(n)]
         for key in keys:
-            board.save_cell(CellStatus(key=key, state="done", job="j/0", host="h", pid=1, started=now(), seconds=1.0))
+            sweep.save_cell(CellStatus(key=key, state="done", job="j/0", host="h", pid=1, started=now(), seconds=1.0))
         started = time.perf_counter()
-        views = Watch(board, None).look(keys, [])
+        views = Watch(sweep, None).look(keys, [])
         assert all(view.state == "done" for view in views.values())
         return time.perf_counter() - started
 

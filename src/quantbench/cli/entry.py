@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +9,7 @@ from contextlib import contextmanager
 from hydra.errors import HydraException
 
 from quantbench.config.compose import explain_composition
-from quantbench.core.errors import QuantbenchError
-
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+from quantbench.core.errors import EXIT_INTERRUPTED, EXIT_USAGE, QuantbenchError
 
 
 @contextmanager
@@ -31,9 +28,3 @@ def reporting_errors() -> Iterator[None]:
             "quantbench: interrupted. Finished parts are kept; the same command continues where it stopped.\n"
         )
         sys.exit(EXIT_INTERRUPTED)
-
-
-def set_up_logging() -> None:
-    """Messages of quantbench on stderr, plain; those of libraries only from warnings up."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
-    logging.getLogger("quantbench").setLevel(logging.INFO)

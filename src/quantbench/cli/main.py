@@ -14,9 +14,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from quantbench.cli.entry import reporting_errors, set_up_logging
+from quantbench.cli.entry import reporting_errors
 from quantbench.config.compose import config_dir
 from quantbench.config.mixing import register_resolvers
+from quantbench.core.logs import set_up_logging
 from quantbench.launch.axes import as_choices
 
 MULTIRUN = {"-m", "--multirun"}

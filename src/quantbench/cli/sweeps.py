@@ -16,11 +16,13 @@ from tabulate import tabulate
 
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
+from quantbench.core.launcher import Launcher
 from quantbench.core.paths import local_path
 from quantbench.core.progress import counted, duration
-from quantbench.launch.launchers import Cluster, Place
+from quantbench.launch.cluster import Cluster
 from quantbench.launch.overview import OPEN, UNFINISHED, CellView, Watch, key_of, refreshed, updated
-from quantbench.launch.state import Board, FrozenCell
+from quantbench.launch.records import FrozenCell
+from quantbench.launch.state import SweepState
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.store import Store
 
@@ -46,10 +48,10 @@ def status(arguments: list[str]) -> int:
     if given.sweep is None:
         return _list_sweeps(Store(given.output_dir))
     manifest = _manifest(given.output_dir, given.sweep)
-    board = Board(given.output_dir, manifest.name)
-    watch = Watch(board, _cluster(board))
+    sweep = SweepState(given.output_dir, manifest.name)
+    watch = Watch(sweep, _cluster(sweep))
     while True:
-        views = watch.look([key_of(entry) for entry in manifest.cells], board.jobs())
+        views = watch.look([key_of(entry) for entry in manifest.cells], sweep.jobs())
         text = _as_json(manifest, views) if given.json else _as_table(manifest, views, given.all)
         sys.stdout.write(text + "\n")
         is_open = any(view.state in OPEN for view in views.values())
@@ -133,25 +135,25 @@ def logs(arguments: list[str]) -> int:
     parser.add_argument("cell", help="first characters of a cell's or run's id, as `status` shows them")
     given = parser.parse_args(arguments)
     store = Store(given.output_dir)
-    found: dict[str, tuple[Board, CellEntry]] = {}
+    found: dict[str, tuple[SweepState, CellEntry]] = {}
     for name in store.sweep_names():
         manifest = store.load_manifest(name)
         for entry in manifest.cells if manifest is not None else []:
             if key_of(entry).startswith(given.cell):
-                found[key_of(entry)] = Board(given.output_dir, name), entry
+                found[key_of(entry)] = SweepState(given.output_dir, name), entry
     if len(found) != 1:
         some = ", ".join(sorted(found)[:5])
         raise StoreError(f"logs {given.cell}: {f'not unique: {some}' if found else f'no such cell in {store.root}'}")
-    key, (board, entry) = found.popitem()
-    known = board.load_cell(key)
+    key, (sweep, entry) = found.popitem()
+    known = sweep.load_cell(key)
     sys.stdout.write(f"cell {key}   {entry.key}\n")
     if known is not None:
         sys.stdout.write(f"{known.state}, in {known.job} on {known.host}, started {known.started}\n")
         for text in (known.error, known.traceback):
             sys.stdout.write(f"\n{text.rstrip()}\n" if text else "")
         token = known.job.partition("/")[0]
-        if board.log_folder(token).exists():
-            sys.stdout.write(f"\noutput of its job: {board.log_folder(token)}\n")
+        if sweep.log_folder(token).exists():
+            sys.stdout.write(f"\noutput of its job: {sweep.log_folder(token)}\n")
     log_path = store.log_path(entry.run_id or key.partition("-")[0])
     if log_path.exists():
         sys.stdout.write(f"\nlog ({log_path}):\n{log_path.read_text(errors='replace')}")
@@ -164,17 +166,17 @@ def cancel(arguments: list[str]) -> int:
     parser.add_argument("sweep")
     given = parser.parse_args(arguments)
     manifest = _manifest(given.output_dir, given.sweep)
-    board = Board(given.output_dir, manifest.name)
-    cluster = _cluster(board)
-    with board.submitting():
-        records = [record for record in board.jobs() if not record.cancelled]
-        views = Watch(board, cluster).look([key_of(entry) for entry in manifest.cells], records)
+    sweep = SweepState(given.output_dir, manifest.name)
+    cluster = _cluster(sweep)
+    with sweep.submitting():
+        records = [record for record in sweep.jobs() if not record.cancelled]
+        views = Watch(sweep, cluster).look([key_of(entry) for entry in manifest.cells], records)
         concerned = {key for key, view in views.items() if view.state in OPEN}
         ending = [record for record in records if concerned & {key for cells in record.cells for key in cells}]
         if cluster is not None and ending:
             cluster.cancel(ending)
         for record in ending:
-            board.save_job(dataclasses.replace(record, cancelled=True))
+            sweep.save_job(dataclasses.replace(record, cancelled=True))
     ended, cells = counted(len(ending), "submission"), counted(len(concerned), "open cell")
     sys.stdout.write(f"{manifest.name}: {ended} with {cells} cancelled\n")
     return 0
@@ -187,46 +189,41 @@ def retry(arguments: list[str]) -> int:
     parser.add_argument("--detach", action="store_true", help="do not wait for it")
     given = parser.parse_args(arguments)
     manifest = _manifest(given.output_dir, given.sweep)
-    board = Board(given.output_dir, manifest.name)
-    cluster = _cluster(board)
+    sweep = SweepState(given.output_dir, manifest.name)
+    cluster = _cluster(sweep)
     if cluster is None:
         raise StoreError(f"retry {given.sweep}: it was run in a command of its own; give that command again")
-    views = Watch(board, cluster).look([key_of(entry) for entry in manifest.cells], board.jobs())
+    views = Watch(sweep, cluster).look([key_of(entry) for entry in manifest.cells], sweep.jobs())
     wanted = {key for key, view in views.items() if view.state in UNFINISHED}
-    frozen = _frozen(board, wanted)
+    frozen = _frozen(sweep, wanted)
     if not frozen:
         sys.stdout.write(f"{manifest.name}: nothing failed, was lost or cancelled\n")
         return 0
-    from quantbench.config.compose import cell_of
-    from quantbench.launch.driver import Work
-    from quantbench.launch.grid import finish
+    from quantbench.launch.finish import finish
+    from quantbench.launch.frozen import work_again
 
-    work = []
-    for one in frozen.values():
-        cell = cell_of({**one.config, "output_dir": str(board.root)}, one.overrides, one.choices)
-        settings = dataclasses.replace(cell.settings, retry_failed=True)
-        work.append(Work(one, cell.label, settings, (one.choices.get("model", ""),)))
-    finish(Store(board.root), updated(manifest, views), cluster, work, detach=given.detach)
+    work = [work_again(one, sweep, cluster) for one in frozen.values()]
+    finish(Store(sweep.root), updated(manifest, views), cluster, work, detach=given.detach)
     return 0
 
 
-def _frozen(board: Board, keys: set[str]) -> dict[str, FrozenCell]:
+def _frozen(sweep: SweepState, keys: set[str]) -> dict[str, FrozenCell]:
     """The cells of these keys as they were submitted last."""
     found: dict[str, FrozenCell] = {}
-    for record in board.jobs():
+    for record in sweep.jobs():
         for index, cells in enumerate(record.cells):
-            if keys & set(cells) and (chunk := board.load_chunk(record.token, index)) is not None:
+            if keys & set(cells) and (chunk := sweep.load_chunk(record.token, index)) is not None:
                 found |= {cell.key: cell for cell in chunk.cells if cell.key in keys}
     return found
 
 
-def _cluster(board: Board) -> Cluster | None:
+def _cluster(sweep: SweepState) -> Cluster | None:
     """The cluster of a sweep's last submission; None if it had none."""
-    for record in reversed(board.jobs()):
-        chunk = board.load_chunk(record.token, 0)
+    for record in reversed(sweep.jobs()):
+        chunk = sweep.load_chunk(record.token, 0)
         if chunk is not None:
-            place = build(chunk.cells[0].config["cluster"], Place, "cluster")
-            return place if isinstance(place, Cluster) else None
+            launcher = build(chunk.cells[0].config["cluster"], Launcher, "cluster")
+            return launcher if isinstance(launcher, Cluster) else None
     return None
 
 

@@ -94,7 +94,7 @@ class CellMaker:
         """A cell. Raises ConfigError naming the first key that is wrong."""
         from quantbench.calibration.base import AnyCalibration
         from quantbench.config.schema import Cell, Scale, Settings
-        from quantbench.launch.launchers import Place
+        from quantbench.core.launcher import Launcher
         from quantbench.models.loading import ModelSource
         from quantbench.pipeline.recipe import Recipe
 
@@ -110,7 +110,7 @@ class CellMaker:
             tasks=dict(self._once("eval", config, _tasks)),
             choices={group: str(choices[group]) for group in NODES},
             overrides=tuple(overrides),
-            cluster=self._once("cluster", config, lambda node: build(node, Place, "cluster")),
+            cluster=self._once("cluster", config, lambda node: build(node, Launcher, "cluster")),
             config=config,
         )
 

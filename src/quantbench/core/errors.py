@@ -19,3 +19,7 @@ class ModelError(QuantbenchError):
 
 class StoreError(QuantbenchError):
     """A stored run or score that cannot be read, written, or trusted."""
+
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+"""Exit statuses of the command: a cell failed, a QuantbenchError, Ctrl-C."""

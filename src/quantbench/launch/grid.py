@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import sys
 from collections.abc import Mapping, Sequence
 
-from quantbench.cells.run import in_distribution, relation
 from quantbench.cells.session import Session, check_inputs
-from quantbench.cli.entry import EXIT_FAILED
 from quantbench.config.schema import Cell
 from quantbench.core.errors import ConfigError
-from quantbench.launch.driver import Work, counts, follow, launch
+from quantbench.core.launcher import Launcher
+from quantbench.launch.cluster import Cluster
+from quantbench.launch.entries import manifest_of
+from quantbench.launch.finish import finish, report_sweep
+from quantbench.launch.frozen import work_of
 from quantbench.launch.inprocess import run_here
-from quantbench.launch.launchers import Cluster, Place
-from quantbench.launch.naming import caption, sweep_name
-from quantbench.launch.overview import is_done, key_of, updated
 from quantbench.launch.own_texts import name_by_file
 from quantbench.launch.plan import print_plan
-from quantbench.launch.runner import baseline_of, freeze
-from quantbench.launch.state import Board
-from quantbench.report.report import check_columns, report
-from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.report.report import check_columns
 from quantbench.store.store import Store
-from quantbench.tasks.task import protocol_id
-
-log = logging.getLogger("quantbench")
 
 
 def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mapping[str, str] | None = None) -> None:
@@ -36,91 +26,28 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
     sweep_params  what a file in sweeps/ adds to them
     """
     settings = cells[0].settings
-    place = one_place(cells)
+    launcher = one_launcher(cells)
     store = Store(settings.output_dir)
     session = Session(store)
     cells = name_by_file(cells)
     check_inputs(session, cells)
-    entries = [_entry(session, cell) for cell in cells]
-    name = sweep_name(command, sweep_params or {})
-    manifest = Manifest(name=name, overrides=list(command), cells=entries, caption=caption(cells))
+    manifest = manifest_of(session, cells, command, sweep_params or {})
     check_columns(store, manifest)
     if settings.dry_run:
-        print_plan(session, cells, entries)
+        print_plan(session, cells, manifest.cells)
         return
     store.save_manifest(manifest)
-    board = Board(store.root, name)
-    if isinstance(place, Cluster):
-        finish(store, manifest, place, [_work(cell, entry, place) for cell, entry in zip(cells, entries, strict=True)])
-        return
-    manifest = run_here(session, board, cells, manifest)
-    _report(store, manifest)
+    if isinstance(launcher, Cluster):
+        work = [work_of(cell, entry, launcher) for cell, entry in zip(cells, manifest.cells, strict=True)]
+        finish(store, manifest, launcher, work)
+    else:
+        report_sweep(store, run_here(session, cells, manifest))
 
 
-def one_place(cells: Sequence[Cell]) -> Place:
-    """Where all cells run. Raises ConfigError if they do not agree, or if there is no such place here."""
-    place = cells[0].cluster
-    if any(cell.cluster != place for cell in cells):
-        raise ConfigError("cluster: a sweep runs in one place; give one value for each of its options")
-    place.check()
-    return place
-
-
-def finish(
-    store: Store, manifest: Manifest, cluster: Cluster, work: Sequence[Work], *, detach: bool | None = None
-) -> None:
-    """Submit what is open, and unless detached follow it to the end and print the tables."""
-    settings = work[0].settings
-    board = Board(store.root, manifest.name)
-    done = {key_of(entry) for entry in manifest.cells if is_done(store, entry)}
-    threads = max(one.settings.threads for one in work)
-    watch = launch(board, cluster, work, done, threads=threads, retry_failed=settings.retry_failed)
-    how = f"quantbench status {board.name}; quantbench cancel {board.name}"
-    if settings.detach if detach is None else detach:
-        log.info("detached. The same command without detach=true follows; %s", how)
-        return
-    try:
-        views = follow(watch, work, done, cluster.poll_seconds)
-    except KeyboardInterrupt:
-        log.warning("the jobs run on: the same command follows them again; %s", how)
-        raise
-    log.info("sweep %s: %s", board.name, counts(views) or "everything was done before")
-    manifest = updated(manifest, views)
-    store.save_manifest(manifest)
-    _report(store, manifest)
-
-
-def _report(store: Store, manifest: Manifest) -> None:
-    report(store, [manifest])
-    failed = [entry for entry in manifest.cells if entry.status == "failed"]
-    if failed:
-        log.error("%d of %d cells failed; the same command tries them again.", len(failed), len(manifest.cells))
-        sys.exit(EXIT_FAILED)
-
-
-def _work(cell: Cell, entry: CellEntry, cluster: Cluster) -> Work:
-    key = key_of(entry)
-    tasks = {task: protocol for task, protocol in entry.tasks.items() if protocol is not None}
-    shared = getattr(cluster, "group_by", ("model",))
-    unknown = [group for group in shared if group not in cell.choices]
-    if unknown:
-        raise ConfigError(f"cluster.group_by: {unknown[0]!r} is no group; groups: {', '.join(cell.choices)}")
-    return Work(freeze(cell, key, tasks), cell.label, cell.settings, tuple(cell.choices[group] for group in shared))
-
-
-def _entry(session: Session, cell: Cell) -> CellEntry:
-    tests = session.inputs(cell).tests
-    known = {task: in_distribution(cell, task) for task in cell.tasks}
-    relations = {task: relation(cell, task) for task in cell.tasks}
-    entry = CellEntry(
-        key=" ".join(sorted(cell.overrides)) or "defaults",
-        choices=cell.choices,
-        overrides=list(cell.overrides),
-        tasks={task: protocol_id(tests[task]) for task in cell.tasks},
-        run_id=cell.run_id,
-        baseline_run_id=baseline_of(cell).run_id,
-        in_distribution={task: value for task, value in known.items() if value is not None},
-        relation={task: value for task, value in relations.items() if value is not None},
-        data_free=cell.calib is None,
-    )
-    return dataclasses.replace(entry, status="done") if is_done(session.store, entry) else entry
+def one_launcher(cells: Sequence[Cell]) -> Launcher:
+    """What runs all cells. Raises ConfigError if they do not agree, or if it cannot run them on this machine."""
+    launcher = cells[0].cluster
+    if any(cell.cluster != launcher for cell in cells):
+        raise ConfigError("cluster: a sweep has one launcher; give one value for each of its options")
+    launcher.check()
+    return launcher

@@ -14,7 +14,7 @@ import psutil
 
 from quantbench.core.errors import ConfigError
 from quantbench.core.files import make_folder
-from quantbench.launch.state import JobRecord
+from quantbench.launch.records import JobRecord
 from quantbench.launch.worker import run_chunk
 
 NO_LIMIT_MINUTES = 60 * 24 * 365 * 10
@@ -74,7 +74,7 @@ def alive(records: Sequence[JobRecord]) -> dict[tuple[str, int], str] | None:
     }
 
 
-def adopt(record: JobRecord) -> list[str] | None:
+def recover_ids(record: JobRecord) -> list[str] | None:
     """The controllers of a submission whose ids were not written down, in the order they were started."""
     found = [p for p in psutil.process_iter(["pid", "create_time"]) if _is_controller(str(p.pid), record.token)]
     return [str(p.pid) for p in sorted(found, key=lambda p: p.info["create_time"])] or None

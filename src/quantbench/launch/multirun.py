@@ -8,22 +8,20 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from quantbench.cli.entry import reporting_errors
 from quantbench.config.compose import CellMaker
 from quantbench.config.factored import Composer
 from quantbench.launch.axes import as_typed
 
 
 def launch_batch(loader: ConfigLoader, config: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
-    """Check every cell, then run them all; ends the process non-zero with one message if something is wrong."""
-    with reporting_errors():
-        composer = Composer(loader, lambda overrides: loader.load_sweep_config(config, overrides))
-        composed = [composer.compose(overrides) for overrides in job_overrides]
-        from quantbench.launch.grid import run_grid
+    """Check every cell, then run them all. Raises QuantbenchError or HydraException if something is wrong."""
+    composer = Composer(loader, lambda overrides: loader.load_sweep_config(config, overrides))
+    composed = [composer.compose(overrides) for overrides in job_overrides]
+    from quantbench.launch.grid import run_grid
 
-        make = CellMaker()
-        cells = [make(plain, _own(o), chosen) for o, (plain, chosen) in zip(job_overrides, composed, strict=True)]
-        run_grid(cells, command=as_typed(config.hydra.overrides.task), sweep_params=_sweep_params(config))
+    make = CellMaker()
+    cells = [make(plain, _own(o), chosen) for o, (plain, chosen) in zip(job_overrides, composed, strict=True)]
+    run_grid(cells, command=as_typed(config.hydra.overrides.task), sweep_params=_sweep_params(config))
     return [_completed(overrides) for overrides in job_overrides]
 
 

@@ -1,4 +1,4 @@
-"""Where a sweep stands: every cell's state, from the board's files and one question to the cluster."""
+"""Where a sweep stands: every cell's state, from the sweep's state files and one question to the cluster."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from quantbench.launch.launchers import Cluster, Job
-from quantbench.launch.state import Board, CellStatus, JobRecord, cell_key
+from quantbench.launch.cluster import Cluster, Job
+from quantbench.launch.records import CellStatus, JobRecord, cell_key
+from quantbench.launch.state import SweepState
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.store import Store
 
-View = Literal["new", "queued", "running", "done", "failed", "lost", "cancelled"]
+CellState = Literal["new", "queued", "running", "done", "failed", "lost", "cancelled"]
 
-OPEN: tuple[View, ...] = ("queued", "running")
+OPEN: tuple[CellState, ...] = ("queued", "running")
 """States in which a job will still say something."""
-UNFINISHED: tuple[View, ...] = ("failed", "lost", "cancelled")
+UNFINISHED: tuple[CellState, ...] = ("failed", "lost", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class CellView:
     """A cell as it is seen now; job: its id on the cluster, "" for none."""
 
     key: str
-    state: View
+    state: CellState
     status: CellStatus | None = None
     job: str = ""
     error: str | None = None
@@ -48,7 +49,7 @@ class Watch:
     gone   since when a job has not been seen in the cluster's queue (monotonic seconds)
     """
 
-    board: Board
+    sweep: SweepState
     cluster: Cluster | None
     grace: float = 0.0
     final: dict[str, CellView] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class Watch:
         wanted = list(dict.fromkeys(keys))
         latest = _latest(records)
         open_keys = [key for key in wanted if key not in self.final]
-        files = {key: self.board.load_cell(key) for key in open_keys}
+        files = {key: self.sweep.load_cell(key) for key in open_keys}
         asked = [record for record in records if not record.cancelled and self._matters(record, files)]
         alive = self.cluster.alive(asked) if self.cluster is not None and asked else {}
         self._note(asked, alive)
@@ -105,7 +106,7 @@ class Watch:
             return CellView(key, "running" if running else "queued", status, job_id)
         if any(time.monotonic() - self.gone.get(job, 0.0) < self.grace for job in jobs):
             return CellView(key, "running" if running else "queued", status)
-        return CellView(key, "lost", status, error=self._last_words(record, jobs[0][1], status if ours else None))
+        return CellView(key, "lost", status, error=self._why_lost(record, jobs[0][1], status if ours else None))
 
     def _without_job(self, key: str, status: CellStatus | None) -> CellView:
         """A cell that was run, if at all, in a command itself."""
@@ -113,17 +114,17 @@ class Watch:
             return CellView(key, "new")
         if status.state in {"done", "failed"}:
             return CellView(key, "done" if status.state == "done" else "failed", status, error=status.error)
-        with self.board.claim(key, wait=False) as free:
+        with self.sweep.claim(key, wait=False) as free:
             if not free:
                 return CellView(key, "running", status)
         return CellView(key, "lost", status, error=status.error or "the command that ran it ended")
 
-    def _last_words(self, record: JobRecord, index: int, status: CellStatus | None) -> str:
+    def _why_lost(self, record: JobRecord, index: int, status: CellStatus | None) -> str:
         job_id = record.ids[index] if index < len(record.ids) else "?"
-        said = self.cluster.epitaph(record, index) if self.cluster is not None else ""
+        said = self.cluster.exit_reason(record, index) if self.cluster is not None else ""
         why = status.error if status is not None and status.error else "it was killed, or its machine went down"
         return (
-            f"job {job_id} ended before the cell did: {said or why}; its output: {self.board.log_folder(record.token)}"
+            f"job {job_id} ended before the cell did: {said or why}; its output: {self.sweep.log_folder(record.token)}"
         )
 
 
@@ -133,7 +134,7 @@ def _latest(records: Sequence[JobRecord]) -> dict[str, JobRecord]:
 
 
 def key_of(entry: CellEntry) -> str:
-    """The board's key of a manifest's cell."""
+    """The key in the state files of a manifest's cell."""
     tasks = {task: protocol for task, protocol in entry.tasks.items() if protocol is not None}
     return cell_key(entry.run_id or "", tasks)
 
@@ -161,11 +162,11 @@ def is_done(store: Store, entry: CellEntry) -> bool:
 
 
 def refreshed(manifest: Manifest, store: Store) -> Manifest:
-    """The manifest with what the store and the board's files say; the cluster is not asked."""
-    board = Board(store.root, manifest.name)
+    """The manifest with what the store and the state files say; the cluster is not asked."""
+    sweep = SweepState(store.root, manifest.name)
     cells = []
     for entry in manifest.cells:
-        known = None if is_done(store, entry) else board.load_cell(key_of(entry))
+        known = None if is_done(store, entry) else sweep.load_cell(key_of(entry))
         if is_done(store, entry):
             entry = dataclasses.replace(entry, status="done", error=None)
         elif known is not None and known.state == "failed":

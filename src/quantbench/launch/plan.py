@@ -21,7 +21,7 @@ from quantbench.store.store import Store
 
 
 @dataclass
-class _Work:
+class _Remaining:
     """What is left to do for one run."""
 
     quantize: bool
@@ -32,7 +32,7 @@ def print_plan(session: Session, cells: Sequence[Cell], entries: Sequence[CellEn
     """Print one line a cell, then the expected time and disk space, from what earlier runs of the store took."""
     store = session.store
     rows = []
-    left: dict[str, tuple[Cell, _Work]] = {}
+    left: dict[str, tuple[Cell, _Remaining]] = {}
     for cell, entry in zip(cells, entries, strict=True):
         work = _work(store, cell.run_id, entry)
         state = "done" if not (work.quantize or work.scores) else "to evaluate" if not work.quantize else "to run"
@@ -46,14 +46,14 @@ def print_plan(session: Session, cells: Sequence[Cell], entries: Sequence[CellEn
         sys.stdout.write(_expectation(session, list(left.values())) + "\n")
 
 
-def _work(store: Store, run_id: str, entry: CellEntry) -> _Work:
+def _work(store: Store, run_id: str, entry: CellEntry) -> _Remaining:
     record = store.load_run(run_id)
     scored = {(score.task, score.protocol) for score in store.scores(run_id)}
     missing = [task for task, protocol in entry.tasks.items() if (task, protocol) not in scored]
-    return _Work(record is None or record.status == "failed", missing)
+    return _Remaining(record is None or record.status == "failed", missing)
 
 
-def _expectation(session: Session, left: list[tuple[Cell, _Work]]) -> str:
+def _expectation(session: Session, left: list[tuple[Cell, _Remaining]]) -> str:
     """Expected time and disk space: by what earlier runs of the same model took here, else by counting operations."""
     cells = [cell for cell, _ in left]
     runs = [(cell, work) for cell, work in left if work.quantize and not cell.recipe.full_precision]
@@ -83,7 +83,7 @@ def _measured(store: Store, model: str) -> dict[str, list[float]]:
     return seconds
 
 
-def _counted(session: Session, left: list[tuple[Cell, _Work]]) -> float:
+def _counted(session: Session, left: list[tuple[Cell, _Remaining]]) -> float:
     """2 operations a parameter and token: about four passes to calibrate, as much again to round, one to evaluate."""
     rate = _operations_per_second(pick_device(left[0][0].settings.device), left[0][0].settings.threads)
     operations = 0.0

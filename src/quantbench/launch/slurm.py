@@ -1,17 +1,21 @@
-"""SLURM through submitit and its own commands. Works without accounting: only `epitaph` asks `sacct`."""
+"""SLURM through submitit and its own commands. Works without accounting: only `exit_reason` asks `sacct`."""
 
 from __future__ import annotations
 
 import logging
+import math
+import os
+import pwd
 import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from quantbench.core.errors import ConfigError
-from quantbench.launch.state import JobRecord
+from quantbench.launch.records import JobRecord
 from quantbench.launch.worker import run_chunk
 
 log = logging.getLogger("quantbench")
@@ -30,6 +34,16 @@ def check() -> None:
         )
 
 
+def in_jobs(groups: Sequence[Sequence[str]], size: int) -> list[list[str]]:
+    """Cut groups of cells into jobs of at most `size`, as even as they go; small groups are not joined."""
+    jobs: list[list[str]] = []
+    for group in groups:
+        n = math.ceil(len(group) / size)
+        cuts = [round(i * len(group) / n) for i in range(n + 1)]
+        jobs += [list(group[a:b]) for a, b in pairwise(cuts)]
+    return jobs
+
+
 def submit(chunks: Sequence[Path], logs: Path, python: str | None, parameters: dict[str, Any]) -> list[str]:
     """One array of jobs (one job for one chunk); their ids. Raises ConfigError with SLURM's message if it refuses."""
     import submitit
@@ -45,9 +59,7 @@ def submit(chunks: Sequence[Path], logs: Path, python: str | None, parameters: d
 
 def alive(tokens: set[str]) -> dict[tuple[str, int], str] | None:
     """Jobs in the queue by (token, index) -> id, by one `squeue` of this user's jobs; None if it fails."""
-    from quantbench.launch.launchers import user
-
-    listing = _run(["squeue", "-h", "-r", "-u", user(), "-o", "%i|%j"])
+    listing = _run(["squeue", "-h", "-r", "-u", _user(), "-o", "%i|%j"])
     if listing is None:
         return None
     found: dict[tuple[str, int], str] = {}
@@ -74,7 +86,7 @@ def max_array_size() -> int:
     return max(1, int(found[1]) - 1) if found else 1000
 
 
-def last_state(job_id: str) -> str:
+def exit_reason(job_id: str) -> str:
     """What the accounting says of a job that has ended, for instance "OUT_OF_MEMORY"; "" without accounting."""
     if shutil.which("sacct") is None:
         return ""
@@ -95,3 +107,8 @@ def _run(command: Sequence[str]) -> str | None:
         log.warning("%s failed: %s", command[0], error)
         return None
     return done.stdout
+
+
+def _user() -> str:
+    """The name jobs run under."""
+    return pwd.getpwuid(os.getuid()).pw_name

@@ -1,4 +1,4 @@
-"""The blackboard of a sweep: files that the command, its jobs and `quantbench status` tell each other through.
+"""The state of a sweep: files that the command, its jobs and `quantbench status` tell each other through.
 
     sweeps/<name>/state/cells/<key>.json     what became of a cell, written by the process that runs it
     sweeps/<name>/state/jobs/<token>.json    one submission: which cells are in which of its jobs, and their ids
@@ -15,114 +15,17 @@ import contextlib
 import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic.dataclasses import dataclass
 
 from quantbench.core import files
-from quantbench.core.component import STRICT
-from quantbench.core.hashing import digest
-from quantbench.store.records import SCHEMA_VERSION, Stored
-
-State = Literal["running", "done", "failed", "interrupted"]
+from quantbench.launch.records import CellStatus, Chunk, JobRecord
+from quantbench.store.records import Stored
 
 
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class CellStatus(Stored):
-    """What became of a cell.
-
-    job      "<token>/<index>" of the job that ran it last, or a name of its own for a cell run in the command itself
-    seconds  how long it took (or has been running when it was interrupted)
-    error    one line; traceback: the whole of it, and the end of the log, of a cell that failed
-    """
-
-    what: ClassVar[str] = "cell status"
-
-    schema_version: int = SCHEMA_VERSION
-    key: str
-    state: State
-    job: str
-    host: str
-    pid: int
-    started: str
-    seconds: float | None = None
-    error: str | None = None
-    traceback: str | None = None
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class JobRecord(Stored):
-    """One submission of one or more jobs.
-
-    token   its name, which is that of its jobs on the cluster
-    cells   per job the keys of its cells
-    ids     per job its id on the cluster; empty between the intent and the submission
-    host    the machine it was submitted from
-    """
-
-    what: ClassVar[str] = "job record"
-
-    schema_version: int = SCHEMA_VERSION
-    token: str
-    cluster: str
-    created: str
-    host: str
-    cells: list[list[str]]
-    ids: list[str] = field(default_factory=list)
-    cancelled: bool = False
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class FrozenCell:
-    """A cell as it was submitted: its resolved configuration, and what it must still be when it runs."""
-
-    key: str
-    config: dict[str, Any]
-    choices: dict[str, str]
-    overrides: list[str]
-    run_id: str
-    tasks: dict[str, str]
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class Chunk(Stored):
-    """The cells of one job, and where it is to run them.
-
-    root  the output folder; cwd and path: working folder and import path of the command that submitted it
-    """
-
-    what: ClassVar[str] = "chunk of cells"
-
-    schema_version: int = SCHEMA_VERSION
-    token: str
-    index: int
-    sweep: str
-    root: str
-    cwd: str
-    path: list[str]
-    cells: list[FrozenCell]
-
-    @property
-    def job(self) -> str:
-        """Its name in a CellStatus."""
-        return f"{self.token}/{self.index}"
-
-
-def cell_key(run_id: str, tasks: dict[str, str]) -> str:
-    """The name of a cell's files: the same for equal runs that are tested alike, whatever the overrides were."""
-    return f"{run_id}-{digest(tasks, 8)}"
-
-
-def now() -> str:
-    """ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-class Board:
+class SweepState:
     """Reads and writes the state of the sweep `name` under `root`. Nothing is created before something is written."""
 
     def __init__(self, root: Path, name: str) -> None:

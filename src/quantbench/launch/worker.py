@@ -10,16 +10,16 @@ import dataclasses
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import FrameType
 
-from quantbench.cli.entry import set_up_logging
 from quantbench.core.files import read_json, write_json
-from quantbench.launch.state import Board, CellStatus, Chunk, now
+from quantbench.core.logs import set_up_logging
+from quantbench.launch.records import Chunk
+from quantbench.launch.state import SweepState
 
 log = logging.getLogger("quantbench")
 
@@ -44,7 +44,7 @@ class Worker:
         set_up_logging()
         chunk = Chunk.from_json(path.read_text(encoding="utf-8"), str(path))
         self.path, self.chunk = path, chunk
-        self.board = Board(Path(chunk.root), chunk.sweep)
+        self.sweep = SweepState(Path(chunk.root), chunk.sweep)
         self.signal: int | None = None
         self.child: int | None = None
 
@@ -63,7 +63,7 @@ class Worker:
                 self._stop()
             if code == 0:
                 break
-            self._bury(code)
+            self._record_crash(code)
             if code != NEW_PROCESS and len(self._open_keys()) == before:
                 log.error("the process ended with status %d before it could run a cell", code)
                 sys.exit(1)
@@ -87,7 +87,7 @@ class Worker:
             try:
                 from quantbench.launch.runner import run_frozen
 
-                code = NEW_PROCESS if run_frozen(self.board, self.chunk) else 0
+                code = NEW_PROCESS if run_frozen(self.sweep, self.chunk) else 0
             except BaseException:
                 log.exception("the process that runs the cells fails")
             finally:
@@ -104,17 +104,17 @@ class Worker:
                     time.sleep(0.1)
         return code
 
-    def _bury(self, code: int) -> None:
+    def _record_crash(self, code: int) -> None:
         """Write down what a child that died was running as failed."""
         for key in self._keys():
-            status = self.board.load_cell(key)
+            status = self.sweep.load_cell(key)
             if status is not None and status.state == "running" and status.job == self.chunk.job:
                 error = f"its process was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else ""
                 error = error or f"its process ended with status {code}"
                 if code == -signal.SIGKILL:
                     error += ": often the machine was out of memory"
                 log.error("cell %s: %s", key, error)
-                self.board.save_cell(dataclasses.replace(status, state="failed", error=error))
+                self.sweep.save_cell(dataclasses.replace(status, state="failed", error=error))
 
     # Signals
 
@@ -126,10 +126,10 @@ class Worker:
     def _stop(self) -> None:
         """Leave the running cell open; near the time limit ask for another turn."""
         for key in self._keys():
-            status = self.board.load_cell(key)
+            status = self.sweep.load_cell(key)
             if status is not None and status.state == "running" and status.job == self.chunk.job:
                 why = "the job was stopped" if self.signal == signal.SIGTERM else "the time limit of its job came"
-                self.board.save_cell(dataclasses.replace(status, state="interrupted", error=why))
+                self.sweep.save_cell(dataclasses.replace(status, state="interrupted", error=why))
         if self.signal == signal.SIGTERM:
             log.warning("stopped by SIGTERM: the job was cancelled or has to make way for another")
             sys.exit(STOPPED)
@@ -158,13 +158,13 @@ class Worker:
 
     def _give_up(self, times: int) -> None:
         for key in self._open_keys():
-            status = self.board.load_cell(key)
+            status = self.sweep.load_cell(key)
             if status is not None and status.state in {"interrupted", "running"}:
                 error = (
                     f"interrupted {times} times without finishing any part of it ({status.error or 'killed'}): it "
                     "needs longer jobs (cluster.minutes) or fewer cells in one (cluster.cells_per_job)"
                 )
-                self.board.save_cell(dataclasses.replace(status, state="failed", error=error, job=self.chunk.job))
+                self.sweep.save_cell(dataclasses.replace(status, state="failed", error=error, job=self.chunk.job))
                 return
 
     def _finished_parts(self) -> list[str]:
@@ -186,17 +186,12 @@ class Worker:
         return [key for key in self._keys() if not self._is_final(key)]
 
     def _is_final(self, key: str) -> bool:
-        status = self.board.load_cell(key)
+        status = self.sweep.load_cell(key)
         if status is None or status.state in {"running", "interrupted"}:
             return False
         # A failure of an earlier submission is what this one is to try again.
         return status.state == "done" or status.job.partition("/")[0] == self.chunk.token
 
     def _state(self, key: str) -> str:
-        status = self.board.load_cell(key)
+        status = self.sweep.load_cell(key)
         return "" if status is None else status.state
-
-
-def started(key: str, job: str) -> CellStatus:
-    """The status of a cell that begins now in this process."""
-    return CellStatus(key=key, state="running", job=job, host=socket.gethostname(), pid=os.getpid(), started=now())
