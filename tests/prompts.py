@@ -52,7 +52,7 @@ def answered(folder: Path) -> AnswerSet:
 def label_task(data: LabelledSet, template: Template = SENTIMENT, **options: Any) -> LabelTask:
     """A label task with the options of conf/scoring/label.yaml."""
     usual: dict[str, Any] = {"split": "test", "n": None, "shots": 0, "shot_seed": 0, "max_tokens": None}
-    usual |= {"normalize": "none", "calibrate": "none"}
+    usual |= {"normalize": "none", "contextual_calibration": False}
     return LabelTask(data=data, template=template, **(usual | options))
 
 

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from quantbench.core.origin import Origin, in_distribution, origin_of, origin_of_task, relation
+from quantbench.core.origin import Origin, in_distribution, origin_of, relation
 from quantbench.datasets.hub_text import HubText
-from quantbench.tasks.windows import TextTask
 
 
 def make(name: str, family: Any, language: str = "unknown", relatives: tuple[str, ...] = (), path: str = "") -> Origin:
@@ -56,9 +55,7 @@ def test_without_calibration_there_is_no_relation() -> None:
     assert in_distribution(None, []) is None
 
 
-def test_what_a_text_and_a_task_say_of_themselves() -> None:
+def test_what_a_text_says_of_itself() -> None:
     about: dict[str, Any] = {"language": "en", "relatives": ["wikipedia"]}
     text = HubText(name="wiki", path="a/b", about=about)
-    task = TextTask(source=text, window=8, n_windows=None, bos="none", about={"relatives": ["more"]})
     assert origin_of(text) == make("wiki", "lm", "en", ("wikipedia",), "a/b")
-    assert origin_of_task(task) == make("wiki", "lm", "en", ("more",), "a/b")

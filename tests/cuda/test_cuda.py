@@ -24,11 +24,12 @@ from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
+from quantbench.tasks.decoding import greedy
 from quantbench.tasks.evaluate import evaluate
 from quantbench.tasks.lm_eval.task import LmEvalTask
-from quantbench.tasks.loglikelihood import Continuation, greedy, loglikelihoods
+from quantbench.tasks.loglikelihood import Continuation, loglikelihoods
 from quantbench.tasks.reference import Reference
-from quantbench.tasks.windows import Windows
+from quantbench.tasks.text_windows import Windows
 from recipes import NAMES, make_recipe, small_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle
 
@@ -170,10 +171,10 @@ def test_evaluation_scores_as_on_the_cpu(tmp_path: Path) -> None:
     for device in (CPU, CUDA):
         handle.restore()
         path = tmp_path / f"{device}.safetensors"
-        full = evaluate(handle, windows, "t", Reference.capture(path), device, silent).items
+        full = windows.score(handle, "t", Reference.capture(path), device, silent).items
         assert full["kl"].tolist() == [0.0] * 3
         found.artifact.install(handle)
-        items.append(evaluate(handle, windows, "t", Reference.load(path), device, silent).items)
+        items.append(windows.score(handle, "t", Reference.load(path), device, silent).items)
     for column in ("nll", "kl"):
         np.testing.assert_allclose(items[0][column], items[1][column], rtol=1e-3)
 

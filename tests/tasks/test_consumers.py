@@ -37,18 +37,18 @@ def test_divergence_is_torchs_kl_div_from_the_reference() -> None:
         consumer.update(quantized[block], torch.zeros(0), reference[block])
     expected = functional.kl_div(quantized.double(), reference.double(), reduction="batchmean", log_target=True)
     same = (quantized.argmax(1) == reference.argmax(1)).float().mean().item()
-    assert consumer.means() == {"kl": pytest.approx(expected.item(), rel=1e-5), "same_top": pytest.approx(same)}
+    assert consumer.means() == {"kl": pytest.approx(expected.item(), rel=1e-5), "top1_agreement": pytest.approx(same)}
 
 
 def test_divergence_of_two_coins() -> None:
     p, q = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.25, 0.75]])
     consumer = Divergence()
     consumer.update(q.log(), torch.zeros(0), p.log())
-    assert consumer.means() == {"kl": pytest.approx(0.5 * math.log(3)), "same_top": 0.0}
+    assert consumer.means() == {"kl": pytest.approx(0.5 * math.log(3)), "top1_agreement": 0.0}
 
 
 def test_divergence_of_a_model_from_itself_is_exactly_zero() -> None:
     log_probs = random_logits(0).log_softmax(1)
     consumer = Divergence()
     consumer.update(log_probs, torch.zeros(0), log_probs.clone())
-    assert consumer.means() == {"kl": 0.0, "same_top": 1.0}
+    assert consumer.means() == {"kl": 0.0, "top1_agreement": 1.0}

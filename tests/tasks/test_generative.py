@@ -23,9 +23,9 @@ from quantbench.models.structure import find_blocks
 from quantbench.pipeline.attention import cache_operations
 from quantbench.pipeline.runtime import install
 from quantbench.tasks import task as kinds
-from quantbench.tasks.extractive import ExtractiveTask, f1, marks, normalized
-from quantbench.tasks.loglikelihood import greedy
-from quantbench.tasks.token_classification import EntityTask
+from quantbench.tasks.decoding import greedy
+from quantbench.tasks.extractive import ExtractiveTask, f1, matches, normalized
+from quantbench.tasks.token_classification import TokenClassificationTask
 from tiny import FAMILIES, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -61,15 +61,15 @@ def test_a_quantized_key_value_cache_is_read_as_whole_sequences(tmp_path: Path) 
     handle.keep_hooks(install(dict(model.named_modules()), operations))
     assert handle.has_runtime_operations
     outcome = test.score(handle, "mine", None, CPU, lambda _done, _all: None)
-    rows_written = list(csv.DictReader(io.StringIO(outcome.attachments["answers.csv"], newline="")))
-    for prompt, row in zip(test._prompts.fitted(None, [""]), rows_written, strict=True):
-        tokens = test._prompts.encode(prompt.text)
+    answers = list(csv.DictReader(io.StringIO(outcome.attachments["answers.csv"], newline="")))
+    for prompt, row in zip(test.prompts.fitted(None, [""]), answers, strict=True):
+        tokens = test.prompts.encode(prompt.text)
         new: list[int] = []
         with torch.no_grad():
-            while len(new) < 8 and not (new and test._stopped(new)):
+            while len(new) < 8 and not (new and test.ended(new)):
                 logits = model(input_ids=torch.tensor([tokens + new]), use_cache=False).logits
                 new.append(int(logits[0, -1].argmax()))
-        assert row == {"item": prompt.example.id, "written": test._text(new)}
+        assert row == {"item": prompt.example.id, "generated": test.answer(new)}
     with pytest.raises(ModelError, match="whole sequences are wanted"):  # a cache would be read as it is not stored
         generate(model, PROMPTS, cached=True)
 
@@ -85,11 +85,11 @@ def test_answers_are_compared_as_squad_does() -> None:
     assert f1("red car", "red house") == 0.5
     assert f1("", "x") == 0
     example = Example("1", {"passage": "p"}, "Denver Broncos", ("Denver Broncos", "Broncos"))
-    assert marks("broncos", example) == {"exact_match": 1, "f1": 1}
-    assert marks("the denver team", example) == {"exact_match": 0, "f1": 0.5}
+    assert matches("broncos", example) == {"exact_match": 1, "f1": 1}
+    assert matches("the denver team", example) == {"exact_match": 0, "f1": 0.5}
 
 
-def test_a_question_task_scores_every_item_and_keeps_what_was_written(tmp_path: Path) -> None:
+def test_a_question_task_scores_every_item_and_keeps_what_was_generated(tmp_path: Path) -> None:
     rows = [
         {"context": f"passage {i}" + " long" * 9 * i, "question": "what?", "answers": {"text": ["x"]}} for i in range(9)
     ]
@@ -145,7 +145,9 @@ def test_span_f1_is_a_ratio_over_all_items(tmp_path: Path) -> None:
     data = SpanSet(source=source, tokens="t", column="g", tags=TAGS)
     template = Template(instruction="{labels}", item="{text} =", answer=" {answer}", passage="text")
     options: dict[str, Any] = {"split": "test", "n": None, "shots": 0, "shot_seed": 0, "max_tokens": None}
-    test = EntityTask(data=data, template=template, max_new_tokens=6, **options).load(tiny_tokenizer(), "tok")
+    test = TokenClassificationTask(data=data, template=template, max_new_tokens=6, **options).load(
+        tiny_tokenizer(), "tok"
+    )
     items = test.score(ModelHandle(long_llama(), tiny_tokenizer(), "t"), "m", None, CPU, lambda _d, _a: None).items
     assert items["n_gold"].tolist() == [1, 0]
     items = items.assign(tp=[1.0, 0.0], n_predicted=[2.0, 1.0])

@@ -18,8 +18,9 @@ from quantbench.core.errors import ConfigError, DataError
 from quantbench.metrics.metrics import check_items, measure
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks import task as kinds
-from quantbench.tasks.label import LabelTest
-from quantbench.tasks.loglikelihood import Continuation, batches, loglikelihoods
+from quantbench.tasks.batches import batches
+from quantbench.tasks.label_items import LabelTest
+from quantbench.tasks.loglikelihood import Continuation, loglikelihoods
 from quantbench.tasks.task import protocol_id
 from tiny import BYTES, FAMILIES, tiny_handle, tiny_tokenizer
 
@@ -93,7 +94,7 @@ def test_normalized_and_calibrated_decisions(tmp_path: Path) -> None:
     assert by_bytes["predicted"].tolist() == by_tokens["predicted"].tolist() == expected.tolist()
     free = labelled(write_rows(tmp_path / "free", test=[{"text": "N/A", "label": 0}, {"text": "x", "label": 1}]))
     prior = scored(label_task(free).load(TOKENIZER, "tok"))
-    calibrated = scored(label_task(free, calibrate="content_free").load(TOKENIZER, "tok"))
+    calibrated = scored(label_task(free, contextual_calibration=True).load(TOKENIZER, "tok"))
     assert calibrated["margin"][0] == pytest.approx(0, abs=1e-6)
     shift = (prior["ll_1"][1] - prior["ll_0"][1]) - (prior["ll_1"][0] - prior["ll_0"][0])
     assert calibrated["margin"][1] == pytest.approx(shift, abs=1e-5)
@@ -123,7 +124,7 @@ def merging_tokenizer() -> PreTrainedTokenizerFast:
 def test_a_token_of_prompt_and_label_together_is_scored(tmp_path: Path) -> None:
     tokenizer = merging_tokenizer()
     test = label_task(labelled(write_rows(tmp_path, test=reviews(2)))).load(tokenizer, "tok")
-    (prompt, _) = test._prompts.fitted(None, [" bad"])
+    (prompt, _) = test.prompts.fitted(None, [" bad"])
     ones = test.requests(prompt)
     merged = len(tokenizer) - 1
     assert [one.tokens[one.start] for one in ones] == [merged, merged]
@@ -137,10 +138,10 @@ def test_the_middle_of_the_passage_is_cut_and_never_the_question(tmp_path: Path)
     ]
     data = labelled(write_rows(tmp_path, test=rows), premise="p", hypothesis="h")
     test = label_task(data, PAIR).load(TOKENIZER, "tok")
-    first, second = test._prompts.fitted(128, [" bad", " good"])
+    first, second = test.prompts.fitted(128, [" bad", " good"])
     assert first.truncated
     assert not second.truncated
-    assert len(test._prompts.encode(first.text + " good")) in {127, 128}
+    assert len(test.prompts.encode(first.text + " good")) in {127, 128}
     assert first.text.startswith("start middle")
     assert "end\nQ: is it a question?\nA:" in first.text
     items = test.score(tiny_handle(), "mine", None, CPU, lambda _done, _all: None).items  # 128 positions
@@ -159,7 +160,7 @@ def test_shots_come_from_the_train_split_and_are_no_test_items(tmp_path: Path) -
     texts = []
     for seed in (0, 0, 1):
         made = label_task(data, shots=6, shot_seed=seed).load(TOKENIZER, "tok")
-        texts.append(made._prompts.fitted(None, [" good"])[0].text)
+        texts.append(made.prompts.fitted(None, [" good"])[0].text)
     assert texts[0] == texts[1] != texts[2]
     assert all(str(row["text"]) in texts[0] for row in train)
     assert str(leaked["text"]) not in texts[0]
@@ -179,7 +180,7 @@ def test_whatever_changes_a_score_is_another_protocol(tmp_path: Path) -> None:
         lambda: label_task(data, shots=1),
         lambda: label_task(data, shots=1, shot_seed=3),
         lambda: label_task(data, normalize="bytes"),
-        lambda: label_task(data, calibrate="content_free"),
+        lambda: label_task(data, contextual_calibration=True),
         lambda: label_task(data, max_tokens=99),
         lambda: label_task(data, SENTIMENT.__class__(**{**vars_of(SENTIMENT), "answer": "{answer}"})),
         lambda: label_task(labelled(tmp_path, labels=("poor", "good"))),

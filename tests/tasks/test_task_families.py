@@ -100,7 +100,7 @@ def test_each_set_of_a_family_is_calibrated_on_and_tested(family: tuple[str, Pat
     name, folder = family
     template = build(option("template", FAMILIES[name][0]), Template, "template")
     scoring = option("scoring", FAMILIES[name][1])
-    own = {k: v for k, v in scoring.items() if k not in {"data", "template", "about"}} | {"n": 4}
+    own = {k: v for k, v in scoring.items() if k not in {"data", "template"}} | {"n": 4}
     if "max_new_tokens" in own:
         own["max_new_tokens"] = 4
     sets = {one: data_of(folder, name, one) for one in SETS[name]}
@@ -121,7 +121,7 @@ def test_each_set_of_a_family_is_calibrated_on_and_tested(family: tuple[str, Pat
         check_items(outcome.items, 4, one)
         values = [measure(metric, outcome.items).value for metric in test.metrics]
         assert all(0 <= value <= 1 for value in values)
-        assert tasks[one].distribution["name"] == source.name == one
+        assert tasks[one].origin.name == source.name == one
 
 
 def _task(target: str, data: ExampleSet, template: Template, options: dict[str, Any]) -> Any:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from quantbench.core.errors import ConfigError, DataError
+from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents
 from quantbench.tasks.task import protocol_id
-from quantbench.tasks.windows import TextTask, Windows
+from quantbench.tasks.text_windows import Windows
+from quantbench.tasks.windows import TextTask
 from tiny import tiny_tokenizer
 
 BOS = 0
@@ -148,7 +150,6 @@ def test_the_protocol_changes_with_everything_that_fixes_a_score_and_with_nothin
         cut("abcd" * 10, n_windows=2, joiner=" "),
     ]
     assert len({protocol_id(windows) for windows in [base, *others]}) == len(others) + 1
-    assert protocol_id(cut("abcd" * 10, n_windows=2, about={"domain": "letters"})) == protocol_id(base)
     assert protocol_id(cut("abcd" * 10, n_windows=10)) == protocol_id(cut("abcd" * 10))
 
 
@@ -168,12 +169,11 @@ def test_windows_longer_than_the_model_takes_are_refused() -> None:
         windows.check_length(3, "t")
 
 
-def test_distribution_is_described_by_source_and_task() -> None:
-    source = FixedText(("a",), about={"domain": "letters", "language": "en"})
-    task = TextTask(source=source, window=4, n_windows=None, bos="none", about={"domain": "more letters"})
-    assert task.distribution == {"name": "fixed", "family": "lm", "domain": "more letters", "language": "en"}
-    bare = dataclasses.replace(task, source=FixedText(("a",)), about={})
-    assert bare.distribution["language"] == "unknown"
+def test_the_test_distribution_is_the_texts() -> None:
+    about = {"domain": "letters", "language": "en", "relatives": ["alphabet"]}
+    task = TextTask(source=FixedText(("a",), about=about), window=4, n_windows=None, bos="none")
+    assert task.origin == Origin(name="fixed", family="lm", domain="letters", language="en", relatives=("alphabet",))
+    assert dataclasses.replace(task, source=FixedText(("a",))).origin == Origin(name="fixed", family="lm")
 
 
 @pytest.mark.parametrize("options", [{"window": 1}, {"n_windows": 0}, {"bos": "last"}, {"typo": 1}, {"window": "4"}])

@@ -21,7 +21,6 @@ from quantbench.core.environment import environment
 from quantbench.core.errors import StoreError
 from quantbench.core.files import write_text
 from quantbench.core.meter import Meter
-from quantbench.core.origin import origin_of_task
 from quantbench.core.progress import duration, progress
 from quantbench.metrics import metrics
 from quantbench.models.handle import ModelHandle
@@ -204,12 +203,15 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
         outcome = test.score(handle, task, reference, device, show)
     items = outcome.items
     overlap = inputs.overlaps.get(task)
+    origin = cell.tasks[task].origin
     score = Score(
         run_id=cell.run_id,
         task=task,
         protocol=protocol,
         protocol_values=test.protocol_values,
-        distribution=Distribution(**cell.tasks[task].distribution),
+        distribution=Distribution(
+            name=origin.name, family=origin.family, domain=origin.domain, language=origin.language
+        ),
         in_distribution=in_distribution(cell, task),
         relation=relation(cell, task),
         metrics=[metrics.measure(name, items) for name in outcome.metrics or test.metrics],
@@ -237,7 +239,7 @@ def in_distribution(cell: Cell, task: str) -> bool | None:
 def relation(cell: Cell, task: str) -> str | None:
     """How far the test distribution lies from that calibrated on (quantbench.core.origin); None if not known."""
     calibrated = () if cell.calib is None else cell.calib.origins
-    return distributions.relation(calibrated, origin_of_task(cell.tasks[task]))
+    return distributions.relation(calibrated, cell.tasks[task].origin)
 
 
 # Records

@@ -127,11 +127,9 @@ def _without_natural(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tasks(node: dict[str, Any]) -> dict[str, Task]:
-    """The named tasks of a suite, which is a component or a mapping `tasks`. `shots` is what lm-eval tasks read."""
-    from quantbench.tasks.task import Suite, Task
+    """The named tasks of a suite: a mapping `tasks`. `shots` is what lm-eval tasks read."""
+    from quantbench.tasks.task import Task
 
-    if "_target_" in node:
-        return build(node, Suite, "eval").tasks()
     extra = sorted(set(node) - set(SUITE_KEYS))
     if extra:
         raise ConfigError(unknown_key(f"eval.{extra[0]}", list(SUITE_KEYS)))

@@ -83,14 +83,6 @@ def origin_of(source: Any) -> Origin:
     return _origin(source.name, source.family, described(source), str(getattr(source, "path", "")))
 
 
-def origin_of_task(task: Any) -> Origin:
-    """The origin of what a `quantbench.tasks.task.Task` tests on."""
-    told = task.distribution
-    source = getattr(task, "source", None)
-    path = None if source is None else str(getattr(source, "path", ""))
-    return _origin(told["name"], told["family"], {**described(task), **told}, path)
-
-
 def _origin(name: str, family: Any, about: dict[str, Any], path: str | None) -> Origin:
     return Origin(
         name=name,

@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 log = logging.getLogger("quantbench")
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
+"""Told how far something is: steps done, steps in all."""
 
 LINE_EVERY_SECONDS = 20.0
 
 
 @contextmanager
-def progress(what: str, unit: str) -> Iterator[Progress]:
+def progress(what: str, unit: str) -> Iterator[ProgressCallback]:
     """A callable `(done, total)` that shows how far `what` is and how long it will still take."""
     if sys.stderr.isatty():
         with tqdm(desc=what, unit=unit, leave=False, dynamic_ncols=True, delay=1.0) as bar:

@@ -46,11 +46,11 @@ class NegativeLogLikelihood:
         self._nll = _Mean()
 
     def update(self, log_probs: Tensor, targets: Tensor, reference: Tensor | None) -> None:  # noqa: ARG002
-        """Take a block; see Consumer."""
+        """Take a block. The reference is not read."""
         self._nll.add(-log_probs.gather(1, targets[:, None])[:, 0])
 
     def means(self) -> dict[str, float]:
-        """See Consumer."""
+        """The column nll."""
         return {"nll": self._nll.value()}
 
 
@@ -58,19 +58,19 @@ class Divergence:
     """Column kl: mean over positions of KL(p || q) = sum_v p(v) (log p(v) - log q(v)), the whole vocabulary, in nats.
 
     p is the full-precision model's distribution, q the evaluated one's: exactly 0 where their logits are identical.
-    Column same_top: the share of positions at which both have the same most likely token.
+    Column top1_agreement: the share of positions at which both have the same most likely token.
     (The definitions of llama.cpp's `--kl-divergence`.)
     """
 
     def __init__(self) -> None:
-        self._kl, self._same_top = _Mean(), _Mean()
+        self._kl, self._agreement = _Mean(), _Mean()
 
-    def update(self, log_probs: Tensor, targets: Tensor, reference: Tensor | None) -> None:  # noqa: ARG002
-        """Take a block; see Consumer."""
+    def update(self, log_probs: Tensor, targets: Tensor, reference: Tensor | None) -> None:  # noqa: ARG002 - it does not matter which token came
+        """Take a block; here the reference is required."""
         assert reference is not None
-        self._same_top.add((log_probs.argmax(1) == reference.argmax(1)).float())
+        self._agreement.add((log_probs.argmax(1) == reference.argmax(1)).float())
         self._kl.add(torch.linalg.vecdot(reference.exp(), reference - log_probs))
 
     def means(self) -> dict[str, float]:
-        """See Consumer."""
-        return {"kl": self._kl.value(), "same_top": self._same_top.value()}
+        """The columns kl and top1_agreement."""
+        return {"kl": self._kl.value(), "top1_agreement": self._agreement.value()}

@@ -3,71 +3,50 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from quantbench.core.errors import ModelError
-from quantbench.models.folder import max_length
+from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks.consumers import Consumer, Divergence, NegativeLogLikelihood
 from quantbench.tasks.logits import SplitModel
+from quantbench.tasks.overflow import overflowed
 from quantbench.tasks.reference import Reference
-
-if TYPE_CHECKING:
-    from quantbench.tasks.windows import Windows
 
 BLOCK_BYTES = 4 << 20
 """Bytes of log-probabilities consumers get at a time: few enough for a processor's cache, which halves the time."""
 
 
-@dataclass(frozen=True)
-class EvalResult:
-    """One row per window: item, document (str), n_tokens, n_bytes, nll, and with a reference kl and same_top.
-
-    seconds   wall-clock time of the loop
-    n_tokens  scored tokens over all windows
-    """
-
-    items: pd.DataFrame
-    seconds: float
-    n_tokens: int
-
-
 def evaluate(
     handle: ModelHandle,
-    windows: Windows,
-    task: str,
+    windows: Tensor,
+    names: Sequence[str],
     reference: Reference | None,
     device: torch.device,
-    progress: Callable[[int, int], None],
-) -> EvalResult:
-    """Score every token but the first of every window, with the model as it stands in `handle`.
+    progress: ProgressCallback,
+) -> pd.DataFrame:
+    """Score every token but the first of every window, int64 [W, L], with the model as it stands in `handle`.
 
-    A reference that captures is written when all windows are through. Raises ConfigError if windows are longer than the
-    model takes, ModelError naming task and window if a result is not finite.
+    Gives W rows of the consumers' means: nll, and with a reference kl and top1_agreement. A reference that captures is
+    written when all windows are through. Raises ModelError with the window's name if a result is not finite.
     """
-    windows.check_length(max_length(handle.model.config), task)
-    started = time.perf_counter()
     rows = []
     with torch.no_grad(), handle.on_device(device) as model:
         split = SplitModel(model)
-        for index, tokens in enumerate(windows.tokens.to(device)):
+        for index, tokens in enumerate(windows.to(device)):
             hidden = split.hidden(tokens[None])[:-1]
             original = None if reference is None else reference.window(index, hidden)
             means = _score(handle, split, hidden, original, tokens[1:])
-            _check_finite(means, task, index, windows)
+            if bad := [name for name, value in means.items() if not math.isfinite(value)]:
+                raise overflowed(names[index], ", ".join(bad))
             rows.append(means)
-            progress(index + 1, len(windows.tokens))
+            progress(index + 1, len(windows))
     if reference is not None:
         reference.finish()
-    items = pd.concat([windows.frame(), pd.DataFrame(rows)], axis=1)
-    return EvalResult(items, time.perf_counter() - started, int(items["n_tokens"].sum()))
+    return pd.DataFrame(rows)
 
 
 def _score(
@@ -97,13 +76,3 @@ def _feed(consumers: list[Consumer], logits: Tensor, reference: Tensor | None, t
         wanted = None if reference is None else reference[block].log_softmax(1)
         for consumer in consumers:
             consumer.update(log_probs, targets[block], wanted)
-
-
-def _check_finite(means: dict[str, float], task: str, index: int, windows: Windows) -> None:
-    bad = [name for name, value in means.items() if not math.isfinite(value)]
-    if bad:
-        raise ModelError(
-            f"task {task}, window {index} (at token {windows.offsets[index]}): {', '.join(bad)} is not finite, because "
-            "the model's outputs overflowed. Quantization to few bits can break a model like this: use more bits; "
-            "or, if it happens in full precision, another model.dtype (float16 overflows first)."
-        )

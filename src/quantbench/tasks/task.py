@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pandas as pd
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from quantbench.models.handle import ModelHandle
-from quantbench.tasks.reference import Reference
+from quantbench.core.errors import ConfigError
+from quantbench.core.origin import Origin
+from quantbench.core.progress import ProgressCallback
 
-Show = Callable[[int, int], None]
-"""Shows progress: items done, items in all."""
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from quantbench.models.handle import ModelHandle
+    from quantbench.tasks.reference import Reference
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ class Outcome:
 
 @runtime_checkable
 class TestSet(Protocol):
-    """The items of a task as one model's tokenizer sees them; made before any expensive work."""
+    """The items of a task as one model's tokenizer sees them; made before any expensive work.
+
+    Every member is required: one that is optional would be lost with a misspelt name.
+    """
 
     @property
     def protocol_values(self) -> dict[str, Any]:
@@ -59,6 +65,11 @@ class TestSet(Protocol):
         ...
 
     @property
+    def contents(self) -> Sequence[str]:
+        """Of items made from rows: what each is about (Example.content), which no calibration item may be; else ()."""
+        ...
+
+    @property
     def token_rows(self) -> Sequence[Tensor]:
         """int64 [L_i] per item: the tokens that a calibration set must not share long runs of."""
         ...
@@ -73,7 +84,12 @@ class TestSet(Protocol):
         ...
 
     def score(
-        self, handle: ModelHandle, task: str, reference: Reference | None, device: torch.device, show: Show
+        self,
+        handle: ModelHandle,
+        task: str,
+        reference: Reference | None,
+        device: torch.device,
+        progress: ProgressCallback,
     ) -> Outcome:
         """Score the model as it stands in `handle`. Raises ModelError if a result is not finite."""
         ...
@@ -84,8 +100,8 @@ class Task(Protocol):
     """What one entry of `eval.tasks` is. Implementations are components."""
 
     @property
-    def distribution(self) -> dict[str, str]:
-        """name, family, domain and language of the test distribution."""
+    def origin(self) -> Origin:
+        """The test distribution: its relation to what is calibrated on follows from this."""
         ...
 
     def prepare(self) -> str:
@@ -97,13 +113,19 @@ class Task(Protocol):
         ...
 
 
-@runtime_checkable
-class Suite(Protocol):
-    """What `eval=` may be in place of a mapping `tasks`: a component that stands for several named tasks."""
+def load_test_set(task: Task, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> TestSet:
+    """The test set of a task, which may be a class from outside this package.
 
-    def tasks(self) -> dict[str, Task]:
-        """The tasks by name."""
-        ...
+    Raises as Task.load, and ConfigError if what it gives lacks a member of TestSet.
+    """
+    found = task.load(tokenizer, tokenizer_fingerprint)
+    known = set(dir(found))  # not hasattr, which would read them: some take long to work out
+    if missing := [name for name in vars(TestSet) if not name.startswith("_") and name not in known]:
+        raise ConfigError(
+            f"{type(task).__qualname__}.load gives a {type(found).__qualname__} without {', '.join(missing)}: a test "
+            "set has every member of quantbench.tasks.task.TestSet"
+        )
+    return found
 
 
 def protocol_id(test: TestSet) -> str:

@@ -1,25 +1,35 @@
-"""Named entities: span-level F1 of the list "type: span; type: span" that the model writes."""
+"""Token classification: span-level F1 of the list "type: span; type: span" that the model generates."""
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from quantbench.core.component import component
 from quantbench.datasets.examples import Example
 from quantbench.datasets.spans import counts
-from quantbench.tasks.generative import WritingTask, WritingTest
+from quantbench.tasks.generative import GenerativeTask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from quantbench.tasks.generative_items import GenerativeTest
 
 
 @component
-class EntityTask(WritingTask):
-    """Entities of a sentence; metric span_f1: 2 tp / (predicted + gold) over all items, types and texts compared."""
+class TokenClassificationTask(GenerativeTask):
+    """Named entities of a sentence.
 
-    def load(self, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> WritingTest:
-        """See Task."""
+    Metric span_f1: 2 tp / (predicted + gold) over all items, types and texts compared.
+    """
+
+    def load(self, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> GenerativeTest:
+        """The items, with the columns tp, n_predicted and n_gold."""
+        from quantbench.tasks.generative_items import GenerativeTest
+
         prompts = self.prompts(tokenizer, tokenizer_fingerprint)
-        return WritingTest("entity spans", ("span_f1",), prompts, self.max_new_tokens, marks)
+        return GenerativeTest("entity spans", ("span_f1",), prompts, self.max_new_tokens, span_counts)
 
 
-def marks(written: str, example: Example) -> dict[str, float]:
+def span_counts(generated: str, example: Example) -> dict[str, float]:
     """tp, n_predicted and n_gold of an item."""
-    return {name: float(count) for name, count in counts(written, example.target).items()}
+    return {name: float(count) for name, count in counts(generated, example.target).items()}

@@ -119,7 +119,7 @@ def test_tokenizer_and_random_state_are_left_as_they_were(folder: Path) -> None:
     test.score(handle, "t", None, CPU, lambda done, n: seen.append((done, n)))
     assert handle.tokenizer.pad_token is None
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states  # type: ignore[index]  # noqa: NPY002
-    assert seen == [(i + 1, test.n_prompts) for i in range(test.n_prompts)]
+    assert seen == [(i + 1, test.prepared.n_prompts) for i in range(test.prepared.n_prompts)]
 
 
 @pytest.mark.parametrize("name", ["own_choice", "own_text", "own_rolling"])

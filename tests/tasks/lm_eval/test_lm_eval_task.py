@@ -9,15 +9,14 @@ import torch
 import yaml
 
 from lm_eval_tasks import TEST, TRAIN, choice_task, long_handle, save, write_tasks
-from quantbench.core.build import build
 from quantbench.core.errors import ConfigError, DataError, ModelError
 from quantbench.metrics import metrics
 from quantbench.metrics.metrics import check_items
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks import task as tasks_module
-from quantbench.tasks.lm_eval.prepared import LmEvalTestSet
-from quantbench.tasks.lm_eval.task import LmEvalSuite, LmEvalTask
-from quantbench.tasks.task import Outcome, Suite, Task, protocol_id
+from quantbench.tasks.lm_eval.item_set import LmEvalTestSet
+from quantbench.tasks.lm_eval.task import LmEvalTask
+from quantbench.tasks.task import Outcome, protocol_id
 
 CPU = torch.device("cpu")
 
@@ -62,7 +61,7 @@ def test_metrics_equal_those_of_lm_eval_by_itself(folder: Path, handle: ModelHan
     test = load(folder, name, handle, shots=shots)
     outcome = score(test, handle)
     theirs = alone(folder, name, handle, num_fewshot=shots)["results"][name]
-    columns = next(iter(test.columns.values()))
+    columns = next(iter(test.prepared.columns.values()))
     assert outcome.metrics == test.metrics
     compared = [one for one in test.metrics if columns[one].key in theirs]
     assert compared == (["acc"] if name == "own_group" else list(test.metrics))
@@ -223,24 +222,6 @@ def test_worked_examples_from_the_tested_split_are_said_to_be(handle: ModelHandl
     assert "worked examples come from the tested split" in score(test, handle).attachments["notes.json"]
     with pytest.raises(DataError, match=rf"has {TEST - 1} besides the question itself; use shots={TEST - 1}"):
         load(tmp_path, "own_test", handle, shots=TEST)
-
-
-def test_a_suite_is_its_tasks(folder: Path) -> None:
-    node = {
-        "_target_": "quantbench.tasks.lm_eval.task.LmEvalSuite",
-        "names": ["piqa", "ceval-valid", "mine"],
-        "shots": 3,
-        "suffix": "_3",
-        "about": {"family": "own"},
-    }
-    tasks = build(node, Suite, "eval").tasks()
-    assert list(tasks) == ["piqa_3", "ceval-valid_3", "mine_3"]
-    assert all(isinstance(task, Task) for task in tasks.values())
-    assert [task.distribution["family"] for task in tasks.values()] == ["commonsense", "exam", "own"]
-    with pytest.raises(ConfigError, match=r"eval.names: piqa stands there twice"):
-        LmEvalSuite(names=("piqa", "piqa")).tasks()
-    with pytest.raises(ConfigError, match=r"eval.names.1"):
-        build(node | {"names": ["piqa", "a/b"]}, Suite, "eval")
 
 
 def test_data_is_fetched_beforehand(folder: Path) -> None:

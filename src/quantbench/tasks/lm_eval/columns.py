@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from quantbench.metrics.metrics import LOWER_IS_BETTER, METRICS
+from quantbench.tasks.lm_eval.library import filters
 
 ROLLING = ("word_perplexity", "bits_per_byte")
 
@@ -52,11 +53,6 @@ class Column:
         if isinstance(found, bool | int | float | np.number) and np.isfinite(found):
             return float(found)
         return None
-
-
-def filters(task: Any) -> list[str]:
-    """Names of a task's filters, the first first."""
-    return [ensemble.name for ensemble in task._filters]
 
 
 def columns_of(task: Any) -> list[Column]:

@@ -14,8 +14,8 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.core.errors import ModelError
+from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
-from quantbench.tasks.task import Show
 
 CPU_BATCH = 4
 """Prompts at a time on a CPU, where memory does not say how many are best."""
@@ -41,7 +41,7 @@ class LiveModel(HFLM):  # type: ignore[misc]
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int | str,
         max_length: int | None,
-        show: Show,
+        progress: ProgressCallback,
         n_requests: int,
     ) -> None:
         if handle.one_by_one:
@@ -56,7 +56,7 @@ class LiveModel(HFLM):  # type: ignore[misc]
         self.whole_sequences = handle.whole_sequences
         self.truncated: set[Document] = set()
         self.n_tokens: dict[Document, int] = defaultdict(int)
-        self.cache_hook = _Counter(show, n_requests)  # called for every answer
+        self.cache_hook = _Counter(progress, n_requests)  # called for every answer
         self._asked: Sequence[Any] = ()
         self._longest = 0
 
@@ -118,14 +118,14 @@ class LiveModel(HFLM):  # type: ignore[misc]
 
 
 class _Counter:
-    """Counts answers in the place where HFLM would store them."""
+    """Counts answers where HFLM would store them."""
 
-    def __init__(self, show: Show, total: int) -> None:
-        self._show, self._done, self._total = show, 0, total
+    def __init__(self, progress: ProgressCallback, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
 
     def add_partial(self, *_: object) -> None:
         self._done = min(self._done + 1, self._total)
-        self._show(self._done, self._total)
+        self._progress(self._done, self._total)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,91 @@
+"""Greedy continuations of token sequences."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from quantbench.core.errors import ModelError
+from quantbench.core.progress import ProgressCallback
+from quantbench.tasks.batches import batches
+from quantbench.tasks.logits import SplitModel
+
+
+def greedy(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stopped: Callable[[Sequence[int]], bool],
+    cached: bool,
+    device: torch.device,
+    progress: ProgressCallback,
+) -> list[list[int]]:
+    """The most likely continuation of each prompt, token by token, until `stopped` says so or at max_new_tokens.
+
+    cached  keep keys and values of what was read. False: read everything again for each token, which is the only right
+            way where keys and values are quantized at run time, since that is computed on whole sequences
+    """
+    found: list[list[int]] = [[] for _ in prompts]
+    step = _Cached(model) if cached else _Uncached(model)
+    done = 0
+    for batch in batches([len(prompt) + max_new_tokens for prompt in prompts]):
+        tokens = torch.tensor([list(prompts[i]) for i in batch], device=device)
+        open_rows = set(batch)
+        step.begin()
+        for _ in range(max_new_tokens):
+            logits = step.logits(tokens)
+            if not bool(logits.isfinite().all()):
+                raise ModelError("logits that are not finite: the model's outputs overflowed; use more bits")
+            chosen = logits.argmax(1)
+            for row, token in zip(batch, chosen.tolist(), strict=True):
+                if row in open_rows:
+                    found[row].append(token)
+                    if stopped(found[row]):
+                        open_rows.discard(row)
+            if not open_rows:
+                break
+            tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+        done += len(batch)
+        progress(done, len(prompts))
+    return found
+
+
+class _Uncached:
+    """Logits of the next token from the whole sequence."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._split = SplitModel(model)
+
+    def begin(self) -> None:
+        """Nothing is kept."""
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """[B, V] for tokens [B, L]."""
+        return self._split.logits(self._split.hidden_batch(tokens)[:, -1])
+
+
+class _Cached:
+    """Logits of the next token from the tokens that are new and the model's own cache."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._cache: object = None
+        self._read = 0
+        takes = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._last = {"logits_to_keep": 1} if takes else {}
+
+    def begin(self) -> None:
+        """Forget what was read."""
+        self._cache, self._read = None, 0
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """[B, V] for tokens [B, L], of which those read before are the beginning."""
+        new = tokens[:, self._read :]
+        output = self._model(input_ids=new, past_key_values=self._cache, use_cache=True, **self._last)
+        self._cache, self._read = output.past_key_values, tokens.shape[1]
+        logits: Tensor = output.logits[:, -1]
+        return logits.float()

@@ -1,0 +1,96 @@
+"""Windows of a text as one tokenizer sees them, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from quantbench.core.errors import ConfigError
+from quantbench.core.progress import ProgressCallback
+from quantbench.models.folder import max_length
+from quantbench.models.handle import ModelHandle
+from quantbench.tasks.evaluate import evaluate
+from quantbench.tasks.reference import Reference
+from quantbench.tasks.task import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The test set of W windows of L tokens; in each, every token but the first is scored.
+
+    Each window is compared with what the full-precision model makes of it (uses_reference).
+
+    tokens            int64 [W, L]
+    offsets           where each begins in the tokenized text, in tokens
+    n_bytes           UTF-8 bytes of the text its scored tokens stand for
+    document_ids      number of the document its first scored token begins in
+    documents         all documents of the text
+    text_fingerprint  sha256 of the text; revision: its source's, as found
+    protocol_values   everything that fixes a score, plain values
+    contents          none: documents are compared as a whole
+    """
+
+    tokens: Tensor
+    offsets: tuple[int, ...]
+    n_bytes: tuple[int, ...]
+    document_ids: tuple[int, ...]
+    documents: tuple[str, ...] = field(repr=False)
+    text_fingerprint: str
+    revision: str
+    protocol_values: dict[str, Any]
+    contents: ClassVar[tuple[str, ...]] = ()
+    metrics: ClassVar[tuple[str, ...]] = ("perplexity", "nll", "bits_per_byte", "kl", "top1_agreement")
+    uses_reference: ClassVar[bool] = True
+
+    @property
+    def token_rows(self) -> Sequence[Tensor]:
+        """The windows."""
+        return list(self.tokens)
+
+    @property
+    def n_positions(self) -> int:
+        """W x L."""
+        return self.tokens.numel()
+
+    def check_length(self, limit: int | None, task: str) -> None:
+        """Raise ConfigError if the windows are longer than the `limit` positions a model takes."""
+        length = self.tokens.shape[1]
+        if limit is not None and length > limit:
+            raise ConfigError(
+                f"task {task}: windows of {length} tokens, but the model takes at most {limit}; "
+                f"use scale.window={limit} or less"
+            )
+
+    def score(
+        self,
+        handle: ModelHandle,
+        task: str,
+        reference: Reference | None,
+        device: torch.device,
+        progress: ProgressCallback,
+    ) -> Outcome:
+        """One row per window: item, document, n_tokens, n_bytes, nll, and with a reference kl and top1_agreement.
+
+        Raises ConfigError if windows are longer than the model takes, ModelError naming task and window if a result is
+        not finite.
+        """
+        self.check_length(max_length(handle.model.config), task)
+        names = [f"task {task}, window {i} (at token {offset})" for i, offset in enumerate(self.offsets)]
+        means = evaluate(handle, self.tokens, names, reference, device, progress)
+        return Outcome(pd.concat([self.frame(), means], axis=1))
+
+    def frame(self) -> pd.DataFrame:
+        """Columns item, document, n_tokens, n_bytes; one row per window."""
+        return pd.DataFrame(
+            {
+                "item": [str(offset) for offset in self.offsets],
+                "document": [str(number) for number in self.document_ids],
+                "n_tokens": self.tokens.shape[1] - 1,
+                "n_bytes": self.n_bytes,
+            }
+        )
