@@ -12,10 +12,11 @@ import pytest
 
 from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
+from quantbench.metrics.metric import Metric
 from quantbench.report.collate import collate, csv_text, write
 from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame
 from quantbench.store.manifest import CellEntry, Manifest
-from quantbench.store.records import Metric, RunRecord, Score
+from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
 
 Build = Callable[..., tuple[Store, Manifest]]

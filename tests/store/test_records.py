@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 import quantbench
 from quantbench.core.errors import StoreError
+from quantbench.metrics.metric import Metric
 from quantbench.store.manifest import CellEntry, Manifest
-from quantbench.store.records import LayerRecord, Metric, RunRecord, Score, differences
+from quantbench.store.records import LayerRecord, RunRecord, Score, differences
 
 Record = Callable[..., RunRecord]
 Scored = Callable[..., Score]

@@ -10,8 +10,9 @@ import pandas as pd
 
 from quantbench.core.errors import StoreError
 from quantbench.metrics import statistics
-from quantbench.metrics.statistics import Comparison, Estimate, Values
-from quantbench.store.records import Metric
+from quantbench.metrics.comparison import Comparison, align, compare
+from quantbench.metrics.metric import Metric
+from quantbench.metrics.statistics import Estimate, Values
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,9 @@ def paired(name: str, items: pd.DataFrame, others: pd.DataFrame) -> Comparison |
 
     Raises ValueError if the two are not over the same items.
     """
-    order = statistics.align(items["item"].tolist(), others["item"].tolist())
+    order = align(items["item"].tolist(), others["item"].tolist())
     candidate, baseline = estimate(name, items), estimate(name, others.iloc[order])
-    return None if candidate is None or baseline is None else statistics.compare(candidate, baseline)
+    return None if candidate is None or baseline is None else compare(candidate, baseline)
 
 
 def check_items(items: pd.DataFrame, n_items: int, name: str) -> None:

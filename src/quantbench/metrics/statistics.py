@@ -1,4 +1,4 @@
-"""Estimates with error bars from per-item values, and paired differences between two runs.
+"""Estimates with error bars from per-item values.
 
 An item is one window of text (or one question). All formulas take the items as independent draws from their
 distribution; windows cut from one document are not quite, so with few long documents the errors are too small.
@@ -18,12 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 Values = NDArray[np.float64]
-
-LEVEL = 0.95
-"""Coverage of the confidence intervals."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +38,6 @@ class Estimate:
     def stderr(self) -> float | None:
         """sd(influence) / sqrt(n) with n - 1 in the variance; None for n = 1."""
         return None if self.n < 2 else float(np.std(self.influence, ddof=1) / math.sqrt(self.n))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A paired comparison over n items, and its confidence interval; no error and no interval for n = 1."""
-
-    difference: float
-    stderr: float | None
-    lower: float | None
-    upper: float | None
-    n: int
 
 
 def mean(values: Values) -> Estimate:
@@ -98,10 +83,10 @@ def word_perplexity(nll: Values, n_tokens: Values, n_words: Values) -> Estimate:
 
 def macro_mean(values: Values, strata: Sequence[str]) -> Estimate:
     """The mean over K strata of the mean in each: e_i = (n / (K n_k)) (x_i - mean_k), n_k items in i's stratum."""
-    _, place, counts = np.unique(np.array(strata), return_inverse=True, return_counts=True)
-    means = np.bincount(place, weights=_nonempty(values)) / counts
+    _, stratum, counts = np.unique(np.array(strata), return_inverse=True, return_counts=True)
+    means = np.bincount(stratum, weights=_nonempty(values)) / counts
     scale = len(values) / (len(counts) * counts)
-    return Estimate(float(means.mean()), scale[place] * (values - means[place]))
+    return Estimate(float(means.mean()), scale[stratum] * (values - means[stratum]))
 
 
 def bits_per_byte(nll: Values, n_tokens: Values, n_bytes: Values) -> Estimate:
@@ -120,59 +105,7 @@ def macro_f1(gold: Values, predicted: Values) -> Estimate:
     return Estimate(float(np.mean([part.value for part in parts])), influence)
 
 
-def align(ids: Sequence[str], others: Sequence[str]) -> NDArray[np.intp]:
-    """The order that brings `others` to `ids`: others[order[i]] == ids[i].
-
-    Raises ValueError, naming some items, if the two are not the same set of unique ids.
-    """
-    position = {item: index for index, item in enumerate(others)}
-    different = sorted(set(ids) ^ position.keys())
-    if different or len(ids) != len(others) or len(position) != len(others):
-        raise ValueError(
-            f"paired items must be the same: {len(ids)} against {len(others)}, of which {len(different)} occur on one "
-            f"side only {different[:3]}"
-        )
-    return np.array([position[item] for item in ids], dtype=np.intp)
-
-
-def compare(candidate: Estimate, baseline: Estimate, level: float = LEVEL) -> Comparison:
-    """The difference candidate - baseline over the same items in the same order; two-sided t interval with n - 1 df.
-
-    Raises ValueError if the numbers of items differ.
-    """
-    paired = Estimate(candidate.value - baseline.value, _paired(candidate.influence, baseline.influence))
-    half = _half_width(paired, level)
-    lower, upper = (None, None) if half is None else (paired.value - half, paired.value + half)
-    return Comparison(paired.value, paired.stderr, lower, upper, paired.n)
-
-
-def compare_ratio(candidate: Estimate, baseline: Estimate, level: float = LEVEL) -> Comparison:
-    """The ratio candidate / baseline (of two perplexities: how many times worse), paired like `compare`.
-
-    e_i = R (a_i / A - b_i / B). The interval is taken on log R and mapped back, so that it is never negative.
-    """
-    relative = _paired(candidate.influence / candidate.value, baseline.influence / baseline.value)
-    logarithm = Estimate(math.log(candidate.value / baseline.value), relative)
-    value = candidate.value / baseline.value
-    half = _half_width(logarithm, level)
-    if half is None or logarithm.stderr is None:
-        return Comparison(value, None, None, None, logarithm.n)
-    return Comparison(value, value * logarithm.stderr, value * math.exp(-half), value * math.exp(half), logarithm.n)
-
-
 def _nonempty(values: Values) -> Values:
     if len(values) == 0:
         raise ValueError("an estimate needs at least one item")
     return values
-
-
-def _paired(candidate: Values, baseline: Values) -> Values:
-    if len(candidate) != len(baseline):
-        raise ValueError(f"paired estimates need the same items: {len(candidate)} against {len(baseline)}")
-    return candidate - baseline
-
-
-def _half_width(estimate: Estimate, level: float) -> float | None:
-    if estimate.stderr is None:
-        return None
-    return float(stdtrit(estimate.n - 1, (1 + level) / 2)) * estimate.stderr  # quantile of Student's t

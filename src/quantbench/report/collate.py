@@ -16,10 +16,11 @@ from quantbench.core import files
 from quantbench.core.errors import StoreError
 from quantbench.core.origin import IN_DISTRIBUTION, MIXED
 from quantbench.metrics import metrics
+from quantbench.metrics.metric import Metric
 from quantbench.report.columns import RESULT_COLUMNS, result_frame
 from quantbench.report.subjects import Subject, settings, subjects
 from quantbench.store.manifest import Manifest
-from quantbench.store.records import Metric, Score
+from quantbench.store.records import Score
 from quantbench.store.store import Store
 
 FLOAT_FORMAT = "%.10g"

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 import quantbench
 from quantbench.core.component import STRICT
 from quantbench.core.errors import StoreError
+from quantbench.metrics.metric import Metric
 
 SCHEMA_VERSION = 2
 """Version of the stored form of records, scores and manifests; raised whenever a field is added, removed or changed.
@@ -162,17 +163,6 @@ class Distribution:
     family: str
     domain: str
     language: str
-
-
-@dataclass(config=STRICT, frozen=True, kw_only=True)
-class Metric:
-    """One number over n items. stderr is its standard error over items, None where n = 1 cannot give one."""
-
-    name: str
-    value: float
-    stderr: float | None
-    n: int
-    higher_is_better: bool
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
