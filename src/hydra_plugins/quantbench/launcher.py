@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -32,7 +31,15 @@ class QuantbenchLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: ARG002
         """Run a batch of cells; ends the process with a non-zero status if one failed."""
-        from quantbench.launch.multirun import launch_batch
+        from quantbench.config.application import run_batch
 
-        results: list[Any] = launch_batch(self.hydra_context.config_loader, self.config, job_overrides)
-        return results
+        run_batch(self.hydra_context.config_loader, self.config, job_overrides)
+        return [_completed(overrides) for overrides in job_overrides]
+
+
+def _completed(overrides: Sequence[str]) -> JobReturn:
+    result = JobReturn()
+    result.overrides = list(overrides)
+    result.status = JobStatus.COMPLETED
+    result.return_value = None
+    return result

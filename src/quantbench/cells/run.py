@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from quantbench.cells.session import Inputs, Session
-from quantbench.config.schema import Cell
+from quantbench.config.cell import Cell
 from quantbench.core import origin as distributions
 from quantbench.core import tensors
 from quantbench.core.environment import environment
@@ -60,7 +60,7 @@ def _ensure_quantized(session: Session, cell: Cell, inputs: Inputs) -> bool:
 
 def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     device = session.device(cell)
-    session.handle(cell.model)  # loading is not what is measured
+    session.handle(cell)  # loading is not what is measured
     meter = Meter(device)
     fingerprints = _input_fingerprints(session, cell, inputs)
     checkpoint = None
@@ -69,7 +69,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         checkpoint = Checkpoint(folder, cell.settings.checkpoint_blocks, fingerprints)
     quantized = _quantize(session, cell, inputs, checkpoint)
     cost = meter.read()
-    handle = session.handle(cell.model)
+    handle = session.handle(cell)
     stored, spec = quantized.artifact.to_tensors()
     fingerprints = fingerprints | {"weights": tensors.fingerprint(stored)}
     if cell.settings.save == "weights" and not cell.recipe.full_precision:
@@ -99,7 +99,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
 
 
 def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoint | None = None) -> Quantized:
-    handle = session.handle(cell.model)
+    handle = session.handle(cell)
     session.installed = None
     if cell.recipe.full_precision:
         quantized = Quantized(Artifact())
@@ -114,7 +114,7 @@ def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoi
 
 def _install(session: Session, cell: Cell, inputs: Inputs) -> ModelHandle:
     """The model with the cell's quantized weights in it: as it stands, from the store, or quantized again."""
-    handle = session.handle(cell.model)
+    handle = session.handle(cell)
     if session.installed == cell.run_id:
         return handle
     path = session.store.weights_path(cell.run_id)
@@ -137,7 +137,7 @@ def _install(session: Session, cell: Cell, inputs: Inputs) -> ModelHandle:
 def _input_fingerprints(session: Session, cell: Cell, inputs: Inputs) -> dict[str, str]:
     found = {
         "model": cell.model.fingerprint(),
-        "tokenizer": session.tokenizer(cell.model)[1],
+        "tokenizer": session.tokenizer(cell)[1],
     }
     if inputs.calib is not None:
         found |= {"calib_tokens": inputs.calib.fingerprint, "calib_text": inputs.calib.text_fingerprint}

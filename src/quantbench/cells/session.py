@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.calibration.base import CalibSet
-from quantbench.config.identity import component_identity
-from quantbench.config.schema import Cell
+from quantbench.config.cell import Cell
+from quantbench.config.part import Part
 from quantbench.core.environment import pick_device
 from quantbench.core.errors import ConfigError, QuantbenchError
-from quantbench.core.hashing import digest
 from quantbench.datasets.overlap import Overlap, overlap
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
@@ -23,7 +21,7 @@ from quantbench.models.loading import ModelSource
 from quantbench.models.skeleton import layer_names, skeleton
 from quantbench.models.tokenizer import tokenizer_fingerprint
 from quantbench.store.store import Store
-from quantbench.tasks.task import Task, TestSet, protocol_id
+from quantbench.tasks.task import TestSet, load_test_set, protocol_id
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,6 @@ class Session:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._keys: dict[tuple[int, ...], tuple[tuple[Any, ...], str]] = {}
         self._limits: dict[str, int | None] = {}
         self._tokenizers: dict[str, tuple[PreTrainedTokenizerBase, str]] = {}
         self._skeletons: dict[str, PreTrainedModel] = {}
@@ -51,54 +48,47 @@ class Session:
         self.installed: str | None = None
         """run_id of what is in the loaded model now."""
 
-    def _key(self, *components: Any) -> str:
-        """The same for equal components, whatever objects they are."""
-        ids = tuple(map(id, components))
-        if ids not in self._keys:
-            self._keys[ids] = (components, digest([component_identity(one) for one in components]))
-        return self._keys[ids][1]
-
-    def limit(self, model: ModelSource) -> int | None:
+    def limit(self, cell: Cell) -> int | None:
         """How many positions the model takes."""
-        key = self._key(model)
+        key = cell.model_part.digest
         if key not in self._limits:
-            self._limits[key] = max_length(model.config())
+            self._limits[key] = max_length(cell.model.config())
         return self._limits[key]
 
     def device(self, cell: Cell) -> torch.device:
         """The cell's device."""
         return pick_device(cell.settings.device)
 
-    def tokenizer(self, model: ModelSource) -> tuple[PreTrainedTokenizerBase, str]:
+    def tokenizer(self, cell: Cell) -> tuple[PreTrainedTokenizerBase, str]:
         """The model's tokenizer and its fingerprint; loads no weights."""
-        key = self._key(model)
+        key = cell.model_part.digest
         if key not in self._tokenizers:
-            tokenizer = model.load_tokenizer()
+            tokenizer = cell.model.load_tokenizer()
             self._tokenizers[key] = tokenizer, tokenizer_fingerprint(tokenizer)
         return self._tokenizers[key]
 
-    def skeleton(self, model: ModelSource) -> PreTrainedModel:
+    def skeleton(self, cell: Cell) -> PreTrainedModel:
         """The model without its weights, for what its structure says."""
-        key = self._key(model)
+        key = cell.model_part.digest
         if key not in self._skeletons:
-            self._skeletons[key] = skeleton(model)
+            self._skeletons[key] = skeleton(cell.model)
         return self._skeletons[key]
 
-    def handle(self, model: ModelSource) -> ModelHandle:
+    def handle(self, cell: Cell) -> ModelHandle:
         """The loaded model. A different one that was loaded before is let go first."""
-        key = self._key(model)
+        key = cell.model_part.digest
         if self._model is None or self._model[0] != key:
             self._model = self.installed = None
-            self._model = (key, model.load())
+            self._model = (key, cell.model.load())
         return self._model[1]
 
     def inputs(self, cell: Cell) -> Inputs:
         """Test sets and calibration set of a cell, checked for overlap. Raises DataError for what cannot be used."""
-        tokenizer, _ = self.tokenizer(cell.model)
-        tests = {name: self.test(cell.model, task) for name, task in cell.tasks.items()}
-        if cell.calib is None:
+        tokenizer, _ = self.tokenizer(cell)
+        tests = {name: self.test(cell, name) for name in cell.tasks}
+        if cell.calib is None or cell.calib_part is None:
             return Inputs(None, tests, {})
-        key = self._key(cell.model, cell.calib)
+        key = f"{cell.model_part.digest} {cell.calib_part.digest}"
         if key not in self._calibs:
             self._calibs[key] = cell.calib.draw_set(tokenizer)
         calib = self._calibs[key]
@@ -106,18 +96,18 @@ class Session:
         for name, test in tests.items():
             pair = (calib.fingerprint, protocol_id(test))
             if pair not in self._overlaps:
-                self._overlaps[pair] = overlap(calib, test.token_rows, test.documents, getattr(test, "contents", ()))
+                self._overlaps[pair] = overlap(calib, test.token_rows, test.documents, test.contents)
             self._overlaps[pair].check(calib.name, name)
             overlaps[name] = self._overlaps[pair]
         return Inputs(calib, tests, overlaps)
 
-    def test(self, model: ModelSource, task: Task) -> TestSet:
+    def test(self, cell: Cell, task: str) -> TestSet:
         """The test set of a task. Raises DataError if its data cannot be had or do not suffice."""
-        tokenizer, fingerprint = self.tokenizer(model)
-        key = self._key(model, task)
+        tokenizer, fingerprint = self.tokenizer(cell)
+        key = f"{cell.model_part.digest} {cell.task_parts[task].digest}"
         if key not in self._tests:
             try:
-                self._tests[key] = task.load(tokenizer, fingerprint)
+                self._tests[key] = load_test_set(cell.tasks[task], tokenizer, fingerprint)
             except QuantbenchError as error:  # an unreachable set is asked for once, not once a cell
                 self._tests[key] = error
         found = self._tests[key]
@@ -133,20 +123,18 @@ def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
     matches no layer, before any expensive work.
     """
     problems: dict[str, None] = {}
-    models: list[tuple[ModelSource, bool]] = []
-    checked: set[tuple[int, ...]] = set()
+    models: dict[Part[ModelSource], bool] = {}
+    checked: set[tuple[object, ...]] = set()
     for cell in cells:
-        parts = (cell.model, cell.calib, cell.recipe, *cell.tasks.values())
-        if tuple(map(id, parts)) in checked:  # cells of a grid share their components
+        parts = (cell.model_part, cell.calib_part, cell.recipe_part, *cell.task_parts.values())
+        if parts in checked:  # cells of a grid share their parts
             continue
-        checked.add(tuple(map(id, parts)))
-        usable = next((usable for model, usable in models if model == cell.model), None)
-        if usable is None:
-            usable = _noted(problems, partial(session.tokenizer, cell.model))
-            models.append((cell.model, usable))
-        if not usable:  # a model that cannot be had is asked for once, not once a cell
+        checked.add(parts)
+        if cell.model_part not in models:
+            models[cell.model_part] = _noted(problems, partial(session.tokenizer, cell))
+        if not models[cell.model_part]:  # a model that cannot be had is asked for once, not once a cell
             continue
-        steps: list[Callable[[], object]] = [partial(session.test, cell.model, t) for t in cell.tasks.values()]
+        steps: list[Callable[[], object]] = [partial(session.test, cell, task) for task in cell.tasks]
         steps += [partial(step, session, cell) for step in (_check_lengths, _check_layers)]
         steps.append(partial(session.inputs, cell))
         for step in steps:
@@ -166,9 +154,9 @@ def _noted(problems: dict[str, None], step: Callable[[], object]) -> bool:
 
 
 def _check_lengths(session: Session, cell: Cell) -> None:
-    limit = session.limit(cell.model)
-    for name, task in cell.tasks.items():
-        session.test(cell.model, task).check_length(limit, name)
+    limit = session.limit(cell)
+    for name in cell.tasks:
+        session.test(cell, name).check_length(limit, name)
     if cell.calib is not None and limit is not None and cell.calib.length > limit:
         raise ConfigError(
             f"calib.length={cell.calib.length}: the model takes at most {limit} tokens; use {limit} or less"
@@ -177,5 +165,5 @@ def _check_lengths(session: Session, cell: Cell) -> None:
 
 def _check_layers(session: Session, cell: Cell) -> None:
     # Code that a model brings along need not run without weights: then the names are checked when it is quantized.
-    if not cell.recipe.full_precision and not getattr(cell.model, "trust_remote_code", False):
-        cell.recipe.policy.check_used(layer_names(session.skeleton(cell.model)))
+    if not cell.recipe.full_precision and not cell.model.trust_remote_code:
+        cell.recipe.policy.check_used(layer_names(session.skeleton(cell)))

@@ -6,22 +6,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import HydraException
-
-from quantbench.config.compose import explain_composition
 from quantbench.core.errors import EXIT_INTERRUPTED, EXIT_USAGE, QuantbenchError
 
 
 @contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Turn QuantbenchError, Hydra's errors and Ctrl-C into a message and an exit status."""
+    """Turn QuantbenchError and Ctrl-C into a message and an exit status."""
     try:
         yield
     except QuantbenchError as error:
         sys.stderr.write(f"quantbench: {error}\n")
-        sys.exit(EXIT_USAGE)
-    except HydraException as error:
-        sys.stderr.write(f"quantbench: {explain_composition(error)}\n")
         sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
         sys.stderr.write(

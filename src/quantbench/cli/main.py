@@ -7,21 +7,20 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantbench.cli.entry import reporting_errors
-from quantbench.config.compose import config_dir
-from quantbench.config.mixing import register_resolvers
 from quantbench.core.logs import set_up_logging
-from quantbench.launch.axes import as_choices
+
+if TYPE_CHECKING:
+    from quantbench.config.cell import Cell
 
 MULTIRUN = {"-m", "--multirun"}
-WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
+CONFIG_DIR = {"--config-dir", "-cd"}
+WITH_VALUE = {*CONFIG_DIR, "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
 WITH_VALUE |= {"--info", "-i", "--experimental-rerun"}
 """Flags of Hydra whose value may be the next argument."""
 
@@ -54,13 +53,32 @@ def main() -> None:
         sys.exit(2)
     if any(override.lstrip("+").startswith("sweep=") for override in overrides) and not MULTIRUN & set(flags):
         flags = ["-m", *flags]
-    # Hydra refuses overrides on both sides of a flag (its argparse cannot mix them).
-    sys.argv[1:] = as_choices([*flags, *overrides])
-    # Hydra would print its own errors and advise to add a misspelt key with a plus: have them raised instead.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    register_resolvers()
     with reporting_errors():
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_single)()
+        own, flags = _config_dirs(flags)
+        from quantbench.config.application import run
+        from quantbench.config.folders import Folders
+
+        run([*flags, *overrides], Folders(own), _run_grid)
+
+
+def _run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mapping[str, str]) -> None:
+    from quantbench.launch.grid import run_grid
+
+    run_grid(cells, command, sweep_params)
+
+
+def _config_dirs(flags: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The folders of --config-dir, and the other flags."""
+    own: list[Path] = []
+    kept: list[str] = []
+    rest = iter(flags)
+    for flag in rest:
+        name, equals, value = flag.partition("=")
+        if name in CONFIG_DIR:
+            own += [Path(value if equals else one) for one in ([value] if equals else islice(rest, 1))]
+        else:
+            kept.append(flag)
+    return own, kept
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -88,17 +106,3 @@ def _commands() -> dict[str, Callable[[list[str]], int]]:
     found = {"list": command("quantbench.cli.commands.list_options")}
     found |= {name: command(f"quantbench.cli.commands.{name}") for name in ("prepare", "show", "collate", "compare")}
     return found | {name: command(f"quantbench.cli.sweeps.{name}") for name in ("status", "logs", "cancel", "retry")}
-
-
-def _single(config: DictConfig) -> None:
-    """One cell: Hydra's task function."""
-    with reporting_errors():
-        from quantbench.config.compose import cell_from, check_additions
-
-        info = HydraConfig.get()
-        overrides = list(info.overrides.task)
-        check_additions(overrides, config, list(info.runtime.choices))
-        from quantbench.launch.grid import run_grid
-
-        choices = OmegaConf.to_container(info.runtime.choices)
-        run_grid([cell_from(config, overrides, choices)], command=overrides)  # type: ignore[arg-type]

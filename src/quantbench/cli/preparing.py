@@ -6,14 +6,18 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantbench.config.compose import check_additions, config_dir, expand
+from quantbench.config.composer import compose_cells
+from quantbench.config.folders import Folders
+from quantbench.config.identity import identity
 from quantbench.core.errors import DataError
+from quantbench.core.hashing import digest
 
 if TYPE_CHECKING:
+    from quantbench.config.cell import Cell
     from quantbench.datasets.documents import TextSource
     from quantbench.models.loading import ModelSource
     from quantbench.tasks.task import Task
@@ -69,13 +73,8 @@ def _folders() -> dict[str, Path]:
 
 def _sources(arguments: list[str]) -> Iterator[tuple[str, ModelSource | TextSource | Task]]:
     """What the cells need, each thing once."""
-    from quantbench.config.compose import cell_from
-    from quantbench.config.identity import identity
-    from quantbench.core.hashing import digest
-
     done: set[str] = set()
-    for config, overrides, choices in _compose_all(arguments):
-        cell = cell_from(config, overrides, choices)
+    for cell in _cells(arguments):
         texts = () if cell.calib is None else cell.calib.sources
         found: list[tuple[str, ModelSource | TextSource | Task]] = [("model", cell.model)]
         found += [("task", task) for task in cell.tasks.values()]
@@ -109,26 +108,8 @@ def _read_offline(arguments: list[str], said: list[str]) -> list[str]:
     return [line for line in again if line not in known]
 
 
-def _compose_all(arguments: list[str]) -> Iterable[tuple]:  # type: ignore[type-arg]
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-
+def _cells(arguments: list[str]) -> list[Cell]:
     parser = argparse.ArgumentParser(prog="quantbench prepare")
-    parser.add_argument("--config-dir", type=Path)
-    parser.add_argument("-m", "--multirun", action="store_true")
-    given, overrides = parser.parse_known_args(arguments)
-    search = [f"hydra.searchpath=[file://{given.config_dir.resolve()}]"] if given.config_dir else []
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        named = [o for o in overrides if o.lstrip("+").startswith("sweep=")]
-        params: dict[str, str] = {}
-        if named:
-            first = loader.load_configuration("config", [*search, *named], run_mode=RunMode.MULTIRUN)
-            params = {str(k): str(v) for k, v in (first.hydra.sweeper.get("params") or {}).items()}
-        groups = [str(g) for g in loader.list_groups("")]
-        for combination in expand([o for o in overrides if o not in named], params):
-            config = loader.load_configuration("config", [*search, *named, *combination], run_mode=RunMode.RUN)
-            check_additions([*named, *combination], config, groups)
-            yield config, combination, OmegaConf.to_container(config.hydra.runtime.choices)
+    parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
+    given, rest = parser.parse_known_args(arguments)
+    return compose_cells(rest, Folders(given.config_dir))

@@ -9,9 +9,9 @@ from typing import Any
 from quantbench.calibration.base import AnyCalibration
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.mixture import MixedSet
-from quantbench.core.build import fields_of, import_target, path_of, unknown_key
 from quantbench.config.catalogue import Catalogue, Plain
-from quantbench.config.facts import DataSet, data_set, set_keys
+from quantbench.config.facts import DataSet, data_set
+from quantbench.core.build import fields_of, import_target, path_of, unknown_key
 from quantbench.core.errors import ConfigError
 
 DRAW = ("n", "length", "seed", "draw", "split", "allow_short")
@@ -105,8 +105,7 @@ def _is_calibration(node: Mapping[str, Any]) -> bool:
 
 def _facts(node: Mapping[str, Any]) -> Plain:
     """What of an option is the data set's."""
-    draw = set(DRAW) - set_keys() | {"allow_short"}
-    return {key: value for key, value in node.items() if key not in draw}
+    return {key: value for key, value in node.items() if key not in DRAW or key == "allow_short"}
 
 
 def _weights(node: Mapping[str, Any]) -> dict[str, float]:
@@ -115,4 +114,3 @@ def _weights(node: Mapping[str, Any]) -> dict[str, float]:
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise ConfigError(f"calib.parts.{name}={weight!r}: a weight is a number; null leaves a part out")
     return {name: float(weight) for name, weight in found.items()}
-

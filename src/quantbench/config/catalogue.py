@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from quantbench.core.build import unknown_choice
 from quantbench.config.folders import Folders
+from quantbench.core.build import unknown_choice
 from quantbench.core.errors import ConfigError
 
 PARTS = ("sampler", "template", "scoring", "render")

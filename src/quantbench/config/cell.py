@@ -16,8 +16,8 @@ from quantbench.config.settings import Settings, tells_apart
 from quantbench.core.hashing import digest
 from quantbench.core.launcher import Launcher
 from quantbench.core.paths import brief
-from quantbench.models.source import ModelSource
-from quantbench.pipeline.recipe import Recipe
+from quantbench.models.loading import ModelSource
+from quantbench.pipeline.recipe import FULL_PRECISION, Recipe
 from quantbench.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quantbench.core.build import fields_of, path_of, unknown_key
 from quantbench.config.calibrations import Calibrations
 from quantbench.config.catalogue import Catalogue, Plain
 from quantbench.config.facts import DataSet, data_set, set_keys
+from quantbench.core.build import fields_of, path_of, unknown_key
 from quantbench.core.errors import ConfigError
 from quantbench.core.origin import UNKNOWN, Origin
 
@@ -34,7 +34,7 @@ class Evaluations:
         calibrations = Calibrations(self.catalogue, self.resolve)
         tests: dict[str, Plain] = {}
         if self.is_auto(node):
-            for chosen in calibrations.default_tests(calib_name, calib):
+            for chosen in self._by_default(calibrations, node, calib_name, calib):
                 self._add(tests, chosen.name, self._test(chosen, node))
         else:
             self._collect(tests, node, lambda name: self._chosen(calibrations, name, calib_name, calib))
@@ -48,6 +48,16 @@ class Evaluations:
         if node.get("shots") is not None and not any("shots" in task for task in tests.values()):
             raise ConfigError(f"eval.shots={node['shots']}: none of the tests takes worked examples")
         return tests
+
+    @staticmethod
+    def _by_default(
+        made: Calibrations, node: Mapping[str, Any], calib_name: str, calib: Mapping[str, Any]
+    ) -> list[DataSet]:
+        """The default tests; of a grid of several files of the user's (`files`: path -> name) those of all of them."""
+        found = made.default_tests(calib_name, calib)
+        files: Mapping[str, str] = node.get("files") or {}
+        own = [made.tested(calib_name, {**calib, "path": path, "name": name}) for path, name in files.items()]
+        return [one for one in found if one.name not in files.values()] + own
 
     @staticmethod
     def is_auto(node: Mapping[str, Any]) -> bool:
@@ -97,7 +107,10 @@ class Evaluations:
         known = {} if node.get("include_path") else self.catalogue.lm_eval().get(name, {})
         told = {key: known[key] for key in ("family", "domain", "language", "relatives") if key in known}
         if known:
-            told |= {"size": str(known.get("tested", "")), "note": f"{known.get('hub', '')}: {known.get('columns', '')}"}
+            told |= {
+                "size": str(known.get("tested", "")),
+                "note": f"{known.get('hub', '')}: {known.get('columns', '')}",
+            }
         else:
             told = {"family": UNKNOWN, **(node.get("origin") or {})}
         origin = {"_target_": path_of(Origin), "name": known.get("name", name), **told}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from quantbench.config.compose import NODES, check_additions, group_names, resolved, resolved_node
+from quantbench.config.explain import check_additions
+from quantbench.config.groups import CELL, ROOT
+from quantbench.config.resolving import resolved, resolved_node
 
 _INTERPOLATION = re.compile(r"\$\{([^${}]*)")
 _PATH = re.compile(r"\w+(\.\w+)*")
@@ -34,23 +37,31 @@ Key = tuple[str, tuple[str, ...]]
 Owned = tuple[str | None, str]
 """The root node an override belongs to, and the override."""
 
-Composed = tuple[dict[str, Any], dict[str, Any]]
-"""The resolved configuration, and the option chosen in each group of NODES."""
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A resolved root node. Equal nodes of different cells are the same object."""
+
+    plain: Any
 
 
-class Composer:
-    """Composes cells by their overrides. Equal nodes of different cells are the same object."""
+Composed = tuple[dict[str, Node], dict[str, str]]
+"""The resolved root nodes, and the option chosen in each group that tells cells apart."""
+
+
+class Factored:
+    """Composes cells by their overrides, equal nodes of different cells once."""
 
     def __init__(self, loader: Any, load: Callable[[list[str]], DictConfig]) -> None:
         self._load = load
-        self._groups = group_names(loader)
+        self._groups = {str(name) for name in loader.list_groups("")}
         self._parser = OverridesParser.create()
         self._parsed: dict[str, Override] = {}
         self._owners: dict[str, str | None] = {}
         self._paths: dict[str, set[str]] = {}
         self._reads: dict[str, frozenset[str]] = {}
         self._raw: dict[Key, tuple[Any, Any]] = {}
-        self._resolved: dict[Key, Any] = {}
+        self._resolved: dict[Key, Node] = {}
         self._roots: list[str] = []
         self.factored = True
         self.by_hydra = 0
@@ -66,7 +77,7 @@ class Composer:
             return self._by_hydra(overrides)
         known = {name: node for name, node in raw.items() if node is not None}
         plain = {name: self._node(name, owned, known) for name in self._roots}
-        return plain, {name: known[name][1] for name in NODES}
+        return plain, {name: known[name][1] for name in CELL}
 
     def _by_hydra(self, overrides: Sequence[str]) -> Composed:
         config = self._load(list(overrides))
@@ -75,7 +86,7 @@ class Composer:
         self.by_hydra += 1
         check_additions(overrides, config, self._groups)
         plain, chosen = resolved(config), config.hydra.runtime.choices
-        choices = {name: str(chosen[name]) for name in NODES}
+        choices = {name: str(chosen[name]) for name in CELL}
         raw = OmegaConf.to_container(config, resolve=False)
         assert isinstance(raw, dict)
         if self._roots != list(plain):
@@ -87,26 +98,27 @@ class Composer:
             if self._raw.setdefault(_key(name, owned, {name}), found) != found:
                 self.factored = False
         self._learn_reads()
+        nodes = {}
         for name in self._roots:
-            plain[name] = self._resolved.setdefault(_key(name, owned, self._reads[name]), plain[name])
-        return plain, choices
+            nodes[name] = self._resolved.setdefault(_key(name, owned, self._reads[name]), Node(plain[name]))
+        return nodes, choices
 
     def _raw_node(self, name: str, owned: Sequence[Owned]) -> tuple[Any, Any] | None:
         """A node before its interpolations are resolved, and the option chosen; None if only Hydra can tell."""
         key = _key(name, owned, {name})
         alone = len(key[1]) == 1 and self._owners[key[1][0]] == name
-        if key not in self._raw and name not in (*NODES, "cluster") and alone:
+        if key not in self._raw and name not in ROOT and alone:
             value = self._parsed[key[1][0]].value()
             if isinstance(value, str | int | float | bool) and "${" not in str(value):  # what is set needs no Hydra
                 self._raw[key] = (value, None)
         return self._raw.get(key)
 
-    def _node(self, name: str, owned: Sequence[Owned], raw: dict[str, tuple[Any, Any]]) -> Any:
+    def _node(self, name: str, owned: Sequence[Owned], raw: dict[str, tuple[Any, Any]]) -> Node:
         """A node with its interpolations resolved, which needs the nodes it reads and no others."""
         key = _key(name, owned, self._reads[name])
         if key not in self._resolved:
             part = OmegaConf.create({one: raw[one][0] for one in sorted(self._reads[name])})
-            self._resolved[key] = resolved_node(part, name)
+            self._resolved[key] = Node(resolved_node(part, name))
         return self._resolved[key]
 
     def _owner(self, override: str) -> str | None:

@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from quantbench.core.build import fields_of, path_of, unknown_key
 from quantbench.config.catalogue import Catalogue, Plain
+from quantbench.core.build import fields_of, path_of, unknown_key
 from quantbench.core.errors import ConfigError
 from quantbench.core.origin import FAMILIES, Origin
 from quantbench.datasets.fill import slots
@@ -89,6 +89,10 @@ class DataSet:
         if unknown := sorted(set(self.facts) - known):
             raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known)))
         given = {key: self.facts[key] for key in own & set(self.facts)}
+        if "render" in given:
+            given.pop("text", None)
+        if isinstance(given.get("tags"), Mapping):
+            given["tags"] = {str(tag): meaning for tag, meaning in given["tags"].items()}
         if not self.is_text and "columns" in own:
             given["columns"] = self._columns()
         if "label" in own and "labels" in self.facts:
@@ -153,7 +157,17 @@ def data_set(
         raise ConfigError(f"{key}.family: this option is required; families: {', '.join(catalogue.files('family'))}")
     family = catalogue.family(str(given["family"]))
     facts = resolve({**family.get("common", {}), **given})
+    for text in ("text", "joiner"):
+        if text in facts:
+            facts[text] = _written(facts[text])
     return DataSet(str(facts.get("name", name)), key, facts, family, catalogue, resolve)
+
+
+def _written(text: Any) -> Any:
+    r"""A text as a command line can say it: with \n and \t, or [subject,body] for columns with a blank line between."""
+    if isinstance(text, list | tuple):
+        return "\n\n".join(f"{{{column}}}" for column in text)
+    return text.replace("\\n", "\n").replace("\\t", "\t") if isinstance(text, str) else text
 
 
 def set_keys() -> frozenset[str]:
@@ -187,4 +201,3 @@ def _label_rule(key: str, facts: Mapping[str, Any]) -> Plain:
 
 def _exam_columns(family: Mapping[str, Any]) -> Iterable[str]:
     return ("answer",) if family.get("kind") == "exam" else ()
-

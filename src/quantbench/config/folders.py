@@ -30,8 +30,8 @@ class Folders:
                 raise ConfigError(f"--config-dir {folder}: no such folder")
             if (folder / "config.yaml").exists():
                 raise ConfigError(
-                    f"--config-dir {folder}: it holds config.yaml, which would replace quantbench's own; options lie in "
-                    "folders named as their group, for instance calib/NAME.yaml"
+                    f"--config-dir {folder}: it holds config.yaml, which would replace quantbench's own; options lie "
+                    "in folders named as their group, for instance calib/NAME.yaml"
                 )
 
     @property

@@ -69,8 +69,10 @@ def _handed_on(argument: str, swept: bool) -> str:
     plain = argument.lstrip("+")
     for pattern, today in _MOVED:
         if pattern.fullmatch(plain):
-            raise ConfigError(f"{argument}: this is now {pattern.sub(today, plain)}; docs/migration.md has all new names")
-    key, equals, value = argument.partition("=")
+            raise ConfigError(
+                f"{argument}: this is now {pattern.sub(today, plain)}; docs/migration.md has all new names"
+            )
+    key, equals, _ = argument.partition("=")
     if equals and argument == plain and _may_be_left_out(key):
         argument = f"++{argument}"
     return _as_choice(argument) if swept else argument

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from quantbench.core.build import build
 from quantbench.config.identity import identity
+from quantbench.core.build import build
 from quantbench.core.hashing import digest
 
 T = TypeVar("T")

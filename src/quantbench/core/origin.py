@@ -14,7 +14,7 @@ text was taken from as well. The relation of a calibration set to a test set fol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -67,31 +67,6 @@ class Origin:
     def shared(self) -> frozenset[str]:
         """Everything its text is known to come from, itself included."""
         return frozenset(self.relatives) | {self.name}
-
-
-def described(thing: Any) -> dict[str, Any]:
-    """What a source or task says of itself under `about`, and of the rows, data or source it is made from."""
-    found: dict[str, Any] = {}
-    for name in ("rows", "data", "source"):
-        if hasattr(thing, name):
-            found |= described(getattr(thing, name))
-    return {**found, **getattr(thing, "about", {})}
-
-
-def origin_of(source: Any) -> Origin:
-    """The origin of a text or row source: an object with name and family, and perhaps `about` and `path`."""
-    return _origin(source.name, source.family, described(source), str(getattr(source, "path", "")))
-
-
-def _origin(name: str, family: Any, about: dict[str, Any], path: str | None) -> Origin:
-    return Origin(
-        name=name,
-        family=family,
-        domain=str(about.get("domain", UNKNOWN)),
-        language=str(about.get("language", UNKNOWN)),
-        relatives=tuple(map(str, about.get("relatives", ()))),
-        path=path,
-    )
 
 
 def relation(calibrated: Sequence[Origin], test: Origin) -> str | None:

@@ -110,7 +110,9 @@ class ExamSet:
 
     def _read(self, subject: str, split: str) -> Rows:
         hub = tuple(place.format(subject=subject) for place in self.source.hub)
-        files = self.source.files and {side: file.format(subject=subject) for side, file in self.source.files.items()}
+        files = self.source.files
+        if isinstance(files, dict):
+            files = {side: file.format(subject=subject) for side, file in files.items()}
         own = dataclasses.replace(self.source, hub=hub, files=files)
         return own.read(f"{self.origin.name}.{subject}", split)
 

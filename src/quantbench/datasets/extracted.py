@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from quantbench.core.cache import cache_dir, only_one
 from quantbench.core.errors import DataError
 from quantbench.core.files import write_text
-from quantbench.core.cache import cache_dir, only_one
 from quantbench.datasets.rows import Rows
 from quantbench.datasets.split import CUT_VERSION
 

@@ -14,7 +14,7 @@ from quantbench.core.errors import DataError
 from quantbench.datasets.readers import is_corpus, texts_of
 from quantbench.datasets.table import ListTable, Row
 
-Format = Literal["auto", "txt", "jsonl", "json", "csv", "tsv", "conll", "lines", "python", "wikidump"]
+Format = Literal["auto", "txt", "jsonl", "json", "csv", "tsv", "tsv_raw", "conll", "lines", "python", "wikidump"]
 
 _ENDINGS: dict[str, Format] = {
     ".txt": "txt",
@@ -53,7 +53,8 @@ def parse(data: bytes, form: Format, label: str, header: Sequence[str] | None, q
     header  names of the columns of a csv or tsv without a header line, or of the two of a conll file; None: the first
             line, or tokens and tags
     quoted  whether quotation marks of csv and tsv enclose fields; False: they are part of the text
-    Formats without columns (txt, lines, python, wikidump) give one column, `text`.
+    tsv_raw is tsv whose quotation marks are text. Formats without columns (txt, lines, python, wikidump) give one
+    column, `text`.
     Raises DataError, naming the line, if the data are not in the format.
     """
     if is_corpus(form):
@@ -64,8 +65,8 @@ def parse(data: bytes, form: Format, label: str, header: Sequence[str] | None, q
         raise DataError(f"{label} is not UTF-8 text: {error}") from error
     if form == "txt":
         return ListTable([{TEXT: part} for part in re.split(r"\n[ \t\r]*\n", text) if part.strip()])
-    if form in {"csv", "tsv"}:
-        return _separated(text, "," if form == "csv" else "\t", label, header, quoted)
+    if form in {"csv", "tsv", "tsv_raw"}:
+        return _separated(text, "," if form == "csv" else "\t", label, header, quoted and form != "tsv_raw")
     if form == "conll":
         return _tagged(text, label, header or ("tokens", "tags"))
     return _json(text, label) if form == "json" and text.lstrip().startswith("[") else _json_lines(text, label)

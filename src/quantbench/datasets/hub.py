@@ -20,14 +20,15 @@ ADDRESS = "://"
 class HubSource:
     """A data set that `datasets.load_dataset` can read.
 
-    hub        its id ("allenai/c4"), a configuration behind a colon ("allenai/c4:en"); several: tried in order, and the
-               notes say which one answered and why not another
-    files      the file of each side, where the data set is too large to be loaded whole; of a name with * or ? in it,
-               the first file of the repository that it stands for. Addresses ("https://...") are a place of their own,
-               tried after `hub`
-    train, test, shots  the hub's name of each side's split; "a+b" joins two. If train and test are the same split (and
-               file), it is cut 4:1 (quantbench.datasets.split)
-    revision   commit, tag or branch; None: main. Without network the cache decides, see Rows.revision
+    hub        its id ("allenai/c4"), a configuration behind a colon ("allenai/c4:en"), a commit, tag or branch behind
+               an at sign; several: tried in order, and the notes say which one answered and why not another
+    files      the file of each side, or of both, where the data set is too large to be loaded whole; of a name with *
+               or ? in it, the first file of the repository that it stands for. Addresses ("https://...") are a place of
+               their own, tried after `hub`
+    train, test, shots  the hub's name of each side's split; "a+b" joins two
+    whole      the one split of a data set that has no other: it is cut 4:1 (quantbench.datasets.split), as it is where
+               train and test are the same split (and file)
+    revision   in place of that behind the at sign. Without network the cache decides, see Rows.revision
     converted  True for a repository that is a loading script, which cannot be run: the first part of the hub's own
                conversion to Parquet is read instead, from the branch refs/convert/parquet
     id         a column of unique ids; None: rows are numbered
@@ -38,11 +39,12 @@ class HubSource:
 
     verbatim: ClassVar[bool] = True
 
-    hub: tuple[Annotated[str, Field(pattern=r"^[^:\s]+(:[^:\s]+)?$")], ...] = ()
-    files: dict[str, str] | None = None
+    hub: tuple[Annotated[str, Field(pattern=r"^[^:@\s]+(:[^:@\s]+)?(@[^@\s]+)?$")], ...] = ()
+    files: dict[str, str] | str | None = None
     train: str | None = "train"
     test: str | None = "test"
     shots: str | None = None
+    whole: str | None = None
     revision: str | None = None
     converted: bool = False
     id: str | None = None
@@ -95,24 +97,34 @@ class HubSource:
 
     @property
     def _splits(self) -> Mapping[str, str | None]:
-        return {"train": self.train, "test": self.test, "shots": self.shots}
+        return {"train": self.whole or self.train, "test": self.whole or self.test, "shots": self.shots}
+
+    @property
+    def _files(self) -> Mapping[str, str]:
+        if isinstance(self.files, str):
+            return dict.fromkeys(("train", "test"), self.files)
+        return self.files or {}
 
     @property
     def _addressed(self) -> bool:
-        return self.files is not None and any(ADDRESS in file for file in self.files.values())
+        return any(ADDRESS in file for file in self._files.values())
 
     @property
-    def _one_split(self) -> bool:
-        files = self.files or {}
-        return self.train is not None and self.train == self.test and files.get("train") == files.get("test")
+    def one_split(self) -> bool:
+        """Whether train and test are one split (and file), which must be cut."""
+        splits, files = self._splits, self._files
+        return splits["train"] is not None and (splits["train"], files.get("train")) == (
+            splits["test"],
+            files.get("test"),
+        )
 
     def _places(self, name: str, side: str) -> list[tuple[str, str | None]]:
         """Ids and files to be tried."""
         from quantbench.datasets.hub_open import builder_of
 
-        file = None if self.files is None else self.files.get(side)
-        if self.files is not None and file is None:
-            raise DataError(f"data {name}: `files` names nothing for {side!r}, but {', '.join(self.files)}")
+        file = self._files.get(side)
+        if self._files and file is None:
+            raise DataError(f"data {name}: `files` names nothing for {side!r}, but {', '.join(self._files)}")
         in_hub = None if self._addressed else file
         places: list[tuple[str, str | None]] = [(path, in_hub) for path in self.hub]
         return [*places, (builder_of(f"data {name}", file or ""), file)] if self._addressed else places
@@ -120,15 +132,17 @@ class HubSource:
     def _read(self, name: str, side: str, path: str, split: str, file: str | None, failed: Sequence[str]) -> Rows:
         from quantbench.datasets.hub_open import UNVERIFIED, HubSplit  # its libraries take a while to import
 
-        repository, _, config = path.partition(":")
+        place, _, revision_asked = path.partition("@")
+        repository, _, config = place.partition(":")
         say_once(f"loading data {name} ({repository}, split {split})")
         label = f"data {name}"
-        wanted = HubSplit(label, repository, config or None, split, file, self.revision, self.converted)
+        asked = self.revision or revision_asked or None
+        wanted = HubSplit(label, repository, config or None, split, file, asked, self.converted)
         dataset, revision = wanted.open()
         notes = [f"from {repository}", *(f"not read: {reason}" for reason in failed)]
         if revision == UNVERIFIED:
             notes.append("the revision is not known: it was read from a cache or from files")
-        whole = self._one_split
+        whole = self.one_split
         indices: Sequence[int] = range(len(dataset))
         if self.max_documents is not None:
             indices = indices[: self.max_documents]

@@ -14,8 +14,8 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError, DataError
 from quantbench.core.files import readable_bytes
-from quantbench.datasets.file_formats import Format, format_of, parse
 from quantbench.core.packages import Package, PackageFile, SourceArchive, fetch, member_files
+from quantbench.datasets.file_formats import Format, format_of, parse
 from quantbench.datasets.readers import is_corpus, reader_version
 from quantbench.datasets.rows import Rows, make_ids
 from quantbench.datasets.table import ListTable

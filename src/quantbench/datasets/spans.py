@@ -24,30 +24,31 @@ Span = tuple[str, str]
 class SpanSet(RowExamples):
     """Sentences as lists of tokens and of tags.
 
-    tags  tag as found -> "O", "B-type" (begins a span), "I-type" (goes on with it), or a bare "type": then
-          neighbouring tokens of one type are one span
+    label  the column of tags
+    tags   tag as found -> "O", "B-type" (begins a span), "I-type" (goes on with it), or a bare "type": then
+           neighbouring tokens of one type are one span
     The template's slot is `text`: the tokens with spaces between. The target is "type: span; type: span", or "none".
     Sentences without tokens are skipped, and counted in a note.
     """
 
     tokens: Annotated[str, Field(min_length=1)] = "tokens"
-    column: Annotated[str, Field(min_length=1)] = "ner_tags"
+    label: Annotated[str, Field(min_length=1)] = "ner_tags"
     tags: Annotated[dict[str, str], Field(min_length=1)]
 
     def load(self, split: str) -> Examples:
         """See ExampleSet; labels are the types of entities."""
         rows = self.rows(split)
-        rows.require([self.tokens, self.column])
+        rows.require([self.tokens, self.label])
         examples, skipped = [], Counter[str]()
         for name, row in zip(rows.ids, rows.table, strict=True):
-            tokens, tags = row[self.tokens], row[self.column]
-            label = f"data {rows.name}, split {split}, row {name}"
+            tokens, tags = row[self.tokens], row[self.label]
+            where = f"data {rows.name}, split {split}, row {name}"
             if not isinstance(tokens, list) or not isinstance(tags, list) or len(tokens) != len(tags):
-                raise DataError(f"{label}: {self.tokens} and {self.column} must be lists of one length")
+                raise DataError(f"{where}: {self.tokens} and {self.label} must be lists of one length")
             if not tokens:
                 skipped["without tokens"] += 1
                 continue
-            spans = spans_of([str(token) for token in tokens], self._meanings(tags, label))
+            spans = spans_of([str(token) for token in tokens], self._meanings(tags, where))
             target = written(spans)
             examples.append(Example(name, {"text": " ".join(map(str, tokens))}, target, (target,)))
         types = dict.fromkeys(meaning.rpartition("-")[2] for meaning in self.tags.values() if meaning != "O")

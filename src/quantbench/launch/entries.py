@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from quantbench.cells.run import in_distribution, relation
 from quantbench.cells.session import Session
-from quantbench.config.schema import Cell
+from quantbench.config.cell import Cell
 from quantbench.launch.naming import caption, sweep_name
 from quantbench.launch.overview import is_done
-from quantbench.launch.runner import baseline_of
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.tasks.task import protocol_id
 
@@ -37,7 +36,7 @@ def _entry(session: Session, cell: Cell) -> CellEntry:
         overrides=list(cell.overrides),
         tasks={task: protocol_id(tests[task]) for task in cell.tasks},
         run_id=cell.run_id,
-        baseline_run_id=baseline_of(cell).run_id,
+        baseline_run_id=cell.baseline.run_id,
         in_distribution={task: value for task, value in known.items() if value is not None},
         relation={task: value for task, value in relations.items() if value is not None},
         data_free=cell.calib is None,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from quantbench.cells.session import Session
-from quantbench.config.compose import cell_of
-from quantbench.config.schema import Cell
+from quantbench.config.cell import Cell, cell_of
 from quantbench.core.errors import ConfigError, StoreError
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.overview import key_of
@@ -40,9 +39,7 @@ def _work(frozen: FrozenCell, cell: Cell, cluster: Cluster) -> Work:
 def freeze(cell: Cell, key: str, tasks: dict[str, str]) -> FrozenCell:
     """A cell as it is submitted; `tasks` are the protocol ids of its tasks."""
     choices, overrides = dict(cell.choices), list(cell.overrides)
-    return FrozenCell(
-        key=key, config=cell.config, choices=choices, overrides=overrides, run_id=cell.run_id, tasks=tasks
-    )
+    return FrozenCell(key=key, config=cell.plain, choices=choices, overrides=overrides, run_id=cell.run_id, tasks=tasks)
 
 
 def rebuild(frozen: FrozenCell, sweep: SweepState) -> Cell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from quantbench.cells.session import Session, check_inputs
-from quantbench.config.schema import Cell
+from quantbench.config.cell import Cell
 from quantbench.core.errors import ConfigError
 from quantbench.core.launcher import Launcher
 from quantbench.launch.cluster import Cluster
@@ -13,7 +13,6 @@ from quantbench.launch.entries import manifest_of
 from quantbench.launch.finish import finish, report_sweep
 from quantbench.launch.frozen import work_of
 from quantbench.launch.inprocess import run_here
-from quantbench.launch.own_texts import name_by_file
 from quantbench.launch.plan import print_plan
 from quantbench.report.report import check_columns
 from quantbench.store.store import Store
@@ -29,7 +28,6 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
     launcher = one_launcher(cells)
     store = Store(settings.output_dir)
     session = Session(store)
-    cells = name_by_file(cells)
     check_inputs(session, cells)
     manifest = manifest_of(session, cells, command, sweep_params or {})
     check_columns(store, manifest)

@@ -10,9 +10,7 @@ import time
 from collections.abc import Sequence
 
 from quantbench.cells.session import Session
-from quantbench.config.identity import component_identity
-from quantbench.config.schema import Cell
-from quantbench.core.hashing import digest
+from quantbench.config.cell import Cell
 from quantbench.core.progress import duration
 from quantbench.launch.overview import key_of
 from quantbench.launch.runner import Runner
@@ -27,7 +25,7 @@ SAVE_EVERY_SECONDS = 5.0
 
 def run_here(session: Session, cells: Sequence[Cell], manifest: Manifest) -> Manifest:
     """Run the cells, those of one model after another; returns the manifest with what became of them."""
-    models = [digest(component_identity(cell.model)) for cell in cells]
+    models = [cell.model_part.digest for cell in cells]
     ranks = {key: rank for rank, key in enumerate(dict.fromkeys(models))}
     order = sorted(range(len(cells)), key=lambda i: ranks[models[i]])
     sweep = SweepState(session.store.root, manifest.name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from quantbench.config.schema import Cell, counts, slug
+from quantbench.config.cell import Cell, slug
+from quantbench.config.settings import tells_apart
 from quantbench.core.hashing import digest
 from quantbench.core.paths import brief
 
@@ -14,7 +15,7 @@ def sweep_name(command: Sequence[str], params: Mapping[str, str]) -> str:
 
     The same command finds its sweep again; operational overrides do not count.
     """
-    counted = sorted(o for o in command if counts(o))
+    counted = sorted(o for o in command if tells_apart(o))
     files = [o.partition("=")[2] for o in counted if o.lstrip("+").startswith("sweep=")]
     others = [o for o in counted if not o.lstrip("+").startswith("sweep=")]
     if len(files) == 1 and not others:

@@ -12,7 +12,7 @@ import torch
 from tabulate import tabulate
 
 from quantbench.cells.session import Session
-from quantbench.config.schema import Cell
+from quantbench.config.cell import Cell
 from quantbench.core.environment import pick_device
 from quantbench.core.progress import counted, duration
 from quantbench.models.structure import find_blocks
@@ -90,7 +90,7 @@ def _counted(session: Session, left: list[tuple[Cell, _Remaining]]) -> float:
     for cell, work in left:
         tokens = 8 * cell.calib.n * cell.calib.length if work.quantize and cell.calib is not None else 0
         for task in work.scores:
-            tokens += session.test(cell.model, cell.tasks[task]).n_positions
+            tokens += session.test(cell, task).n_positions
         operations += 2.0 * _parameters(session, cell)[0] * tokens
     return operations / (0.5 * rate)
 
@@ -113,6 +113,6 @@ def _stored_bytes(session: Session, cell: Cell) -> float:
 
 def _parameters(session: Session, cell: Cell) -> tuple[int, int]:
     """Parameters of the decoder blocks, and the hidden size; no weights are loaded."""
-    model = session.skeleton(cell.model)
+    model = session.skeleton(cell)
     _, blocks = find_blocks(model)
     return sum(p.numel() for p in blocks.parameters()), int(model.config.hidden_size)

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from quantbench.config.identity import digest
 from quantbench.core.component import STRICT
+from quantbench.core.hashing import digest
 from quantbench.store.records import SCHEMA_VERSION, Stored
 
 State = Literal["running", "done", "failed", "interrupted"]

@@ -9,13 +9,12 @@ import traceback
 
 from quantbench.cells.run import record_failure, run_cell
 from quantbench.cells.session import Session
-from quantbench.config.schema import Cell
+from quantbench.config.cell import Cell
 from quantbench.core.errors import QuantbenchError
 from quantbench.core.progress import duration
 from quantbench.launch.frozen import check_tasks, rebuild
 from quantbench.launch.records import CellStatus, Chunk, FrozenCell, started
 from quantbench.launch.state import SweepState
-from quantbench.pipeline.recipe import full_precision
 from quantbench.store.store import Store
 
 log = logging.getLogger("quantbench")
@@ -36,7 +35,7 @@ class Runner:
         status = started(key, self.job)
         self.sweep.save_cell(status)
         begun = time.monotonic()
-        baseline = current = baseline_of(cell)
+        baseline = current = cell.baseline
         did = True
         try:
             if run_cell(self.session, baseline, baseline):
@@ -66,12 +65,6 @@ class Runner:
         log.error("%s %s: %s", number, cell.label, message)
         lines = "".join(traceback.format_exception(error))
         return dataclasses.replace(status, state="failed", error=message, traceback=lines)
-
-
-def baseline_of(cell: Cell) -> Cell:
-    """The full-precision run on the cell's tasks."""
-    choices = {**cell.choices, "quantizer": "none"}
-    return dataclasses.replace(cell, recipe=full_precision(), calib=None, choices=choices, overrides=())
 
 
 def run_frozen(sweep: SweepState, chunk: Chunk) -> bool:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantbench.config.schema import Settings
+from quantbench.config.settings import Settings
 from quantbench.core.errors import QuantbenchError
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.records import Chunk, FrozenCell, JobRecord, now

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from quantbench.core.cache import only_one
 from quantbench.core.errors import ModelError
 from quantbench.core.files import write_failure
 from quantbench.core.hashing import file_sha256
-from quantbench.core.cache import only_one
 from quantbench.models.pretrained import quiet_transformers
 
 log = logging.getLogger("quantbench")

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_ch
 
 from pydantic import Field
 
+from quantbench.core.cache import cache_dir
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
 from quantbench.core.files import readable_bytes
 from quantbench.core.hashing import file_sha256
 from quantbench.core.lazy import lazy_module
-from quantbench.core.paths import LocalPath
-from quantbench.core.cache import cache_dir
 from quantbench.core.packages import PackageFile, fetch
+from quantbench.core.paths import LocalPath
 from quantbench.models.folder import Dtype, folder_fingerprint, missing_part
 from quantbench.models.handle import ModelHandle
 

@@ -128,6 +128,15 @@ class Recipe:
         return not rewritten and all(part is None for part in quantized)
 
 
+FULL_PRECISION: dict[str, Any] = {
+    "_target_": f"{Recipe.__module__}.{Recipe.__qualname__}",
+    "weight": None,
+    "rounding": None,
+    "policy": {"_target_": f"{Policy.__module__}.{Policy.__qualname__}"},
+}
+"""What `quantizer=none` is, as a configuration."""
+
+
 def full_precision() -> Recipe:
     """What `quantizer=none` is."""
     return Recipe(weight=None, rounding=None, policy=Policy())

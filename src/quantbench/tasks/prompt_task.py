@@ -16,7 +16,6 @@ from quantbench.core.errors import ConfigError, DataError
 from quantbench.core.origin import Origin
 from quantbench.datasets.examples import Example, Examples, ExampleSet, train_examples
 from quantbench.datasets.template import Template
-from quantbench.tasks.source_origin import source_origin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +47,7 @@ class PromptTask:
     @property
     def origin(self) -> Origin:
         """The data set's."""
-        return source_origin(self.data)
+        return self.data.origin
 
     def prepare(self) -> str:
         """Fetch the data set."""

@@ -13,7 +13,6 @@ from quantbench.core.errors import ConfigError, DataError
 from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents, TextSource
 from quantbench.models.tokenizer import leading_special_tokens
-from quantbench.tasks.source_origin import source_origin
 from quantbench.tasks.token_stream import Integers, document_of, tokenized
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class TextTask:
     @property
     def origin(self) -> Origin:
         """The text's."""
-        return source_origin(self.source)
+        return self.source.origin
 
     def prepare(self) -> str:
         """Fetch the text."""

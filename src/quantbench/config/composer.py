@@ -1,0 +1,159 @@
+"""The one road from a command line to checked cells: single cells, grids, `prepare` and the Python interface use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import DictConfig
+
+from quantbench.calibration.base import AnyCalibration
+from quantbench.config.calibrations import Calibrations
+from quantbench.config.catalogue import Catalogue
+from quantbench.config.cell import Cell, checked
+from quantbench.config.evaluations import Evaluations
+from quantbench.config.explain import check_additions, hydra_explained
+from quantbench.config.factored import Factored, Node
+from quantbench.config.folders import Folders, config_dir, search
+from quantbench.config.groups import CELL, ROOT
+from quantbench.config.overrides import as_typed, expand, to_hydra
+from quantbench.config.own_files import name_by_file, named_nodes
+from quantbench.config.part import Part
+from quantbench.config.resolving import resolved, resolver
+from quantbench.config.settings import Scale, Settings
+from quantbench.core.launcher import Launcher
+from quantbench.models.loading import ModelSource
+from quantbench.pipeline.recipe import Recipe
+from quantbench.tasks.task import Task
+
+SHARED = ("sweep=", "cluster", "detach=", "retry_failed=")
+"""Beginnings of overrides that say how a sweep is run, the same for all its cells."""
+
+Composed = tuple[dict[str, Node], dict[str, str], tuple[str, ...]]
+"""Root nodes, the choices, and the overrides that tell a cell apart."""
+
+
+class Composer:
+    """Makes cells of overrides. What several cells share is one object: its component is built once.
+
+    loader  Hydra's; load: composes one cell with it
+    """
+
+    def __init__(self, folders: Folders, loader: Any, load: Callable[[list[str]], DictConfig]) -> None:
+        self._catalogue = Catalogue(folders)
+        self._folders = folders
+        self._factored = Factored(loader, load)
+        self._parts: dict[tuple[Any, ...], Any] = {}
+
+    def cells(self, overrides: Sequence[Sequence[str]]) -> list[Cell]:
+        """The checked cells of lists of overrides, in the form that Hydra takes.
+
+        Raises ConfigError naming the first key that is wrong.
+        """
+        with hydra_explained(self._folders):
+            composed: list[Composed] = []
+            for own in overrides:
+                nodes, choices = self._factored.compose(own)
+                composed.append((nodes, choices, tuple(as_typed([o for o in own if _tells_cells_apart(o)]))))
+        return self._checked(composed)
+
+    def cell(self, config: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]) -> Cell:
+        """The checked cell of a configuration that Hydra has composed."""
+        check_additions(overrides, config, list(choices))
+        nodes = {name: Node(plain) for name, plain in resolved(config).items()}
+        chosen = {group: str(choices[group]) for group in CELL}
+        return self._checked([(nodes, chosen, tuple(as_typed(overrides)))])[0]
+
+    def _checked(self, composed: Sequence[Composed]) -> list[Cell]:
+        plain = [
+            ({name: node.plain for name, node in nodes.items()}, choices["calib"]) for nodes, choices, _ in composed
+        ]
+        names = name_by_file(plain, self._catalogue.files("calib"))
+        return [self._cell(nodes, choices, own, names) for nodes, choices, own in composed]
+
+    def _cell(
+        self, nodes: dict[str, Node], choices: dict[str, str], own: tuple[str, ...], names: Mapping[str, str]
+    ) -> Cell:
+        def part(name: str, expected: Any) -> Any:
+            return self._once(("part", nodes[name]), lambda: Part(nodes[name].plain, expected, name))
+
+        plain = {name: node.plain for name, node in nodes.items()}
+        settings = {key: value for key, value in plain.items() if key not in ROOT}
+        whole = {"_target_": f"{Settings.__module__}.{Settings.__qualname__}", **settings}
+        option, read = choices["calib"], (nodes["calib"], nodes["scale"], nodes["seed"])
+        calib = self._once(("calib", option, *read), lambda: self._calib(plain, option, names))
+        own_eval = (nodes["eval"], *(read if Evaluations.is_auto(plain["eval"]) or _named(plain, option) else read[1:]))
+        return checked(
+            self._once(("settings", *(nodes[key] for key in settings)), lambda: Part(whole, Settings, "")).component,
+            part("scale", Scale),
+            part("model", ModelSource),
+            part("quantizer", Recipe),
+            calib,
+            self._once(("tasks", option, *own_eval), lambda: self._tasks(plain, option, names)),
+            part("cluster", Launcher),
+            choices=choices,
+            overrides=own,
+        )
+
+    def _calib(self, plain: Mapping[str, Any], option: str, names: Mapping[str, str]) -> Part[AnyCalibration]:
+        node = named_nodes(dict(plain), names)["calib"]
+        made = Calibrations(self._catalogue, resolver(plain, "calib"))
+        return Part(made.full(option, node), AnyCalibration, "calib")
+
+    def _tasks(self, plain: Mapping[str, Any], option: str, names: Mapping[str, str]) -> dict[str, Part[Task]]:
+        nodes = named_nodes(dict(plain), names)
+        made = Evaluations(self._catalogue, resolver(plain, "eval"))
+        tasks = made.full(nodes["eval"], option, nodes["calib"])
+        return {name: Part(task, Task, f"eval.tasks.{name}") for name, task in tasks.items()}
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        if key not in self._parts:
+            self._parts[key] = make()
+        return self._parts[key]
+
+
+def _tells_cells_apart(override: str) -> bool:
+    return not override.lstrip("+").startswith(SHARED)
+
+
+def _named(plain: Mapping[str, Any], option: str) -> bool:
+    """Whether an evaluation names the set that is calibrated on, which is then tested as it is given there."""
+    node = plain["eval"]
+    return bool(node.get("suites")) or option in (node.get("on") or ())
+
+
+@contextmanager
+def offline_composer(folders: Folders | None = None) -> Iterator[tuple[Composer, Any]]:
+    """A composer outside of Hydra's own application, and Hydra's loader."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+
+    chosen = folders or Folders()
+    search(chosen)
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+
+        def load(overrides: list[str]) -> DictConfig:
+            return loader.load_configuration("config", overrides, run_mode=RunMode.RUN)
+
+        yield Composer(chosen, loader, load), loader
+
+
+def compose_cells(arguments: Sequence[str], folders: Folders | None = None) -> list[Cell]:
+    """All cells of a command line as typed, a sweep's included. Raises ConfigError for what cannot be composed."""
+    from hydra.types import RunMode
+
+    given = [one for one in arguments if one not in {"-m", "--multirun"}]
+    swept = len(given) < len(arguments) or any(one.lstrip("+").startswith("sweep=") for one in given)
+    typed = to_hydra([*(["-m"] if swept else []), *given])
+    overrides = [one for one in typed if one != "-m"]
+    with offline_composer(folders) as (composer, loader), hydra_explained(folders or Folders()):
+        named = [o for o in overrides if o.lstrip("+").startswith("sweep=")]
+        params: dict[str, str] = {}
+        if named:
+            first = loader.load_configuration("config", named, run_mode=RunMode.MULTIRUN)
+            params = {str(k): str(v) for k, v in (first.hydra.sweeper.get("params") or {}).items()}
+        rest = [o for o in overrides if o not in named]
+        return composer.cells([[*named, *one] for one in expand(rest, params)])
