@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from quantbench.formats.base import QuantizedWeight
 from quantbench.formats.corrections import LowRank
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.pipeline.placing import CPU, placed
 from quantbench.pipeline.runtime import QuantizeInput
 from recipes import make_recipe

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from quantbench.config.build import build
 from quantbench.core.errors import StoreError
 from quantbench.core.tensors import fingerprint
-from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.formats.base import Format
 from quantbench.formats.corrections import Correction, Outliers
-from quantbench.formats.stored import join, split
+from quantbench.formats.quantized_weight import QuantizedWeight
+from quantbench.formats.serialization import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.structure import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
