@@ -26,7 +26,6 @@ from quantbench.pipeline.attention import QuantizeKVCache
 from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
 
-
 SCHEMA = 2
 """Of stored weights and operations; 1, which had other names of formats and their tensors, had no number."""
 
@@ -53,11 +52,11 @@ class Artifact:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], spec: dict[str, Any]) -> Artifact:
-        """Rebuild an artifact from what `to_tensors` gave. Raises StoreError if another version of quantbench gave it."""
+        """Rebuild an artifact from what `to_tensors` gave. Raises StoreError if its schema is another one."""
         if (schema := spec.get("schema")) != SCHEMA:
             raise StoreError(
-                f"stored weights of schema {schema or 1}: this quantbench reads schema {SCHEMA}; delete the run's folder "
-                "to compute it again, or read it with the version that wrote it"
+                f"stored weights of schema {schema or 1}: this quantbench reads schema {SCHEMA}; delete the run's "
+                "folder to compute it again, or read it with the version that wrote it"
             )
         return cls(
             weights={name: _weight(name, entry, tensors) for name, entry in spec["weights"].items()},
