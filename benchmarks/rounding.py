@@ -62,7 +62,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "spqr": ("spqr",),
     "hqq": ("hqq",),
     "easyquant": ("easyquant",),
-    "slim": ("slim_llm",),
+    "slim_llm": ("slim_llm",),
     "lorc on nearest": ("zeroquant_lorc",),
     "lorc on gptq": ("zeroquant_lorc", "rounding@quantizer.rounding.inner=gptq"),
 }

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from quantbench.core.input_stats import LinearStats
-from quantbench.formats.base import GridParams, PackedGrid, group_count
+from quantbench.formats.base import group_count
+from quantbench.formats.grid_params import GridParams
+from quantbench.formats.packed import PackedGrid
 
 
 def random(*shape: int, seed: int) -> Tensor:

@@ -116,7 +116,7 @@ def test_the_identity_of_a_shipped_part_is_its_import_path_and_options_alone() -
     weight = build(SPEC, IntFormat, "x")
     options = {field.name: getattr(weight, field.name) for field in dataclasses.fields(weight)}
     null = [name for name, value in options.items() if value is None]
-    assert null == ["scale_convention", "second_level"]  # what is null does not count
+    assert null == ["scale_convention", "double_quantization"]  # what is null does not count
     options = {name: value for name, value in options.items() if name not in null}
     assert identity(weight) == {"_target_": "quantbench.formats.int.IntFormat", **options}
 

@@ -20,7 +20,8 @@ from quantbench.core import tensors
 from quantbench.core.build import build
 from quantbench.core.errors import ConfigError, ModelError, QuantbenchError
 from quantbench.core.input_stats import LinearStats
-from quantbench.formats.base import QuantizedWeight, default_group_index
+from quantbench.formats.base import default_group_index
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.recipe import Recipe

@@ -13,7 +13,8 @@ from torch import Tensor
 from helpers_math import hessian_stats, random, stats_of
 from quantbench.core.errors import ConfigError
 from quantbench.core.input_stats import output_error
-from quantbench.formats.base import Format, GridParams
+from quantbench.formats.base import Format
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mx import MxFormat
 from quantbench.formats.nvfp4 import Nvfp4Format
@@ -68,7 +69,7 @@ def test_what_is_stored_comes_back_bit_for_bit(grid: Format, rows: int) -> None:
     stored = quantize(random(rows, 21, seed=1), grid)
     codes, params = grid.unpack(grid.pack(stored.codes, stored.params), (rows, 21))
     assert torch.equal(codes, stored.codes)
-    for name in ("scale", "zero", "shared"):
+    for name in ("scale", "zero", "global_scale"):
         ours, given = getattr(params, name), getattr(stored.params, name)
         assert (ours is None) == (given is None)
         assert given is None or torch.equal(ours, given)
@@ -203,8 +204,8 @@ def test_nvfp4_by_hand() -> None:
     weight[0, 8:] = torch.tensor([6.0 * 2**-12, 2.0**-10, 2.0**-12, 0.0])  # s = 2^-12 is too small for e4m3: 2^-9
     stored = quantize(weight, Nvfp4Format(group_size=4))
     assert stored.params.scale.tolist() == [[448.0, 1.0, 2.0**-9]]
-    assert stored.params.shared is not None
-    assert stored.params.shared.tolist() == [[1.0, 1.0, 1.0]]
+    assert stored.params.global_scale is not None
+    assert stored.params.global_scale.tolist() == [[1.0, 1.0, 1.0]]
     expected = [6 * 448.0, 448.0, -1.5 * 448, 0.0, 6.0, 2.0, -0.5, 0.0, 2.0**-9, 2.0**-10, 0.0, 0.0]
     expected[8] = 2.0**-9 * 1.0  # 6 * 2^-12 / 2^-9 = .75, a tie: to the even 1
     assert stored.dequantize().tolist() == [expected]

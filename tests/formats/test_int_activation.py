@@ -8,7 +8,7 @@ from quantbench.core.errors import ConfigError
 from quantbench.formats.base import ActivationFormat
 from quantbench.formats.grid import Convention
 from quantbench.formats.int import IntActivation
-from quantbench.formats.stored import split
+from quantbench.formats.serialization import split
 
 PER_TOKEN = IntActivation(bits=8, symmetric=True, scale_convention="narrow_range", granularity="token", dynamic=True)
 STATIC = IntActivation(bits=4, symmetric=False, granularity="tensor", dynamic=False)

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from helpers_math import random
 from quantbench.core.errors import ConfigError
-from quantbench.formats.base import Format, GridParams, QuantizedWeight
+from quantbench.formats.base import Format
 from quantbench.formats.grid import Convention
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.formats.stored import split
+from quantbench.formats.quantized_weight import QuantizedWeight
+from quantbench.formats.serialization import split
 
 CONVENTIONS: list[Convention | None] = [None, "full_range", "narrow_range"]
 GROUPS: list[int | Literal["channel", "tensor"]] = [1, 5, 8, 64, "channel", "tensor"]

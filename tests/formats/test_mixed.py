@@ -12,7 +12,7 @@ from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mixed import MixedIntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.formats.stored import split
+from quantbench.formats.serialization import split
 from quantbench.pipeline.artifact import Artifact
 
 BITS = (1, 3, 2, 8)

@@ -12,6 +12,7 @@ from torch import Tensor
 from helpers_math import random
 from quantbench.core.build import build
 from quantbench.core.errors import ConfigError
+from quantbench.formats.base import FormatDefaults
 from quantbench.formats.quantize import quantize
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline import knapsack
@@ -233,9 +234,7 @@ def _grouped(overrides: list[str]) -> list[str]:
 
 
 def test_a_format_without_bits_is_refused() -> None:
-    class Four:
-        independent_groups = True
-
+    class Four(FormatDefaults):
         def columns_per_group(self, in_features: int) -> int:
             return in_features
 

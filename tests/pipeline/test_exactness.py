@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+from quantbench.core.component import Part
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import Outliers
@@ -22,10 +23,10 @@ from tiny import FAMILIES, tiny_handle
 FAMILY = pytest.mark.parametrize("family", ["llama", "opt", "gpt_neox", "gpt2", "gemma2", "qwen3", "mixtral"])
 
 
-class Exactly:
+class Exactly(Part):
     """Keeps every element as an outlier in float32: the limit of many bits."""
 
-    needs: frozenset[str] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         everything = Outliers.of(weight, torch.ones_like(weight, dtype=torch.bool), "float32")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quantbench.cells.run import _bits_of_model
+from quantbench.core.component import Part
 from quantbench.core.errors import ModelError
 from quantbench.models.experts import OwnParameter, eager_experts
 from quantbench.models.groups import GroupFinder
@@ -250,7 +251,7 @@ def test_a_transform_of_a_kept_expert_is_stored(monkeypatch: pytest.MonkeyPatch)
 def test_a_learned_rounding_sees_experts_and_leaves_out_those_with_few_tokens() -> None:
     seen: list[BlockContext] = []
 
-    class Learned:
+    class Learned(Part):
         needs = frozenset({"block"})
 
         def round_block(self, context: BlockContext) -> dict[str, Any]:

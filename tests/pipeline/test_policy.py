@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quantbench.core.build import build
+from quantbench.core.component import Part
 from quantbench.core.errors import ConfigError, ModelError
 from quantbench.formats.corrections import KeptColumns
 from quantbench.pipeline.artifact import Artifact
@@ -272,7 +273,7 @@ def test_keeping_all_columns_of_an_input_is_refused(count: int) -> None:
 
 
 def test_a_rounding_of_whole_blocks_cannot_keep_columns() -> None:
-    class Learned:
+    class Learned(Part):
         needs = frozenset({"block"})
 
         def round_block(self, context: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from quantbench.core.component import Part
 from quantbench.core.errors import ModelError
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import ActivationFormat, Format
@@ -38,6 +39,7 @@ TOKEN4, TOKEN8 = (
 class Unquantized:
     """Activations as they are, for a recipe that must have an activation format."""
 
+    mixes_tokens: ClassVar[bool] = False
     needs: frozenset[str] = frozenset()
 
     def static_params(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, None]:
@@ -47,7 +49,7 @@ class Unquantized:
         return x
 
 
-class Watching:
+class Watching(Part):
     """Rounds to nearest, and keeps the statistics it is given."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"hessian", "mean_abs", "absmax", "rows", "minimum", "maximum"})

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from quantbench.core.build import build
+from quantbench.core.component import Part
 from quantbench.core.errors import ConfigError, ModelError
 from quantbench.models.groups import GroupFinder
 from quantbench.models.slots import block_slots
@@ -211,8 +212,8 @@ def test_static_activations_use_the_calibrated_range() -> None:
 
 
 def test_a_transform_that_would_never_be_applied_is_refused() -> None:
-    class Idle:
-        needs: frozenset[str] = frozenset()
+    class Idle(Part):
+        needs = frozenset()
         producers = frozenset({"norm"})
 
         def scale(self, weights: Any, stats: Any, format: Any) -> None: ...
@@ -223,7 +224,7 @@ def test_a_transform_that_would_never_be_applied_is_refused() -> None:
         Recipe(weight=given.weight, rounding=given.rounding, policy=given.policy, transforms={"idle": idle})
 
 
-class Watching:
+class Watching(Part):
     """Rounds to nearest and keeps the Hessian that each weight was given."""
 
     needs = frozenset({"hessian"})

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from helpers_math import random
 from quantbench.core.errors import ConfigError
-from quantbench.formats.base import GridParams, QuantizedWeight
 from quantbench.formats.corrections import Outliers
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.easyquant import EasyQuant, squared_error
 from recipes import assert_pure_and_data_free, make_recipe
 

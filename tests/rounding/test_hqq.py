@@ -11,9 +11,9 @@ from torch import Tensor
 
 from helpers_math import PowersOfTwo, random
 from quantbench.core.errors import ConfigError
-from quantbench.formats.base import QuantizedWeight
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.hqq import Hqq, shrink
 from recipes import assert_pure_and_data_free, make_recipe
 
@@ -124,8 +124,8 @@ def test_formats_without_a_real_zero_point_for_each_row_are_refused() -> None:
     for options in ("zero_rounding=true", "group_size=tensor"):
         with pytest.raises(ConfigError, match="HQQ"):
             make_recipe("hqq", f"quantizer.weight.{options}")
-    with pytest.raises(ConfigError, match="second_level"):
-        make_recipe("hqq", "format@quantizer.weight=int_two_level", "quantizer.weight.zero_rounding=false")
+    with pytest.raises(ConfigError, match="double_quantization"):
+        make_recipe("hqq", "format@quantizer.weight=int_double_quantization", "quantizer.weight.zero_rounding=false")
     with pytest.raises(ValueError, match="HQQ moves zero points"):
         Hqq().round(random(2, 8, seed=6), None, PowersOfTwo(8))
     with pytest.raises(ValidationError, match="p"):

@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from helpers_math import correlated_inputs, random, stats_of
+from quantbench.core.component import Part
 from quantbench.core.errors import ConfigError
 from quantbench.core.input_stats import LinearStats, output_error
-from quantbench.formats.base import Format, QuantizedWeight
-from quantbench.formats.incoherent import COLUMNS, ROWS, Basis, Incoherent, Orthogonal
+from quantbench.formats.base import Format, FormatDefaults
+from quantbench.formats.incoherent import COLUMNS, ROWS, Basis, Incoherent, KroneckerOrthogonal
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.formats.rms import RmsFormat
-from quantbench.formats.stored import join, split
+from quantbench.formats.serialization import join, split
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.incoherence import Incoherence, channel_scales
@@ -28,12 +30,12 @@ SIZES = [1, 2, 13, 36, 48, 127]
 
 
 def matrix(n: int, seed: int = 0, side: int = ROWS) -> Tensor:
-    return Orthogonal.random(n, seed, side, CPU).times(torch.eye(n, dtype=torch.float64))
+    return KroneckerOrthogonal.random(n, seed, side, CPU).times(torch.eye(n, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("n", SIZES)
 def test_the_matrices_are_orthogonal_for_every_size(n: int) -> None:
-    Q = Orthogonal.random(n, 3, ROWS, CPU)
+    Q = KroneckerOrthogonal.random(n, 3, ROWS, CPU)
     dense = Q.times(torch.eye(n, dtype=torch.float64))
     identity = torch.eye(n, dtype=torch.float64)
     torch.testing.assert_close(dense @ dense.T, identity, atol=1e-12, rtol=0)
@@ -43,8 +45,9 @@ def test_the_matrices_are_orthogonal_for_every_size(n: int) -> None:
 
 
 def test_the_factors_are_near_the_square_root_and_every_entry_is_mixed() -> None:
-    assert [len(f) for f in (Orthogonal.random(48, 0, ROWS, CPU).a, Orthogonal.random(48, 0, ROWS, CPU).b)] == [6, 8]
-    assert [len(f) for f in (Orthogonal.random(13, 0, ROWS, CPU).a, Orthogonal.random(13, 0, ROWS, CPU).b)] == [1, 13]
+    for size, factors in ((48, [6, 8]), (13, [1, 13])):
+        Q = KroneckerOrthogonal.random(size, 0, ROWS, CPU)
+        assert [len(Q.a), len(Q.b)] == factors
     assert float(matrix(48).abs().max()) < 0.9
     assert int((matrix(48) == 0).sum()) == 0
 
@@ -67,19 +70,17 @@ def test_the_proxy_loss_is_the_same_in_both_bases(shape: tuple[int, int], rescal
     torch.testing.assert_close(basis.weight_back(basis.weight(W)), W, rtol=1e-10, atol=1e-12)
 
 
-class Exactly:
+class Exactly(FormatDefaults):
     """A format that keeps one weight exactly, whatever it is."""
-
-    independent_groups = True
 
     def columns_per_group(self, in_features: int) -> int:
         return in_features
 
 
-class Untouched:
+class Untouched(Part):
     """A rounding without rounding."""
 
-    needs: frozenset[str] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         kept: Any = _Kept(weight)
@@ -175,7 +176,7 @@ def test_what_does_not_fit_is_refused_and_needs_are_those_of_the_parts() -> None
     with pytest.raises(ConfigError, match="set clip to null"):
         make_recipe("quip", "+clip@quantizer.clip=awq")
     with pytest.raises(ConfigError, match="inner reads rows"):
-        make_recipe("quip", "rounding@quantizer.rounding.inner=slim", "format@quantizer.weight=int")
+        make_recipe("quip", "rounding@quantizer.rounding.inner=slim_llm", "format@quantizer.weight=int")
     with pytest.raises(ConfigError, match=r"quantizer\.rounding\.seed"):
         make_recipe("quip", "quantizer.rounding.seed=-1")
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
 from quantbench.core.input_stats import LinearStats, output_error
-from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.hessian import unit_cholesky
 from quantbench.rounding.ldlq import Ldlq

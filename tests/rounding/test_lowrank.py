@@ -59,7 +59,7 @@ def test_fallbacks_and_needs_are_those_of_the_inner_rounding() -> None:
 
 def test_a_refusal_of_the_inner_rounding_counts_and_factors_may_not_overflow() -> None:
     with pytest.raises(ConfigError, match="SliM-LLM"):
-        make_recipe("zeroquant_lorc", "rounding@quantizer.rounding.inner=slim")
+        make_recipe("zeroquant_lorc", "rounding@quantizer.rounding.inner=slim_llm")
     huge = IntFormat(bits=2, group_size="channel", symmetric=False, scale_dtype="float32")
     with pytest.raises(ValueError, match="factor_dtype='float16'"):
         LowRankCompensation(inner=Nearest(), rank=1).round(1e12 * random(4, 8, seed=4), None, huge)

@@ -11,11 +11,12 @@ from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, 
 from quantbench.cells.run import _notes
 from quantbench.core.errors import ConfigError
 from quantbench.core.input_stats import LinearStats, output_error
-from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.formats.base import Format
 from quantbench.formats.corrections import Outliers
+from quantbench.formats.double_quantization import DoubleQuantization
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.formats.second_level import SecondLevel
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.state import Quantized
 from quantbench.rounding.gptq import Gptq
@@ -28,7 +29,7 @@ def real_zero(group_size: Any = 8, bits: int = 3, **options: Any) -> IntFormat:
 
 
 def two_level(group_size: Any = 8, bits: int = 3) -> IntFormat:
-    return real_zero(group_size, bits, second_level=SecondLevel(scale_bits=3, zero_bits=3, group_size=16))
+    return real_zero(group_size, bits, double_quantization=DoubleQuantization(scale_bits=3, zero_bits=3, group_size=16))
 
 
 def spqr(weight: Tensor, stats: LinearStats, grid: Format, **options: Any) -> QuantizedWeight:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, GridParams
+from quantbench.formats.base import Format
+from quantbench.formats.grid_params import GridParams
 
 if TYPE_CHECKING:
     import torch
@@ -17,15 +18,15 @@ else:
 
 
 @runtime_checkable
-class SharedScale(Protocol):
-    """A format whose groups share one more scale: `Nvfp4Format`."""
+class GlobalScale(Protocol):
+    """A format with one more scale, the same for all groups: `Nvfp4Format`."""
 
-    def shared_scale(self, peak: Tensor) -> Tensor:
-        """The shared scale for a largest magnitude `peak`."""
+    def global_scale(self, absmax: Tensor) -> Tensor:
+        """The global scale for a largest magnitude."""
         ...
 
-    def group_params(self, weight: Tensor, shared: Tensor) -> GridParams:
-        """The groups' parameters where the shared scale [1, 1] or [out, 1] is given."""
+    def group_params(self, weight: Tensor, global_scale: Tensor) -> GridParams:
+        """The groups' parameters where the global scale [1, 1] or [out, 1] is given."""
         ...
 
 
@@ -34,19 +35,21 @@ class FormatActivation:
     """Inputs x [..., features] rounded to the grids of `format`, taken as a weight [tokens, features].
 
     format   group_size: "channel" is one scale per token, a number one for so many features of a token
-    dynamic  scales are taken from the values as the model runs. A scale that groups share is one per token, so that no
+    dynamic  scales are taken from the values as the model runs. A global scale is one per token, so that no
              token influences another. false: one scale for all tokens, from the calibrated range: needs
-             format.group_size=tensor, or a format with a shared scale, which alone is calibrated then.
+             format.group_size=tensor, or a format with a global scale, which alone is calibrated then.
     """
+
+    mixes_tokens: ClassVar[bool] = False
 
     format: Format
     dynamic: bool
 
     def __post_init__(self) -> None:
-        if getattr(self.format, "block_rows", 1) != 1:
+        one_scale = self.format.rows_per_scale is None
+        if not one_scale and self.format.rows_per_scale != 1:
             raise ConfigError("format.block_rows must be 1: tokens cannot share a scale, they come one by one")
-        one_scale = getattr(self.format, "group_size", None) == "tensor"
-        if not self.dynamic and not one_scale and not isinstance(self.format, SharedScale):
+        if not self.dynamic and not one_scale and not isinstance(self.format, GlobalScale):
             raise ConfigError(
                 "dynamic=false needs format.group_size=tensor: the tokens to come are not known in advance; or "
                 "dynamic=true"
@@ -60,8 +63,8 @@ class FormatActivation:
     def static_params(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor | None]:
         """(scale [], zero [] or None) for inputs whose channels range over minimum, maximum [in]."""
         bounds = torch.stack([minimum, maximum]).float()
-        if isinstance(self.format, SharedScale):
-            return self.format.shared_scale(bounds.abs().amax()), None
+        if isinstance(self.format, GlobalScale):
+            return self.format.global_scale(bounds.abs().amax()), None
         params = self.format.params(bounds)
         return params.scale.reshape(()), None if params.zero is None else params.zero.reshape(())
 
@@ -79,7 +82,7 @@ class FormatActivation:
         rows = rows.masked_fill(broken, 0)
         columns = min(self.format.columns_per_group(width), width)
         groups = torch.nn.functional.pad(rows, (0, -width % columns)).reshape(len(rows), -1, columns)
-        params = self._params(rows, scale, zero)._each(lambda t: t.unsqueeze(-1))
+        params = self._params(rows, scale, zero).each(lambda t: t.unsqueeze(-1))
         values = self.format.decode(self.format.encode(groups, params), params).reshape(len(rows), -1)[:, :width]
         return values.masked_fill(broken, torch.nan).reshape(x.shape).to(x.dtype)
 
@@ -87,14 +90,14 @@ class FormatActivation:
         if self.dynamic:
             if scale is not None or zero is not None:
                 raise ValueError("a dynamic activation format takes its scales from the values: pass none")
-        elif scale is None or (zero is None) != getattr(self.format, "symmetric", True):
+        elif scale is None or (zero is None) == self.format.has_zero_points:
             raise ValueError("a static activation format needs the parameters that static_params returned")
 
     def _params(self, rows: Tensor, scale: Tensor | None, zero: Tensor | None) -> GridParams:
-        if isinstance(self.format, SharedScale):
+        if isinstance(self.format, GlobalScale):
             largest = rows.abs().amax(dim=1, keepdim=True)
             return self.format.group_params(
-                rows, self.format.shared_scale(largest) if scale is None else scale.reshape(1, 1)
+                rows, self.format.global_scale(largest) if scale is None else scale.reshape(1, 1)
             )
         if scale is None:
             return self.format.params(rows)

@@ -6,61 +6,16 @@ Weights are [out, in]; the scales of one output row are shared by runs of `group
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.corrections import Correction
-from quantbench.formats.packing import pack_bits, unpack_bits
-from quantbench.formats.second_level import SecondLevel, Stored
+from quantbench.formats.grid_params import GridParams
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
     torch = lazy_module("torch")
-
-
-@dataclass(frozen=True)
-class GridParams:
-    """What fixes the grids of g groups of columns; every tensor float32 [out, g], or [1, g] where rows share it.
-
-    scale   holds values as they are stored (already rounded to the stored dtype)
-    zero    zero points, None where the format has none
-    steps   highest level 2^b - 1 of each group, None where all groups have the format's own number of bits
-    scale_runs, zero_runs  [2 r, g] the second level of scales and of zero points (`SecondLevel`), None without one
-    shared  [1, g] or [out, g]: a second factor of the scales that all groups share (NVFP4), None where there is none
-    """
-
-    scale: Tensor
-    zero: Tensor | None = None
-    steps: Tensor | None = None
-    scale_runs: Tensor | None = None
-    zero_runs: Tensor | None = None
-    shared: Tensor | None = None
-
-    def group(self, index: int) -> GridParams:
-        """The parameters of one group, [out, 1] each: broadcastable to any slice of that group's columns."""
-        return self._each(lambda t: t[:, index : index + 1])
-
-    def columns(self, group_index: Tensor) -> GridParams:
-        """One column of parameters per weight column, given the group each column belongs to [in]."""
-        return self._each(lambda t: t.index_select(1, group_index))
-
-    def split(self) -> list[GridParams]:
-        """One contiguous [out, 1] for each group: a column's operations then read memory in order."""
-        return [self.group(k)._each(lambda t: t.contiguous()) for k in range(self.scale.shape[1])]
-
-    @staticmethod
-    def join(groups: Sequence[GridParams]) -> GridParams:
-        """The groups' parameters side by side."""
-        given = {f.name: [getattr(p, f.name) for p in groups] for f in fields(GridParams)}
-        return GridParams(**{name: torch.cat(ts, dim=1) for name, ts in given.items() if ts[0] is not None})
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> GridParams:
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return GridParams(**{name: change(t) for name, t in given.items() if t is not None})
 
 
 @runtime_checkable
@@ -71,8 +26,22 @@ class Format(Protocol):
     def independent_groups(self) -> bool:
         """Whether the parameters of a group depend on that group's columns alone.
 
-        Where not (a second-level scale over the whole weight), groups cannot be fitted one after another.
+        Where not (a scale over the whole weight), groups cannot be fitted one after another.
         """
+        ...
+
+    @property
+    def rows_per_scale(self) -> int | None:
+        """How many output rows share the scale of a group; None: all."""
+        ...
+
+    @property
+    def has_zero_points(self) -> bool:
+        """Whether `params` fits zero points."""
+        ...
+
+    def without_double_quantization(self) -> Format:
+        """The format with scales and zero points stored as they are; itself where they are."""
         ...
 
     def columns_per_group(self, in_features: int) -> int:
@@ -107,79 +76,37 @@ class Format(Protocol):
         ...
 
 
-class PackedGrid:
-    """How most formats store a weight: codes and zero points of `code_bits` bits, scales in `scale_dtype`.
-
-    A format that inherits from it has the attribute `scale_dtype` and either `bits` or a `code_bits` of its own.
-    zero_rounding  whether zero points are levels; if not, they are real numbers, stored in `scale_dtype`
-    second_level   puts scales and zero points on small grids of their own, which `stored` does
-    """
-
-    scale_dtype: str
-    zero_rounding: bool = True
-    second_level: SecondLevel | None = None
-
-    @property
-    def code_bits(self) -> int:
-        """Bits of a code."""
-        return int(self.bits)  # type: ignore[attr-defined]
+class FormatDefaults:
+    """What holds for most formats: symmetric, with a scale for each row and group, fitted to that group alone."""
 
     @property
     def independent_groups(self) -> bool:
-        """See Format."""
+        """Yes: no scale is shared by all groups."""
         return True
 
     @property
-    def _scales(self) -> Stored:
-        dtype, second = getattr(torch, self.scale_dtype), self.second_level
-        return Stored(dtype) if second is None else Stored(dtype, second.scale_bits, second.group_size)
+    def rows_per_scale(self) -> int | None:
+        """One."""
+        return 1
 
     @property
-    def _zeros(self) -> Stored:
-        dtype, second = getattr(torch, self.scale_dtype), self.second_level
-        if second is not None and second.zero_bits is not None:
-            return Stored(dtype, second.zero_bits, second.group_size)
-        return Stored(dtype, self.code_bits if self.zero_rounding else None)
+    def has_zero_points(self) -> bool:
+        """No: the values lie symmetrically about zero."""
+        return False
 
-    def stored(self, params: GridParams) -> GridParams:
-        """Parameters as `unpack` will give them: what a rounding changes in them passes through here before use."""
-        scale, scale_runs = self._scales.fit(params.scale)
-        zero, zero_runs = (None, None) if params.zero is None else self._zeros.fit(params.zero)
-        return replace(params, scale=scale, zero=zero, scale_runs=scale_runs, zero_runs=zero_runs)
-
-    def params_bits(self, rows: int, groups: int, has_zero: bool) -> int:
-        """Bits that the scales and zero points of `rows` output rows and `groups` groups of columns take."""
-        return self._scales.size(rows, groups) + (self._zeros.size(rows, groups) if has_zero else 0)
-
-    def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
-        """See Format."""
-        stored = {"codes": pack_bits(codes, self.code_bits)}
-        stored |= self._scales.pack("scale", params.scale, params.scale_runs)
-        if params.zero is not None:
-            stored |= self._zeros.pack("zero", params.zero, params.zero_runs)
-        return stored
-
-    def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
-        """See Format."""
-        groups = group_count(shape[1], self.columns_per_group(shape[1]))  # type: ignore[attr-defined]
-        scale, scale_runs = self._scales.unpack("scale", stored, shape[0], groups)
-        zero, zero_runs = None, None
-        if "zero" in stored:
-            zero, zero_runs = self._zeros.unpack("zero", stored, *scale.shape)
-        params = GridParams(scale, zero, scale_runs=scale_runs, zero_runs=zero_runs)
-        return unpack_bits(stored["codes"], self.code_bits, shape), params
-
-
-def first_level(format: Format) -> Format:
-    """The format with scales and zero points stored as they are."""
-    if getattr(format, "second_level", None) is None:
-        return format
-    return replace(format, second_level=None)  # type: ignore[type-var]
+    def without_double_quantization(self) -> Self:
+        """Itself: scales are stored as they are."""
+        return self
 
 
 @runtime_checkable
 class ActivationFormat(Protocol):
-    """A number format for the inputs of a layer, applied when the model runs. Implementations are components."""
+    """A number format for the inputs of a layer, applied when the model runs. Implementations are components.
+
+    mixes_tokens: what one token becomes depends on other tokens of its sequence, so that padding would change results.
+    """
+
+    mixes_tokens: ClassVar[bool]
 
     @property
     def needs(self) -> frozenset[str]:
@@ -203,47 +130,3 @@ def group_count(in_features: int, columns_per_group: int) -> int:
 def default_group_index(in_features: int, columns_per_group: int) -> Tensor:
     """The group of each column when groups are runs of neighbouring columns, int64 [in]."""
     return torch.arange(in_features) // columns_per_group
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """A weight on its grid: codes uint8 [out, in], params [out, g] each, and the group of each column [in] where that
-    is not simply column // group_size (act-order with dynamic groups).
-
-    corrections: what a rounding method keeps beside the grid (outliers, low-rank factors, another basis), in the order
-    in which they are applied to the values of the codes.
-    """
-
-    codes: Tensor
-    params: GridParams
-    format: Format
-    group_index: Tensor | None = None
-    corrections: tuple[Correction, ...] = ()
-
-    def on_grid(self) -> Tensor:
-        """The values of the codes alone, float32 [out, in]."""
-        width = self.codes.shape[1]
-        index = self.group_index
-        if index is None:
-            index = default_group_index(width, self.format.columns_per_group(width)).to(self.codes.device)
-        return self.format.decode(self.codes, self.params.columns(index.long()))
-
-    def dequantize(self) -> Tensor:
-        """The weight this stands for, float32 [out, in]."""
-        weight = self.on_grid()
-        for correction in self.corrections:
-            weight = correction.apply(weight)
-        return weight
-
-    def numel(self) -> int:
-        """Elements of the weight this stands for; columns that were kept count, too."""
-        rows, columns = self.codes.shape
-        return rows * (columns + sum(correction.columns_added for correction in self.corrections))
-
-    def bits_per_weight(self) -> float:
-        """Effective bits, everything stored counted: codes, scales, zero points, group index (int32), corrections."""
-        out_features, in_features = self.codes.shape
-        extra = 0 if self.group_index is None else 32 * in_features
-        extra += sum(correction.bits() for correction in self.corrections)
-        on_grid = self.format.bits_per_weight((out_features, in_features))
-        return on_grid * (self.codes.numel() / self.numel()) + extra / self.numel()

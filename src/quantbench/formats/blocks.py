@@ -14,7 +14,9 @@ from pydantic import Field
 
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams, PackedGrid, group_count
+from quantbench.formats.base import group_count
+from quantbench.formats.grid_params import GridParams
+from quantbench.formats.packed import PackedGrid
 from quantbench.formats.packing import pack_bits, unpack_bits
 from quantbench.formats.values import Elements
 
@@ -60,18 +62,18 @@ class Blocks:
         rows = self.rows
         if rows is None or rows == 1:
             return params
-        return params._each(lambda t: t.repeat_interleave(rows, dim=0)[:height])
+        return params.each(lambda t: t.repeat_interleave(rows, dim=0)[:height])
 
     def once(self, params: GridParams) -> GridParams:
         """The inverse of `spread`. Raises ValueError if rows of a block do not agree."""
         rows = self.rows
         if rows is None or rows == 1:
             return params
-        once = params._each(lambda t: t[::rows])
+        once = params.each(lambda t: t[::rows])
         again = self.spread(once, len(params.scale))
         for name in ("scale", "zero"):
-            given, shared = getattr(params, name), getattr(again, name)
-            if given is not None and not torch.equal(given, shared):
+            own, common = getattr(params, name), getattr(again, name)
+            if own is not None and not torch.equal(own, common):
                 raise ValueError(f"each row has a {name} of its own, but {rows} rows share one: block_rows must be 1")
         return once
 
@@ -106,19 +108,24 @@ class BlockGrid(PackedGrid):
         """Columns that share a scale in one row; the whole width for "channel" and "tensor"."""
         return self.group_size if isinstance(self.group_size, int) else in_features
 
-    def peaks(self, weight: Tensor) -> Tensor:
+    @property
+    def rows_per_scale(self) -> int | None:
+        """`block_rows`, or all for "tensor"."""
+        return self.blocks.rows
+
+    def absmax(self, weight: Tensor) -> Tensor:
         """The largest magnitude of each block [r, g]. Raises ValueError if the weight holds NaN or infinity."""
-        peaks = self.blocks.cut(weight.float().abs()).amax(dim=2)
-        if not bool(peaks.isfinite().all()):
+        absmax = self.blocks.cut(weight.float().abs()).amax(dim=2)
+        if not bool(absmax.isfinite().all()):
             raise ValueError(f"the weight {list(weight.shape)} holds NaN or infinity and cannot be quantized")
-        return peaks
+        return absmax
 
     def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
-        """See Format."""
+        """What PackedGrid stores, with the scales of a block once."""
         return super().pack(codes, self.blocks.once(params))
 
     def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
-        """See Format."""
+        """Codes and parameters, with the scales of a block repeated in each of its rows."""
         codes, params = super().unpack(stored, shape)
         return codes, self.blocks.spread(params, shape[0])
 
@@ -130,14 +137,16 @@ class ByteScales(BlockGrid):
     scale_dtype = "uint8"
 
     def pack(self, codes: Tensor, params: GridParams) -> dict[str, Tensor]:
-        """See Format; with the scale that all groups share, where there is one."""
+        """The codes packed to bits, the scales as bytes, and the global scale where there is one."""
         stored = {"codes": pack_bits(codes, self.code_bits), "scale": self.scales.encode(params.scale)}
-        return stored if params.shared is None else stored | {"shared": params.shared[0, 0].clone().reshape(1)}
+        if params.global_scale is not None:
+            stored["global_scale"] = params.global_scale[0, 0].clone().reshape(1)
+        return stored
 
     def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
-        """See Format."""
-        scale, shared = self.scales.decode(stored["scale"]), stored.get("shared")
-        params = GridParams(scale, shared=None if shared is None else shared.expand(1, scale.shape[1]))
+        """Codes and parameters exactly as `pack` was given them."""
+        scale, found = self.scales.decode(stored["scale"]), stored.get("global_scale")
+        params = GridParams(scale, global_scale=None if found is None else found.expand(1, scale.shape[1]))
         return unpack_bits(stored["codes"], self.code_bits, shape), params
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:

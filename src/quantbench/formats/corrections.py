@@ -45,7 +45,7 @@ class SameWidth:
 
     @property
     def columns_added(self) -> int:
-        """See Correction."""
+        """None."""
         return 0
 
 

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams
+from quantbench.formats.grid_params import GridParams
 
 if TYPE_CHECKING:
     import torch
@@ -53,16 +53,16 @@ class IntGrid:
 
         A scale too small for the dtype becomes its smallest one, a scale too large becomes infinite.
         """
-        steps = 2**self.bits - 1
+        qmax = 2**self.bits - 1
         if self.convention is None:
-            scale = self._stored((high - low) / steps)
-            zero = (-low / scale).clamp_(0, steps)
+            scale = self._stored((high - low) / qmax)
+            zero = (-low / scale).clamp_(0, qmax)
             if self.zero_rounding:
                 return GridParams(scale, zero.round_())
             return GridParams(scale, zero.to(getattr(torch, self.scale_dtype)).float())
         absmax = torch.maximum(-low, high)
         if self.convention == "full_range":
-            return GridParams(self._stored(2 * absmax / steps))
+            return GridParams(self._stored(2 * absmax / qmax))
         return GridParams(self._stored(absmax / (2 ** (self.bits - 1) - 1)))
 
     def _stored(self, scale: Tensor) -> Tensor:

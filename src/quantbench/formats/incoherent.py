@@ -34,7 +34,7 @@ ROWS, COLUMNS = 0, 1
 
 
 @dataclass(frozen=True)
-class Orthogonal:
+class KroneckerOrthogonal:
     """Q = (A x B) P, float64; order int64 [n] is the permutation."""
 
     a: Tensor
@@ -42,7 +42,7 @@ class Orthogonal:
     order: Tensor
 
     @classmethod
-    def random(cls, n: int, seed: int, side: int, device: torch.device) -> Orthogonal:
+    def random(cls, n: int, seed: int, side: int, device: torch.device) -> KroneckerOrthogonal:
         """The matrix of size n that belongs to a seed and a side of the weight."""
         generator = np.random.RandomState([seed, n, side])
         p = max(d for d in range(1, math.isqrt(n) + 1) if n % d == 0)
@@ -62,14 +62,16 @@ class Orthogonal:
 class Basis:
     """The basis in which a weight W [out, in] is rounded: U W diag(s) V^T; s [in], or None for ones."""
 
-    u: Orthogonal
-    v: Orthogonal
+    u: KroneckerOrthogonal
+    v: KroneckerOrthogonal
     s: Tensor | None
 
     @classmethod
     def random(cls, shape: tuple[int, int], seed: int, s: Tensor | None, device: torch.device) -> Basis:
         """U and V of a seed."""
-        u, v = (Orthogonal.random(n, seed, side, device) for n, side in zip(shape, (ROWS, COLUMNS), strict=True))
+        u, v = (
+            KroneckerOrthogonal.random(n, seed, side, device) for n, side in zip(shape, (ROWS, COLUMNS), strict=True)
+        )
         return cls(u, v, None if s is None else s.to(device).double())
 
     def weight(self, W: Tensor) -> Tensor:

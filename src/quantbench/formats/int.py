@@ -5,16 +5,17 @@ The grids and their symmetric and asymmetric conventions are those of `quantbenc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
+from quantbench.formats.double_quantization import DoubleQuantization
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.range_search import smallest_error
-from quantbench.formats.second_level import SecondLevel
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ class IntFormat(BlockGrid):
     block_rows: output rows that share a scale: blocks of block_rows x group_size weights (the last may be short).
     range: "minmax", or "mse", the GPTQ authors' search for a shrunken range (80 passes over the weight).
     zero_rounding: zero points are levels of b bits; false: real numbers, stored in scale_dtype.
-    second_level: puts the scales, and real zero points, on small grids of their own.
+    double_quantization: puts the scales, and real zero points, on small grids of their own; null: stored as they are.
     """
 
     bits: Bits
@@ -46,7 +47,7 @@ class IntFormat(BlockGrid):
     range: Literal["minmax", "mse"] = "minmax"
     scale_dtype: ScaleDtype = "float16"
     zero_rounding: bool = True
-    second_level: SecondLevel | None = None
+    double_quantization: DoubleQuantization | None = None
 
     def __post_init__(self) -> None:
         check_convention(self.symmetric, self.scale_convention)
@@ -58,14 +59,27 @@ class IntFormat(BlockGrid):
             raise ConfigError("zero_rounding=false needs symmetric=false: a symmetric format has no zero point")
         if not self.zero_rounding and self.range == "mse":
             raise ConfigError("zero_rounding=false needs range=minmax: the mse search is for integer zero points")
-        if self.second_level is None:
+        if self.double_quantization is None:
             return
         if self.group_size == "tensor":
-            raise ConfigError("second_level needs group_size=channel or a number: one scale in all has no second level")
+            raise ConfigError(
+                "double_quantization needs group_size=channel or a number: one scale in all is stored as it is"
+            )
         if self.block_rows != 1:
-            raise ConfigError(f"second_level has runs of rows already: block_rows={self.block_rows} must be 1")
-        if self.second_level.zero_bits is not None and self.zero_rounding:
-            raise ConfigError("second_level.zero_bits needs zero_rounding=false: zero points are rounded once; or null")
+            raise ConfigError(f"double_quantization has runs of rows already: block_rows={self.block_rows} must be 1")
+        if self.double_quantization.zero_bits is not None and self.zero_rounding:
+            raise ConfigError(
+                "double_quantization.zero_bits needs zero_rounding=false: zero points are rounded once; or null"
+            )
+
+    @property
+    def has_zero_points(self) -> bool:
+        """Where the format is asymmetric."""
+        return not self.symmetric
+
+    def without_double_quantization(self) -> IntFormat:
+        """The format with scales and zero points in `scale_dtype` or as levels."""
+        return dataclasses.replace(self, double_quantization=None)
 
     @property
     def _grid(self) -> IntGrid:
@@ -89,7 +103,7 @@ class IntFormat(BlockGrid):
             )
         by_block = GridParams(fitted.scale[..., 0], None if fitted.zero is None else fitted.zero[..., 0])
         params = self.blocks.spread(by_block, len(weight))
-        return params if self.second_level is None else self.stored(params)
+        return params if self.double_quantization is None else self.stored(params)
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
         """The nearest codes, uint8 of weight's shape."""
@@ -100,18 +114,18 @@ class IntFormat(BlockGrid):
         return self._grid.values(codes.float(), params)
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
-        """Effective bits: bits + (scales and zero points, with their second level) / elements."""
+        """Effective bits: bits + (scales and zero points, as they are stored) / elements."""
         rows, groups = self.blocks.counts(shape)
-        return self.bits + self.params_bits(rows, groups, not self.symmetric) / (shape[0] * shape[1])
+        return self.bits + self.params_bits(rows, groups, self.has_zero_points) / (shape[0] * shape[1])
 
     @property
     def _empty_range(self) -> float:
         """The range of an all-zero group; 0 gives it the smallest scale there is and the zero point 0.
 
-        With a real zero point in the middle 0 would not be on its grid, and with a second level a scale that stands for
-        nothing would widen the range of all scales in its run.
+        With a real zero point in the middle 0 would not be on its grid, and with double quantization a scale that
+        stands for nothing would widen the range of all scales in its run.
         """
-        return 1.0 if self.zero_rounding and self.second_level is None else 0.0
+        return 1.0 if self.zero_rounding and self.double_quantization is None else 0.0
 
     def _smallest_error(self, groups: Tensor, low: Tensor, high: Tensor) -> GridParams:
         """The parameters of the shrunken range with the smallest sum of |error|^2.4, for each group."""
@@ -125,6 +139,8 @@ class IntActivation:
 
     dynamic: the range is taken from the values themselves; otherwise it is fixed from calibration (`static_params`).
     """
+
+    mixes_tokens: ClassVar[bool] = False
 
     bits: Bits
     symmetric: bool

@@ -104,10 +104,10 @@ class KVCache(Part):
             values = grid.values(grid.levels(x, params), params)
         else:
             dtype = getattr(torch, self.scale_dtype)
-            steps = 2**bits - 1
-            scale = ((high - low) / steps).to(dtype).float().clamp(min=2.0**-24)
+            qmax = 2**bits - 1
+            scale = ((high - low) / qmax).to(dtype).float().clamp(min=2.0**-24)
             low = low.to(dtype).float()
-            values = ((x - low) / scale).round_().clamp_(0, steps).mul_(scale).add_(low)
+            values = ((x - low) / scale).round_().clamp_(0, qmax).mul_(scale).add_(low)
         if not bool(values.isfinite().all()):
             raise ValueError(f"NaN, infinity, or a range that overflows scale_dtype={self.scale_dtype!r}")
         return values

@@ -18,8 +18,9 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams
+from quantbench.formats.base import FormatDefaults
 from quantbench.formats.grid import IntGrid, ScaleDtype
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.packing import pack_bits, unpack_bits
 
@@ -34,7 +35,7 @@ BITS_OF_BITS = 8
 
 
 @component
-class MixedIntFormat:
+class MixedIntFormat(FormatDefaults):
     """group_bits: 1 to 8 for each group of group_size input columns (the last may be short)."""
 
     group_bits: tuple[Annotated[int, Field(ge=1, le=8)], ...]
@@ -42,12 +43,12 @@ class MixedIntFormat:
     scale_dtype: ScaleDtype = "float16"
 
     @property
-    def independent_groups(self) -> bool:
-        """See Format."""
+    def has_zero_points(self) -> bool:
+        """Yes, in every group."""
         return True
 
     def columns_per_group(self, in_features: int) -> int:  # noqa: ARG002 - contract
-        """See Format."""
+        """The same in all groups, whatever their bits."""
         return self.group_size
 
     def grid(self, bits: int) -> IntGrid:
@@ -55,7 +56,7 @@ class MixedIntFormat:
         return IntGrid(bits, None, self.scale_dtype)
 
     def params(self, weight: Tensor) -> GridParams:
-        """See Format."""
+        """Each group's scales, zero points and highest level. ValueError as `group_params`, and for another width."""
         parts = torch.split(weight, self.group_size, dim=1)
         if len(parts) != len(self.group_bits):
             raise ValueError(f"a weight {weight.shape[1]} columns wide does not have {len(self.group_bits)} groups")
@@ -66,9 +67,9 @@ class MixedIntFormat:
         """The parameters of one group W [out, g] of b bits. Raises ValueError as `IntFormat.params` does."""
         row = IntFormat(bits=max(bits, 2), group_size="channel", symmetric=False, scale_dtype=self.scale_dtype)
         fitted = row.params(weight)
-        return self.with_steps(fitted if bits > 1 else self._two_values(weight.float()), bits)
+        return self.with_qmax(fitted if bits > 1 else self._two_values(weight.float()), bits)
 
-    def with_steps(self, params: GridParams, bits: int) -> GridParams:
+    def with_qmax(self, params: GridParams, bits: int) -> GridParams:
         """The parameters of a group of b bits, with its highest level."""
         return GridParams(params.scale, params.zero, params.scale.new_full((1, 1), 2**bits - 1))
 
@@ -79,10 +80,10 @@ class MixedIntFormat:
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
         """The nearest codes, uint8 of weight's shape."""
-        zero, steps = _zero(params), _steps(params)
+        zero, qmax = _zero(params), _qmax(params)
         scaled = weight / params.scale
-        levels = torch.where(steps > 1, scaled.round() + zero, (scaled + zero).round())
-        return torch.minimum(levels.clamp_(min=0), steps).to(torch.uint8)
+        levels = torch.where(qmax > 1, scaled.round() + zero, (scaled + zero).round())
+        return torch.minimum(levels.clamp_(min=0), qmax).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: GridParams) -> Tensor:
         """The float32 values of codes."""
@@ -98,7 +99,7 @@ class MixedIntFormat:
         return stored
 
     def unpack(self, stored: dict[str, Tensor], shape: tuple[int, int]) -> tuple[Tensor, GridParams]:
-        """See Format."""
+        """Codes and parameters exactly as `pack` was given them."""
         codes, scale = torch.empty(shape, dtype=torch.uint8), stored["scale"].float()
         zero = torch.empty_like(scale)
         for bits in sorted(set(self.group_bits)):
@@ -106,8 +107,8 @@ class MixedIntFormat:
             codes[:, columns] = unpack_bits(stored[f"codes{bits}"], bits, (shape[0], len(columns)))
             packed = stored[f"zero{bits}"]
             zero[:, groups] = unpack_bits(packed, bits, (shape[0], len(groups))).float() if bits > 1 else packed.float()
-        steps = torch.tensor([[2.0**bits - 1 for bits in self.group_bits]])
-        return codes, GridParams(scale, zero, steps)
+        qmax = torch.tensor([[2.0**bits - 1 for bits in self.group_bits]])
+        return codes, GridParams(scale, zero, qmax)
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Effective bits: codes, scales, zero points, and the number of bits of each group."""
@@ -142,6 +143,6 @@ def _zero(params: GridParams) -> Tensor:
     return params.zero
 
 
-def _steps(params: GridParams) -> Tensor:
-    assert params.steps is not None
-    return params.steps
+def _qmax(params: GridParams) -> Tensor:
+    assert params.qmax is not None
+    return params.qmax

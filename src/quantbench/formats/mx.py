@@ -20,8 +20,8 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import ByteScales
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.values import ELEMENTS, ElementCodes, Elements
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ class MxFormat(ElementCodes, ByteScales):
 
     def params(self, weight: Tensor) -> GridParams:
         """Scales 2^E [out, groups] of weight [out, in]. Raises ValueError if the weight holds NaN or infinity."""
-        peaks, largest = self.peaks(weight), self._elements.largest
-        of_largest = _floor_log2(torch.tensor(largest, device=peaks.device))
-        E = _floor_log2(peaks) - of_largest
+        absmax, largest = self.absmax(weight), self._elements.largest
+        of_largest = _floor_log2(torch.tensor(largest, device=absmax.device))
+        E = _floor_log2(absmax) - of_largest
         if self.rule == "ceil":
-            E = E + (peaks > largest * _power_of_two(E)).int()
+            E = E + (absmax > largest * _power_of_two(E)).int()
         scale = _power_of_two(torch.minimum(E, 127 - of_largest))
-        return GridParams(scale.masked_fill_(peaks == 0, 1.0))
+        return GridParams(scale.masked_fill_(absmax == 0, 1.0))
 
 
 def _floor_log2(x: Tensor) -> Tensor:

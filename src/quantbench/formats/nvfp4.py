@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from quantbench.core.component import component
-from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import ByteScales
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.values import ELEMENTS, Elements
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _SMALLEST_SCALE = 2.0**-9  # of e4m3
-_SMALLEST_SHARED = 2.0**-117  # times the smallest scale, still a normal float32
+_SMALLEST_GLOBAL = 2.0**-117  # times the smallest scale, still a normal float32
 
 
 @component
@@ -40,7 +40,7 @@ class Nvfp4Format(ByteScales):
 
     @property
     def independent_groups(self) -> bool:
-        """No: all groups share S."""
+        """No: S depends on all groups."""
         return False
 
     @property
@@ -48,32 +48,32 @@ class Nvfp4Format(ByteScales):
         return ELEMENTS["e2m1"]
 
     def params(self, weight: Tensor) -> GridParams:
-        """Group scales [out, groups] and the shared one [1, groups] of weight [out, in].
+        """Group scales [out, groups] and the global one [1, groups] of weight [out, in].
 
         Raises ValueError if the weight holds NaN or infinity.
         """
-        return self.group_params(weight, self.shared_scale(self.peaks(weight).amax().reshape(1, 1)))
+        return self.group_params(weight, self.global_scale(self.absmax(weight).amax().reshape(1, 1)))
 
-    def shared_scale(self, peak: Tensor) -> Tensor:
-        """Step 1: S for a largest magnitude `peak`, of any shape."""
-        shared = peak / (self._elements.largest * self.scales.largest)
-        return shared.masked_fill(peak == 0, 1.0).clamp_(min=_SMALLEST_SHARED)
+    def global_scale(self, absmax: Tensor) -> Tensor:
+        """Step 1: S for a largest magnitude, of any shape."""
+        scale = absmax / (self._elements.largest * self.scales.largest)
+        return scale.masked_fill(absmax == 0, 1.0).clamp_(min=_SMALLEST_GLOBAL)
 
-    def group_params(self, weight: Tensor, shared: Tensor) -> GridParams:
+    def group_params(self, weight: Tensor, global_scale: Tensor) -> GridParams:
         """Step 2: the groups' scales for a given S, [1, 1] or one for each row [out, 1]."""
-        peaks = self.peaks(weight)
-        scale = self.scales.decode(self.scales.encode(peaks / (self._elements.largest * shared)))
-        return GridParams(scale.clamp_(min=_SMALLEST_SCALE), shared=shared.expand(-1, peaks.shape[1]))
+        absmax = self.absmax(weight)
+        scale = self.scales.decode(self.scales.encode(absmax / (self._elements.largest * global_scale)))
+        return GridParams(scale.clamp_(min=_SMALLEST_SCALE), global_scale=global_scale.expand(-1, absmax.shape[1]))
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
         """The nearest codes, uint8 of weight's shape."""
-        assert params.shared is not None
-        return self._elements.encode(weight / (params.scale * params.shared))
+        assert params.global_scale is not None
+        return self._elements.encode(weight / (params.scale * params.global_scale))
 
     def decode(self, codes: Tensor, params: GridParams) -> Tensor:
         """The float32 values of codes: e s_j is exact, so that only the product with S is rounded."""
-        assert params.shared is not None
-        return self._elements.decode(codes).mul_(params.scale).mul_(params.shared)
+        assert params.global_scale is not None
+        return self._elements.decode(codes).mul_(params.scale).mul_(params.global_scale)
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Four bits, a byte for each group, and 32 bits for S."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantbench.formats.base import Format, GridParams, QuantizedWeight, default_group_index
+from quantbench.formats.base import Format, default_group_index
+from quantbench.formats.grid_params import GridParams
+from quantbench.formats.quantized_weight import QuantizedWeight
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams
 from quantbench.formats.grid import IntGrid
+from quantbench.formats.grid_params import GridParams
 
 if TYPE_CHECKING:
     import torch

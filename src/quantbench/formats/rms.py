@@ -14,8 +14,10 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams, PackedGrid, group_count
+from quantbench.formats.base import group_count
 from quantbench.formats.grid import Bits, IntGrid, ScaleDtype
+from quantbench.formats.grid_params import GridParams
+from quantbench.formats.packed import PackedGrid
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,11 @@ class RmsFormat(PackedGrid):
     group_size: Annotated[int, Field(ge=1)] | Literal["channel", "tensor"]
     factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.4
     scale_dtype: ScaleDtype = "float16"
+
+    @property
+    def rows_per_scale(self) -> int | None:
+        """One; all for "tensor"."""
+        return None if self.group_size == "tensor" else 1
 
     def columns_per_group(self, in_features: int) -> int:
         """Columns that share a scale; the whole width for "channel" and "tensor"."""
@@ -59,14 +66,14 @@ class RmsFormat(PackedGrid):
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
         """The nearest codes, uint8 of weight's shape."""
-        top = 2**self.bits - 1
-        levels: Tensor = (weight / params.scale + 1) * (top / 2)
-        return levels.round_().clamp_(0, top).to(torch.uint8)
+        qmax = 2**self.bits - 1
+        levels: Tensor = (weight / params.scale + 1) * (qmax / 2)
+        return levels.round_().clamp_(0, qmax).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: GridParams) -> Tensor:
         """The float32 values of codes."""
-        top = 2**self.bits - 1
-        values: Tensor = (2 * codes.float() - top) * (params.scale / top)
+        qmax = 2**self.bits - 1
+        values: Tensor = (2 * codes.float() - qmax) * (params.scale / qmax)
         return values
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:

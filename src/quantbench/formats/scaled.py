@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from quantbench.core.component import component
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.grid import ScaleDtype, stored_scale
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.values import ElementCodes
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ class ScaledFormat(ElementCodes, BlockGrid):
 
         Raises ValueError if the weight holds NaN or infinity, or if a scale overflows `scale_dtype`.
         """
-        peaks = self.peaks(weight)
-        scale = stored_scale(peaks.masked_fill(peaks == 0, 1.0) / self._elements.largest, self.scale_dtype)
+        absmax = self.absmax(weight)
+        scale = stored_scale(absmax.masked_fill(absmax == 0, 1.0) / self._elements.largest, self.scale_dtype)
         if not bool(scale.isfinite().all()):
-            raise ValueError(f"weights up to {float(peaks.max()):.4g} overflow scale_dtype={self.scale_dtype!r}")
+            raise ValueError(f"weights up to {float(absmax.max()):.4g} overflow scale_dtype={self.scale_dtype!r}")
         return self.blocks.spread(GridParams(scale), len(weight))
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import GridParams
+from quantbench.formats.grid_params import GridParams
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ class Table:
         return torch.tensor(self.values)
 
     def encode(self, x: Tensor) -> Tensor:
-        """See Elements."""
+        """The codes uint8 of the values nearest to x float32."""
         codes, bounds = self._ordered
         rank = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
         for bound in bounds:  # with a dozen of bounds twice as fast as torch.bucketize
@@ -100,7 +100,7 @@ class Table:
         return _at(codes.to(x.device), rank)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """See Elements."""
+        """The values float32 of codes."""
         return _at(self._values.to(codes.device), codes)
 
 
@@ -123,11 +123,11 @@ class Float8:
         return torch.finfo(self.dtype).max
 
     def encode(self, x: Tensor) -> Tensor:
-        """See Elements."""
+        """The codes uint8 of the values nearest to x float32."""
         return x.clamp(-self.largest, self.largest).to(self.dtype).view(torch.uint8)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """See Elements."""
+        """The values float32 of codes."""
         return codes.view(self.dtype).float()
 
 
@@ -139,11 +139,11 @@ class FixedPoint8:
     largest: float = 127 / 64
 
     def encode(self, x: Tensor) -> Tensor:
-        """See Elements."""
+        """The codes uint8 of the values nearest to x float32."""
         return (x * 64).round_().clamp_(-127, 127).to(torch.int8).view(torch.uint8)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """See Elements."""
+        """The values float32 of codes."""
         return codes.view(torch.int8).float().div_(64)
 
 
@@ -159,7 +159,7 @@ class PowersOfTwo:
         return (x.view(torch.int32) >> 23).to(torch.uint8)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """See Elements."""
+        """The values float32 of codes."""
         return (codes.int() << 23).view(torch.float32)
 
 

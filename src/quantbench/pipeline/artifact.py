@@ -16,14 +16,18 @@ from torch import Tensor, nn
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
 from quantbench.core.tensors import fingerprint
-from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.formats.base import Format
 from quantbench.formats.corrections import Correction, Outliers
-from quantbench.formats.stored import join, split
+from quantbench.formats.quantized_weight import QuantizedWeight
+from quantbench.formats.serialization import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
 from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
+
+SCHEMA = 2
+"""Of stored weights and operations; 1, which had other names of formats and their tensors, had no number."""
 
 
 @dataclass
@@ -40,11 +44,20 @@ class Artifact:
         weights = {name: _weight_spec(name, weight, tensors) for name, weight in self.weights.items()}
         ops = [split(op, f"{op.module}#op{i}", tensors) for i, op in enumerate(self.ops)]
         tensors |= {f"{name}#changed": value for name, value in self.changed.items()}
-        return {k: v.cpu().contiguous() for k, v in tensors.items()}, {"weights": weights, "ops": ops}
+        return {k: v.cpu().contiguous() for k, v in tensors.items()}, {
+            "schema": SCHEMA,
+            "weights": weights,
+            "ops": ops,
+        }
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], spec: dict[str, Any]) -> Artifact:
-        """Rebuild an artifact from what `to_tensors` gave."""
+        """Rebuild an artifact from what `to_tensors` gave. Raises StoreError if its schema is another one."""
+        if (schema := spec.get("schema")) != SCHEMA:
+            raise StoreError(
+                f"stored weights of schema {schema or 1}: this quantbench reads schema {SCHEMA}; delete the run's "
+                "folder to compute it again, or read it with the version that wrote it"
+            )
         return cls(
             weights={name: _weight(name, entry, tensors) for name, entry in spec["weights"].items()},
             changed={k.removesuffix("#changed"): v for k, v in tensors.items() if k.endswith("#changed")},

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from quantbench.core.input_stats import LinearStats
-from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.formats.base import Format
+from quantbench.formats.quantized_weight import QuantizedWeight
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,10 @@ class Rounding(Protocol):
     """A rounding method: a pure function of (weight, statistics, format). Implementations are components."""
 
     needs: ClassVar[frozenset[str]]
+
+    def refusal(self, recipe: Any) -> str | None:
+        """Why it cannot be combined with the other parts of a recipe; None if it can."""
+        ...
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         """Put weight float32 [out, in] on the grid of `format`; the input is not modified."""
@@ -93,6 +98,10 @@ class BlockRounding(Protocol):
     """A rounding method that minimises the output error of a whole block. Implementations are components."""
 
     needs: ClassVar[frozenset[str]]
+
+    def refusal(self, recipe: Any) -> str | None:
+        """Why it cannot be combined with the other parts of a recipe; None if it can."""
+        ...
 
     def round_block(self, block: BlockProblem) -> dict[str, Rounded]:
         """Put every weight of `block.formats` on its format's grid, by its full name. Gradients are enabled."""

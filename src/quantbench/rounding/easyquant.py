@@ -25,8 +25,9 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, GridParams
+from quantbench.formats.base import Format
 from quantbench.formats.corrections import Outliers
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.search import GridSearch, by_group
@@ -55,15 +56,15 @@ class EasyQuant(GridSearch):
 
     @staticmethod
     def unfit(format: Format) -> str | None:
-        """See GridSearch."""
+        """Why the format has no scale of its own around zero for every row and group; None if it has."""
         if not isinstance(format, IntFormat) or not format.symmetric:
             return "EasyQuant optimises scales around zero: it needs an IntFormat with symmetric=true"
-        if format.group_size == "tensor" or format.block_rows != 1 or format.second_level is not None:
-            return "EasyQuant gives every row and group a scale of its own: no tensor scale, block_rows, second_level"
+        if format.group_size == "tensor" or format.block_rows != 1 or format.double_quantization is not None:
+            return "EasyQuant gives every row and group its own scale: no tensor scale, block_rows, double_quantization"
         return None
 
     def search(self, weight: Tensor, format: IntFormat) -> Rounded:
-        """See GridSearch."""
+        """The steps of this file for weight float32 [out, in]."""
         M = torch.zeros_like(weight, dtype=torch.bool)
         if self.sigma is not None:
             M = (weight - weight.mean()).abs() > self.sigma * weight.std(correction=0)  # step 1

@@ -28,7 +28,8 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, GridParams
+from quantbench.formats.base import Format
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.search import GridSearch, by_group
@@ -59,15 +60,15 @@ class Hqq(GridSearch):
 
     @staticmethod
     def unfit(format: Format) -> str | None:
-        """See GridSearch."""
+        """Why the format has no real zero point of its own for every row and group; None if it has."""
         if not isinstance(format, IntFormat) or format.zero_rounding or format.symmetric:
             return "HQQ moves zero points as reals: it needs an IntFormat with zero_rounding=false, symmetric=false"
-        if format.group_size == "tensor" or format.block_rows != 1 or format.second_level is not None:
-            return "HQQ gives every row and group a zero point of its own: no tensor scale, block_rows, second_level"
+        if format.group_size == "tensor" or format.block_rows != 1 or format.double_quantization is not None:
+            return "HQQ gives every row and group its own zero point: no tensor scale, block_rows, double_quantization"
         return None
 
     def search(self, weight: Tensor, format: IntFormat) -> Rounded:
-        """See GridSearch."""
+        """The steps of this file for weight float32 [out, in]."""
         return Rounded(by_group(weight, format, self._solve))
 
     def _solve(self, W: Tensor, params: GridParams, format: IntFormat) -> GridParams:

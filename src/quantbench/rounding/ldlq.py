@@ -32,8 +32,10 @@ from pydantic import Field
 from quantbench.core.component import Part, component
 from quantbench.core.input_stats import LinearStats, finite_hessian
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, GridParams, QuantizedWeight
+from quantbench.formats.base import Format
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.quantize import quantize
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.hessian import unit_cholesky, without_dead_inputs
 

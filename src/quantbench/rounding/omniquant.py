@@ -28,10 +28,11 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.formats.base import Format
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import BlockProblem, Rounded
+from quantbench.rounding.fake_quantize import FakeQuantizer, Range, fake_quantizer, refuse_unlearnable
 from quantbench.rounding.reconstruct import Candidate, Schedule, reconstruct, with_fallbacks
-from quantbench.rounding.soft_grid import Range, SoftGrid, refuse_unlearnable, soft_grid
 from quantbench.transforms.smooth import SmoothQuant
 
 if TYPE_CHECKING:
@@ -124,28 +125,28 @@ class _Layer:
     """One weight with its grid, a = log s of its input or None, and (beta, gamma), empty if they are not learned."""
 
     W: Tensor
-    soft: SoftGrid
+    quantizer: FakeQuantizer
     a: Tensor | None
     logits: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, W: Tensor, format: Format, a: Tensor | None, lwc: bool) -> _Layer:
-        soft = soft_grid(format, W)
-        ends = soft.range(W) if lwc else ()
-        return cls(W, soft, a, tuple(torch.full_like(end, _START).requires_grad_() for end in ends))
+        quantizer = fake_quantizer(format, W)
+        ends = quantizer.range(W) if lwc else ()
+        return cls(W, quantizer, a, tuple(torch.full_like(end, _START).requires_grad_() for end in ends))
 
     def _scaled(self) -> tuple[Tensor, Range]:
         """W diag(s) and its clipped range."""
         W = self.W if self.a is None else self.W * self.a.exp()
-        low, high = self.soft.range(W)
+        low, high = self.quantizer.range(W)
         if self.logits:
             beta, gamma = self.logits
             low, high = beta.sigmoid() * low, gamma.sigmoid() * high
         return W, (low, high)
 
     def values(self) -> Tensor:
-        return self.soft.values(*self._scaled())
+        return self.quantizer.values(*self._scaled())
 
     def quantized(self) -> QuantizedWeight:
         W, limits = self._scaled()
-        return self.soft.quantized(W.detach(), limits)
+        return self.quantizer.quantized(W.detach(), limits)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import QuantizedWeight
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import BlockProblem, Rounded
 
 if TYPE_CHECKING:

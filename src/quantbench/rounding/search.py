@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from quantbench.core.component import Part
 from quantbench.core.input_stats import LinearStats
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, GridParams, QuantizedWeight
+from quantbench.formats.base import Format
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import with_params
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import Rounded, unfit_format
 
 if TYPE_CHECKING:

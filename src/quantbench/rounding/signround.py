@@ -27,10 +27,11 @@ from pydantic import Field
 
 from quantbench.core.component import Part, component
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, QuantizedWeight
+from quantbench.formats.base import Format
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import BlockProblem, Rounded
+from quantbench.rounding.fake_quantize import FakeQuantizer, Range, fake_quantizer, refuse_unlearnable
 from quantbench.rounding.reconstruct import Candidate, Schedule, SignSgd, reconstruct, with_fallbacks
-from quantbench.rounding.soft_grid import Range, SoftGrid, refuse_unlearnable, soft_grid
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,7 @@ class _Layer:
     """One weight with its grid, its ends (l, h), and what is learned of it."""
 
     W: Tensor
-    soft: SoftGrid
+    quantizer: FakeQuantizer
     ends: Range
     V: Tensor
     alpha: Tensor
@@ -99,9 +100,9 @@ class _Layer:
 
     @classmethod
     def of(cls, W: Tensor, format: Format) -> _Layer:
-        soft = soft_grid(format, W)
-        low, high = soft.range(W)
-        return cls(W, soft, (low, high), torch.zeros_like(W), torch.ones_like(high), torch.ones_like(low))
+        quantizer = fake_quantizer(format, W)
+        low, high = quantizer.range(W)
+        return cls(W, quantizer, (low, high), torch.zeros_like(W), torch.ones_like(high), torch.ones_like(low))
 
     def parameters(self, learn_range: bool) -> list[Tensor]:
         return [self.V, self.alpha, self.beta] if learn_range else [self.V]
@@ -111,7 +112,7 @@ class _Layer:
         return self.beta * low, self.alpha * high
 
     def values(self) -> Tensor:
-        return self.soft.values(self.W, self._range(), self.V)
+        return self.quantizer.values(self.W, self._range(), self.V)
 
     def quantized(self) -> QuantizedWeight:
-        return self.soft.quantized(self.W, self._range(), self.V)
+        return self.quantizer.quantized(self.W, self._range(), self.V)

@@ -12,7 +12,7 @@ Steps      1 to 3, the order of columns and the compensation are GPTQ's, with dy
  4. tau = outlier_threshold * mean over columns j of var(W_:j) / U_jj^2, before any rounding.
  5. When a group begins, for each of its rows: e = sum over its columns of e_j; for each column k the same without k, in
     a grid fitted without w_k: e_(-k). The weights with e - e_(-k) > tau are left out of the fit: the mean of the
-    others stands in their places. (e and e_(-k) are those of the first level; the fit has both.)
+    others stands in their places. (e and e_(-k) are those of scales as they are; the fit quantizes them, too.)
  6. A weight with e_ij > tau on the grid so fitted is an outlier: its value is w_ij in float16, and the error to be
     compensated is that of this value.
 
@@ -34,8 +34,9 @@ from pydantic import Field
 from quantbench.core.component import Part, component
 from quantbench.core.input_stats import LinearStats
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, GridParams, first_level
+from quantbench.formats.base import Format
 from quantbench.formats.corrections import Outliers, as_kept
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Rounded, unfit_format
 from quantbench.rounding.gptq import Columns, Groups
@@ -98,7 +99,7 @@ class _SparseGroups(Groups):
     def fit(self, W: Tensor, start: int) -> GridParams:
         """Step 5."""
         W = W.contiguous()
-        saved = saved_errors(W, self.u[start : start + W.shape[1]], first_level(self.format))
+        saved = saved_errors(W, self.u[start : start + W.shape[1]], self.format.without_double_quantization())
         others = (saved <= self.tau).float()
         mean = (W * others).sum(1, keepdim=True) / others.sum(1, keepdim=True).clamp(min=1)
         return self.format.params(torch.where(saved > self.tau, mean, W))
@@ -142,7 +143,6 @@ def _with_outliers(rounded: Rounded, kept: Tensor, values: Tensor) -> Rounded:
 
 
 def _unfit(format: Format) -> str | None:
-    rows = getattr(format, "block_rows", 1)
-    if getattr(format, "group_size", None) == "tensor" or rows != 1 or not format.independent_groups:
+    if format.rows_per_scale != 1 or not format.independent_groups:
         return "SpQR needs scales for each output row and group: set group_size to a number or channel, block_rows to 1"
     return None

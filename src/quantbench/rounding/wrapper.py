@@ -19,6 +19,4 @@ class Wrapper:
 
     def refusal(self, recipe: Any) -> str | None:
         """What the inner rounding says."""
-        refusal = getattr(self.inner, "refusal", None)
-        reason: str | None = None if refusal is None else refusal(recipe)
-        return reason
+        return self.inner.refusal(recipe)

@@ -90,12 +90,11 @@ class AwqClip(Part):
         columns = min(format.columns_per_group(width), width)
         group_index = default_group_index(width, columns).to(weight.device)
         blocks = _diagonal_blocks(finite_hessian(stats), columns)
-        one = format.params(weight).scale.shape[0] == 1  # one scale for all rows
-        rows = len(weight) if one else getattr(format, "block_rows", 1)  # so many rows share a scale
-        peak = _by_rows(_grouped(weight.abs(), columns).amax(dim=2), rows).amax(dim=2)  # [groups, runs of rows]
-        best, least = peak, torch.full_like(peak, torch.inf)
+        rows = format.rows_per_scale or len(weight)
+        absmax = _by_rows(_grouped(weight.abs(), columns).amax(dim=2), rows).amax(dim=2)  # [groups, runs of rows]
+        best, least = absmax, torch.full_like(absmax, torch.inf)
         for i in range(max(1, int(self.max_shrink * self.grid))):
-            threshold = peak * (1 - i / self.grid)
+            threshold = absmax * (1 - i / self.grid)
             bound = _bound(threshold, rows, weight, group_index)
             rounded = quantize(weight.clamp(-bound, bound), format).dequantize()
             dw = _grouped(weight - rounded, columns)

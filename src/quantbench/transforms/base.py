@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import ActivationFormat, Format
@@ -24,6 +24,10 @@ class ScaleTransform(Protocol):
 
     needs: ClassVar[frozenset[str]]
 
+    def refusal(self, recipe: Any) -> str | None:
+        """Why it cannot be combined with the other parts of a recipe; None if it can."""
+        ...
+
     @property
     def producers(self) -> frozenset[Producer]:
         """Which kinds of producer the scale may be folded into."""
@@ -43,6 +47,10 @@ class ShiftTransform(Protocol):
     """
 
     needs: ClassVar[frozenset[str]]
+
+    def refusal(self, recipe: Any) -> str | None:
+        """Why it cannot be combined with the other parts of a recipe; None if it can."""
+        ...
 
     @property
     def producers(self) -> frozenset[Producer]:
@@ -65,6 +73,10 @@ class Clip(Protocol):
     """Shrinks the range of a weight before it is rounded. Not function-preserving: it trades range for resolution."""
 
     needs: ClassVar[frozenset[str]]
+
+    def refusal(self, recipe: Any) -> str | None:
+        """Why it cannot be combined with the other parts of a recipe; None if it can."""
+        ...
 
     def clip(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
         """A clipped copy of weight float32 [out, in]."""

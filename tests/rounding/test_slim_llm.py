@@ -18,7 +18,7 @@ from quantbench.formats.range_search import smallest_error
 from quantbench.rounding.base import Rounding
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.hessian import inverse_cholesky
-from quantbench.rounding.slim import SlimLlm, allocated, allocation_losses, salient, salient_groups
+from quantbench.rounding.slim_llm import SlimLlm, allocated, allocation_losses, salient, salient_groups
 from recipes import make_recipe
 
 PLAIN: dict[str, Any] = {"allocate": False, "tau_range": 0}

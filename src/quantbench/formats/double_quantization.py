@@ -1,6 +1,7 @@
-"""How scales and zero points are stored: as they are, as levels, or themselves on small grids (the second level).
+"""How scales and zero points are stored: as they are, as levels, or themselves quantized (double quantization).
 
-The second level, as in SpQR (arXiv 2306.03078): in each group of columns, a run of output rows shares one grid.
+The name is QLoRA's (arXiv 2305.14314), the form that of SpQR (arXiv 2306.03078): in each group of columns, a run of
+output rows shares one grid.
 
     x [out, g]       scales or zero points; r = ceil(out / R) runs of R rows, of which the last may be short
     lowest [r, g]    min x of the run, as stored
@@ -33,11 +34,11 @@ SmallBits = Annotated[int, Field(ge=2, le=8)]
 
 
 @component
-class SecondLevel:
+class DoubleQuantization:
     """Scales and zero points in few bits.
 
     scale_bits  bits of a scale
-    zero_bits   bits of a zero point; null: zero points have no second level
+    zero_bits   bits of a zero point; null: zero points are stored as they are
     group_size  output rows that share a lowest value and a step, both stored in the format's scale_dtype
     """
 
@@ -47,7 +48,7 @@ class SecondLevel:
 
 
 @dataclass(frozen=True)
-class Stored:
+class ScaleStorage:
     """How values [out, g] of one kind, scales or zero points, are stored.
 
     dtype  of the values themselves (bits None), or of lowest values and steps

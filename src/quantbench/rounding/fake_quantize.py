@@ -1,4 +1,4 @@
-"""An integer format as a differentiable function of a weight, its range, and offsets added before rounding.
+"""Fake quantization: an integer format as a differentiable function of a weight, its range, and offsets to round with.
 
 Symbols    W [out, in]  a weight            V [out, in]  offsets, in units of a step; absent means 0
            l, h [out, g, 1]  range of each group of columns, l <= 0 <= h
@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, GridParams, QuantizedWeight
+from quantbench.formats.base import Format
 from quantbench.formats.grid import IntGrid, containing_zero
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.formats.straight_through import autograd_function, straight_through
 from quantbench.rounding.base import unfit_format
 
@@ -44,8 +46,8 @@ def unlearnable(format: Format | None) -> str | None:
         return f"its range is learned, so that range={format.range} has no effect: set range: minmax"
     width = 64 if isinstance(format.group_size, str) else 2 * format.group_size
     probe = torch.linspace(-1, 2, 8 * width).sin().reshape(8, width)
-    soft, expected = SoftGrid(format, probe.shape), format.params(probe)
-    found = soft.params(soft.range(probe))
+    quantizer, expected = FakeQuantizer(format, probe.shape), format.params(probe)
+    found = quantizer.params(quantizer.range(probe))
     same = _equal(found.scale, expected.scale) and _equal(found.zero, expected.zero)
     return None if same else "its scales are not those of the minimum and maximum of each group of columns"
 
@@ -67,7 +69,7 @@ def _equal(found: Tensor | None, expected: Tensor | None) -> bool:
 
 
 @dataclass(frozen=True)
-class SoftGrid:
+class FakeQuantizer:
     """The grid of `format` for a weight of `shape`; see the symbols of this file."""
 
     format: IntFormat
@@ -111,10 +113,10 @@ class SoftGrid:
     def _exact_scale(self, low: Tensor, high: Tensor) -> Tensor:
         """The scale before it is rounded to its dtype: see quantbench.formats.grid."""
         convention = self.format.scale_convention
-        steps: int = 2**self.format.bits - 1
+        qmax: int = 2**self.format.bits - 1
         if convention is None:
-            return (high - low) / steps
-        return torch.maximum(-low, high) * (2 / steps if convention == "full_range" else 2 / (steps - 1))
+            return (high - low) / qmax
+        return torch.maximum(-low, high) * (2 / qmax if convention == "full_range" else 2 / (qmax - 1))
 
     def _grouped(self, weight: Tensor) -> Tensor:
         """[out, g, columns], a short last group filled up with zeros; [1, 1, out * in] where one scale serves all."""
@@ -130,12 +132,12 @@ class SoftGrid:
         return groups.reshape(rows, -1)[:, :width]
 
 
-def soft_grid(format: Format, weight: Tensor) -> SoftGrid:
+def fake_quantizer(format: Format, weight: Tensor) -> FakeQuantizer:
     """The grid of an integer format for a weight. Raises ValueError for other formats, and as `format.params` does."""
     if not isinstance(format, IntFormat):
         raise ValueError(f"the range of {type(format).__name__} cannot be learned: choose an integer format")
     format.params(weight)
-    return SoftGrid(format, weight.shape)
+    return FakeQuantizer(format, weight.shape)
 
 
 def _shifted(weight: Tensor, offset: Tensor | None, scale: Tensor) -> Tensor:
@@ -146,10 +148,12 @@ class _OnGrid:
     """Q for grouped W, V [out, g, columns] and s, z [out, g, 1]; z is a scalar that nothing learns if implied."""
 
     @staticmethod
-    def forward(ctx: Any, soft: SoftGrid, weight: Tensor, offset: Tensor | None, scale: Tensor, zero: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, quantizer: FakeQuantizer, weight: Tensor, offset: Tensor | None, scale: Tensor, zero: Tensor
+    ) -> Tensor:
         params = GridParams(scale, zero if zero.dim() else None)
         shifted = _shifted(weight, offset, scale)
-        values = soft.format.decode(soft.format.encode(shifted, params), params)
+        values = quantizer.format.decode(quantizer.format.encode(shifted, params), params)
         # Inside the grid the error is half a step at most; a little more is the rounding of float32.
         inside = (values - shifted).abs_() <= 0.5001 * scale
         ctx.save_for_backward(weight, values, inside, scale)

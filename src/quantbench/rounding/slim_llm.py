@@ -32,8 +32,9 @@ from pydantic import Field
 from quantbench.core.component import Part, component
 from quantbench.core.input_stats import LinearStats
 from quantbench.core.lazy import lazy_module
-from quantbench.formats.base import Format, GridParams
+from quantbench.formats.base import Format
 from quantbench.formats.grid import containing_zero
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.mixed import MixedIntFormat
 from quantbench.formats.quantize import quantize
@@ -105,8 +106,8 @@ class SlimLlm(Part):
 
     def taus(self) -> list[float]:
         """The values that are searched, 1 first: of equals it is taken."""
-        steps = [self.tau_range * k / self.tau_steps for k in range(1, self.tau_steps + 1)] if self.tau_range else []
-        return [1.0, *(1 + step for step in steps), *(1 - step for step in steps)]
+        away = [self.tau_range * k / self.tau_steps for k in range(1, self.tau_steps + 1)] if self.tau_range else []
+        return [1.0, *(1 + t for t in away), *(1 - t for t in away)]
 
 
 def unsuitable(format: Format) -> str | None:
@@ -183,7 +184,7 @@ class _MixedGroups(Groups):
         importance = torch.where(salient(delta), self.options.salient_weight, 1.0)
         bounds = containing_zero(*W.aminmax(dim=1, keepdim=True))
         found = smallest_error(self.format.grid(bits), W, bounds, self.options.taus(), importance)
-        return self.format.with_steps(found, bits)
+        return self.format.with_qmax(found, bits)
 
 
 def salient(delta: Tensor) -> Tensor:

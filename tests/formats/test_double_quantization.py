@@ -13,32 +13,36 @@ from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, random, stats_of
 from quantbench.core.errors import ConfigError
-from quantbench.formats.base import Format, GridParams, QuantizedWeight, first_level
+from quantbench.formats.base import Format
+from quantbench.formats.double_quantization import DoubleQuantization, ScaleStorage
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.formats.second_level import SecondLevel, Stored
+from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.gptq import Gptq
 
 
-def second(scale_bits: int = 3, zero_bits: int | None = 3, group_size: int = 16) -> SecondLevel:
-    return SecondLevel(scale_bits=scale_bits, zero_bits=zero_bits, group_size=group_size)
+def double(scale_bits: int = 3, zero_bits: int | None = 3, group_size: int = 16) -> DoubleQuantization:
+    return DoubleQuantization(scale_bits=scale_bits, zero_bits=zero_bits, group_size=group_size)
 
 
 def two_level(bits: int = 3, group_size: Any = 16, **options: Any) -> IntFormat:
-    options = {"zero_rounding": False, "second_level": second(), "symmetric": False, **options}
+    options = {"zero_rounding": False, "double_quantization": double(), "symmetric": False, **options}
     return IntFormat(bits=bits, group_size=group_size, **options)
 
 
 def real_zero(bits: int = 3, group_size: Any = 16, **options: Any) -> IntFormat:
-    return two_level(bits, group_size, second_level=None, **options)
+    return two_level(bits, group_size, double_quantization=None, **options)
 
 
 FORMATS = [
     two_level(),
-    two_level(second_level=second(scale_bits=8, zero_bits=None, group_size=5)),
+    two_level(double_quantization=double(scale_bits=8, zero_bits=None, group_size=5)),
     two_level(group_size="channel", scale_dtype="bfloat16"),
-    two_level(zero_rounding=True, second_level=second(zero_bits=None)),
-    two_level(symmetric=True, scale_convention="full_range", zero_rounding=True, second_level=second(zero_bits=None)),
+    two_level(zero_rounding=True, double_quantization=double(zero_bits=None)),
+    two_level(
+        symmetric=True, scale_convention="full_range", zero_rounding=True, double_quantization=double(zero_bits=None)
+    ),
     real_zero(),
     real_zero(scale_dtype="float32"),
 ]
@@ -56,7 +60,7 @@ def assert_same(found: GridParams, expected: GridParams) -> None:
 
 
 def test_values_on_the_second_grid_by_hand() -> None:
-    stored = Stored(torch.float16, bits=2, rows=4)
+    stored = ScaleStorage(torch.float16, bits=2, rows=4)
     values = torch.tensor([[1.0, 0.0], [2.0, 0.4], [4.0, 0.5], [3.4, 3.0], [7.0, 9.0]])
     kept, runs = stored.fit(values)
     assert runs is not None
@@ -75,7 +79,7 @@ def test_values_on_the_second_grid_by_hand() -> None:
 def test_values_move_by_half_a_step_at_most_and_are_recovered_exactly(
     rows: int, bits: int, spread: float, size: float, seed: int
 ) -> None:
-    stored = Stored(torch.float16, bits=bits, rows=4)
+    stored = ScaleStorage(torch.float16, bits=bits, rows=4)
     values = size * (1 + spread * random(rows, 3, seed=seed).sigmoid())
     values = values.half().float().clamp(min=2.0**-24)  # a scale is rounded to its dtype before its second level
     kept, runs = stored.fit(values)
@@ -130,7 +134,7 @@ def test_effective_bits_are_those_of_the_stored_tensors(grid: IntFormat, shape: 
 
 def test_more_bits_of_the_second_level_come_closer_to_the_first() -> None:
     weight = random(64, 128, seed=4)
-    errors = [error(weight, two_level(second_level=second(bits, bits))) for bits in (2, 3, 4, 8)]
+    errors = [error(weight, two_level(double_quantization=double(bits, bits))) for bits in (2, 3, 4, 8)]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 1.02 * errors[-1]
     assert errors[-1] == pytest.approx(error(weight, real_zero()), rel=0.01)
@@ -142,7 +146,7 @@ def test_an_all_zero_row_stays_zero_and_does_not_spoil_the_scales_of_its_run() -
     for grid in FORMATS:
         result = quantize(weight, grid).dequantize()
         assert torch.equal(result[[3, 7, 20]], torch.zeros(3, 64))
-        assert error(weight, grid) < 1.6 * error(weight, first_level(grid))
+        assert error(weight, grid) < 1.6 * error(weight, grid.without_double_quantization())
 
 
 def test_a_real_zero_point_uses_the_whole_range() -> None:
@@ -168,7 +172,7 @@ def test_scales_of_any_packed_format_can_have_a_second_level() -> None:
     """A grid a user adds gets the second level by passing its parameters through `stored`."""
 
     class DoublyQuantized(PowersOfTwo):
-        second_level = second(8, None, 16)
+        double_quantization = double(8, None, 16)
 
         def params(self, weight: Tensor) -> GridParams:
             return self.stored(super().params(weight))
@@ -184,7 +188,7 @@ def test_scales_of_any_packed_format_can_have_a_second_level() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_size": "tensor"}, "second_level needs group_size"),
+        ({"group_size": "tensor"}, "double_quantization needs group_size"),
         ({"zero_rounding": True}, "zero_bits needs zero_rounding=false"),
         ({"range": "mse"}, "zero_rounding=false needs range=minmax"),
         ({"symmetric": True, "scale_convention": "full_range"}, "zero_rounding=false needs symmetric=false"),
@@ -198,7 +202,7 @@ def test_contradictions_are_refused(options: dict[str, Any], message: str) -> No
 @pytest.mark.parametrize("options", [{"scale_bits": 1}, {"zero_bits": 9}, {"group_size": 1}])
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
-        second(**options)
+        double(**options)
 
 
 def test_a_scale_that_overflows_is_refused() -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, random
-from quantbench.formats.base import GridParams
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.straight_through import straight_through
-from quantbench.rounding.soft_grid import SoftGrid, soft_grid, unlearnable
+from quantbench.rounding.fake_quantize import FakeQuantizer, fake_quantizer, unlearnable
 
 FORMATS: list[dict[str, Any]] = [
     {"bits": 3, "group_size": 4, "symmetric": False},
@@ -39,7 +39,7 @@ def test_straight_through_is_the_value_and_the_identity_backwards() -> None:
 @pytest.mark.parametrize("options", FORMATS)
 def test_with_the_whole_range_and_no_offset_it_rounds_to_nearest(options: dict[str, Any]) -> None:
     grid, weight = made(**options), random(6, 12, seed=1)
-    soft = soft_grid(grid, weight)
+    soft = fake_quantizer(grid, weight)
     nearest = quantize(weight, grid)
     assert torch.equal(soft.values(weight, soft.range(weight)), nearest.dequantize())
     stored = soft.quantized(weight, soft.range(weight), torch.zeros_like(weight))
@@ -50,7 +50,7 @@ def test_with_the_whole_range_and_no_offset_it_rounds_to_nearest(options: dict[s
 @pytest.mark.parametrize("options", FORMATS)
 def test_what_is_stored_is_what_was_learned_with(options: dict[str, Any]) -> None:
     grid, weight = made(**options), random(6, 12, seed=2)
-    soft = soft_grid(grid, weight)
+    soft = fake_quantizer(grid, weight)
     low, high = soft.range(weight)
     limits = (low * torch.empty_like(low).uniform_(0.5, 1), high * torch.empty_like(high).uniform_(0.5, 1))
     offset = torch.empty_like(weight).uniform_(-0.5, 0.5)
@@ -72,7 +72,7 @@ def test_gradients_are_those_of_straight_through_rounding(options: dict[str, Any
         given = [t.clone().requires_grad_() for t in (weight, offset, shrink)]
         return list(torch.autograd.grad(function(*given), given, outer))
 
-    soft = SoftGrid(grid, weight.shape)
+    soft = FakeQuantizer(grid, weight.shape)
     low, high = soft.range(weight)
 
     def here(w: Tensor, v: Tensor, factors: Tensor) -> Tensor:
@@ -119,11 +119,11 @@ def test_weights_that_have_no_scale_are_refused(value: float) -> None:
     weight = random(4, 8, seed=0)
     weight[1, 2] = value
     with pytest.raises(ValueError, match=r"NaN or infinity|overflows scale_dtype"):
-        soft_grid(made(**FORMATS[0]), weight)
+        fake_quantizer(made(**FORMATS[0]), weight)
 
 
 def test_a_group_of_zeros_stays_zero() -> None:
     weight = random(4, 8, seed=0)
     weight[:, :4] = 0
-    soft = soft_grid(made(**FORMATS[0]), weight)
+    soft = fake_quantizer(made(**FORMATS[0]), weight)
     assert not soft.values(weight, soft.range(weight))[:, :4].any()
