@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from command import Workplace
+from command import Workdir
 
 pytest_plugins = ["stored_sweep"]
 
@@ -15,6 +15,6 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workplace:
+def workdir(tmp_path: Path) -> Workdir:
     """A folder to run the command in."""
-    return Workplace(tmp_path)
+    return Workdir(tmp_path)

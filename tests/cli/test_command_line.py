@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from command import Workplace
+from command import Workdir
 
 GRID = ("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16")
 
@@ -22,22 +22,22 @@ def finished(outputs: Path) -> dict[str, tuple[int, bytes]]:
     return {str(f.relative_to(outputs)): (f.stat().st_mtime_ns, f.read_bytes()) for f in files}
 
 
-def test_after_ctrl_c_the_same_command_continues(place: Workplace) -> None:
+def test_after_ctrl_c_the_same_command_continues(workdir: Workdir) -> None:
     some = [argument for argument in GRID if not argument.startswith("quantizer=")]
     many = (*some, "quantizer=gptq,awq,spqr,rtn", "quantizer.weight.bits=2,3,4,5,6,7,8")
-    process = place.start(*many, errors=subprocess.PIPE)
+    process = workdir.start(*many)
     until = time.monotonic() + 120
-    while len(finished(place.outputs)) < 2 and time.monotonic() < until:
+    while len(finished(workdir.outputs)) < 2 and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
-    assert "the same command continues where it stopped" in errors
-    assert "Traceback" not in errors
-    before = finished(place.outputs)
-    again = place.run(*many)
+    done = process.finish(120)
+    assert done.returncode == 130, done.stderr
+    assert "the same command continues where it stopped" in done.stderr
+    assert "Traceback" not in done.stderr
+    before = finished(workdir.outputs)
+    again = workdir.run(*many)
     assert again.returncode == 0, again.stderr
-    after = finished(place.outputs)
+    after = finished(workdir.outputs)
     assert len(after) == 2 * (4 * 7 + 1) > len(before)
     assert {key: after[key] for key in before} == before
 
@@ -57,17 +57,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_on_a_full_disk_it_says_so_and_continues_when_there_is_space(place: Workplace, small_disk: Path) -> None:
+def test_on_a_full_disk_it_says_so_and_continues_when_there_is_space(workdir: Workdir, small_disk: Path) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(b"\0" * (5 * 2**20 - 64 * 2**10))  # room for folders and a few small files only
     outputs = small_disk / "outputs"
-    full = place.run(*GRID, outputs=outputs)
+    full = workdir.run(*GRID, outputs=outputs)
     assert full.returncode != 0
     assert "No space left on device" in full.stderr
     assert "free some space" in full.stderr
     assert "Traceback" not in full.stderr
     filler.unlink()
-    again = place.run(*GRID, outputs=outputs)
+    again = workdir.run(*GRID, outputs=outputs)
     assert again.returncode == 0, again.stderr
     assert not list(outputs.rglob(".*.tmp"))
 
@@ -97,41 +97,39 @@ def test_on_a_full_disk_it_says_so_and_continues_when_there_is_space(place: Work
         (["model.dtype=float8"], ["model.dtype='float8'", "float32"]),
     ],
 )
-def test_a_wrong_command_line_is_one_message(place: Workplace, arguments: list[str], parts: list[str]) -> None:
-    done = place.run(*arguments, base=False)
+def test_a_wrong_command_line_is_one_message(workdir: Workdir, arguments: list[str], parts: list[str]) -> None:
+    done = workdir.quantbench(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("quantbench: ")
     assert "Traceback" not in done.stderr
     for part in parts:
         assert part in done.stderr
-    assert not place.outputs.joinpath("runs").exists()
+    assert not workdir.outputs.joinpath("runs").exists()
 
 
-def test_help_names_commands_and_options_without_loading_torch(place: Workplace) -> None:
-    done = place.run("--help", base=False, PYTHONPROFILEIMPORTTIME="1")
+def test_help_names_commands_and_options_without_loading_torch(workdir: Workdir) -> None:
+    done = workdir.run("--help", base=False, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
     for word in ("list", "prepare", "show", "collate", "+sweep=demo", "gptq", "wiki_sample"):
         assert word in done.stdout
     assert "torch" not in done.stderr.split()
 
 
-def test_the_composed_values_can_be_shown(place: Workplace) -> None:
-    done = place.run("--cfg=job", "--resolve", base=False)
+def test_the_composed_values_can_be_shown(workdir: Workdir) -> None:
+    done = workdir.run("--cfg=job", "--resolve", base=False)
     assert done.returncode == 0, done.stderr
     assert "_target_: quantbench.rounding.gptq.Gptq" in done.stdout
 
 
-def test_the_multirun_flag_may_stand_anywhere(place: Workplace) -> None:
-    line = [*place.command(*place.base, "dry_run=true", base=False), "-m", "quantizer=rtn,gptq"]
-    mixed = subprocess.run(line, env=place.environment(), cwd=place.folder, capture_output=True, text=True, check=False)
+def test_the_multirun_flag_may_stand_anywhere(workdir: Workdir) -> None:
+    mixed = workdir.quantbench(*workdir.base, "dry_run=true", "-m", "quantizer=rtn,gptq")
     assert mixed.returncode == 0, mixed.stderr
     assert "2 cells, 2 runs" in mixed.stdout
 
 
-def test_flags_may_stand_between_overrides(place: Workplace) -> None:
-    between = ["quantizer=rtn", "--config-dir", str(place.folder), "seed=5", "--cfg", "job"]
-    mixed = [*place.command(base=False), *between]
-    done = subprocess.run(mixed, env=place.environment(), cwd=place.folder, capture_output=True, text=True, check=False)
+def test_flags_may_stand_between_overrides(workdir: Workdir) -> None:
+    between = ["quantizer=rtn", "--config-dir", str(workdir.folder), "seed=5", "--cfg", "job"]
+    done = workdir.quantbench(*between)
     assert done.returncode == 0, done.stderr
     assert "seed: 5" in done.stdout
 
@@ -153,55 +151,45 @@ natural:
 """
 
 
-def test_an_option_of_ones_own_is_listed_and_can_be_part_of_a_mixture(place: Workplace) -> None:
-    file = place.folder / "conf" / "calib" / "reviews.yaml"
+def test_an_option_of_ones_own_is_listed_and_can_be_part_of_a_mixture(workdir: Workdir) -> None:
+    file = workdir.folder / "conf" / "calib" / "reviews.yaml"
     file.parent.mkdir(parents=True)
-    file.write_text(REVIEWS.replace("TEXT", str(place.text)))
+    file.write_text(REVIEWS.replace("TEXT", str(workdir.text)))
     flag = f"--config-dir={file.parents[1]}"
-    listed = subprocess.run(
-        [sys.executable, "-m", "quantbench", "list", "calib", flag],
-        env=place.environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    listed = workdir.quantbench("list", "calib", flag).stdout
     (row,) = [line.split() for line in listed.splitlines() if line.startswith("reviews ")]
     assert row[:5] == ["reviews", "reviews", "lm", "reviews", "en"]
-    model = place.base[:2]
+    model = workdir.base[:2]
     scale = ["scale=smoke", "calib.n=4", "calib.length=32", "scale.window=64", "scale.windows=4", "threads=1"]
     mixture = ["calib=mix", "+calib@calib.sets.mine=reviews", "+calib.parts.mine=1.0"]
-    done = place.run(flag, *model, *scale, *mixture, "quantizer=gptq", "quantizer.weight.group_size=16", base=False)
+    done = workdir.run(flag, *model, *scale, *mixture, "quantizer=gptq", "quantizer.weight.group_size=16", base=False)
     assert done.returncode == 0, done.stderr
     assert "reviews" in done.stdout
 
 
-def test_status_without_a_name_lists_the_sweeps(place: Workplace) -> None:
-    def status() -> str:
-        line = [sys.executable, "-m", "quantbench", "status"]
-        return subprocess.run(line, env=place.environment(), capture_output=True, text=True, check=True).stdout
-
-    assert status().startswith("no sweeps in ")
-    done = place.run("quantizer=rtn", "quantizer.weight.group_size=16")
+def test_status_without_a_name_lists_the_sweeps(workdir: Workdir) -> None:
+    assert workdir.quantbench("status").stdout.startswith("no sweeps in ")
+    done = workdir.run("quantizer=rtn", "quantizer.weight.group_size=16")
     assert done.returncode == 0, done.stderr
-    (sweep,) = (place.outputs / "sweeps").iterdir()
-    assert status().splitlines()[-1].split() == [sweep.name, "1"]
+    (sweep,) = (workdir.outputs / "sweeps").iterdir()
+    assert workdir.quantbench("status").stdout.splitlines()[-1].split() == [sweep.name, "1"]
 
 
-def test_another_file_of_the_same_name_is_not_in_distribution(place: Workplace) -> None:
-    other = place.folder / "other.txt"
+def test_another_file_of_the_same_name_is_not_in_distribution(workdir: Workdir) -> None:
+    other = workdir.folder / "other.txt"
     other.write_text("\n\n".join(f"{i} is the number of this sentence, {i * i} its square. " * 6 for i in range(40)))
     recipe = ["quantizer=gptq", "quantizer.weight.group_size=16", "eval=local"]
-    same = place.run(*recipe, f"eval.tasks.local.source.path={place.text}")
+    same = workdir.run(*recipe, f"eval.tasks.local.source.path={workdir.text}")
     assert "= calibrated on the test distribution" in same.stdout, same.stderr
-    done = place.run(*recipe, f"eval.tasks.local.source.path={other}")
+    done = workdir.run(*recipe, f"eval.tasks.local.source.path={other}")
     assert done.returncode == 0, done.stderr
     assert "= calibrated on the test distribution" not in done.stdout
 
 
-def test_a_reader_that_stops_reading_gets_no_traceback(place: Workplace) -> None:
+def test_a_reader_that_stops_reading_gets_no_traceback(workdir: Workdir) -> None:
     listing = subprocess.Popen(
         [sys.executable, "-m", "quantbench", "list", "calib"],
-        env=place.environment(),
+        env=workdir.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from command import Done, Workplace
+from command import Done, Workdir
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
@@ -47,8 +47,8 @@ GRID = ["-m", "quantizer=rtn,gptq,awq", "quantizer.weight.group_size=16"]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path)
+def workdir(tmp_path: Path) -> Workdir:
+    return Workdir(tmp_path)
 
 
 def results(outputs: Path) -> pd.DataFrame:
@@ -61,16 +61,16 @@ def ok(done: Done) -> Done:
     return done
 
 
-def test_auto_is_the_gpu_and_its_memory_is_recorded(place: Workplace) -> None:
-    ok(place.run(*GRID))
-    costs = [json.loads(line) for path in place.outputs.glob("runs/*/costs.jsonl") for line in path.open()]
+def test_auto_is_the_gpu_and_its_memory_is_recorded(workdir: Workdir) -> None:
+    ok(workdir.run(*GRID))
+    costs = [json.loads(line) for path in workdir.outputs.glob("runs/*/costs.jsonl") for line in path.open()]
     assert {cost["device"] for cost in costs} == {"cuda"}
     assert all(cost["peak_device_bytes"] > 0 for cost in costs if cost["what"].startswith("evaluate"))
-    record = json.loads(next(place.outputs.glob("runs/*/record.json")).read_text())
+    record = json.loads(next(workdir.outputs.glob("runs/*/record.json")).read_text())
     assert record["environment"]["gpu"] == torch.cuda.get_device_name()
-    first = results(place.outputs)
-    ok(place.run(*GRID, "device=cpu", outputs=place.folder / "cpu"))
-    second = results(place.folder / "cpu")
+    first = results(workdir.outputs)
+    ok(workdir.run(*GRID, "device=cpu", outputs=workdir.folder / "cpu"))
+    second = results(workdir.folder / "cpu")
     same = ["run_id", "task", "metric"]
     both = first.merge(second, on=same, suffixes=("", "_cpu"))
     assert len(both) == len(first) == len(second)
@@ -78,26 +78,26 @@ def test_auto_is_the_gpu_and_its_memory_is_recorded(place: Workplace) -> None:
     assert close.all(), both[~close][[*same, "value", "value_cpu"]].to_string()
 
 
-def test_workers_of_one_gpu_give_the_tables_of_one_process(place: Workplace) -> None:
-    ok(place.run(*GRID))
-    other = place.folder / "workers"
+def test_workers_of_one_gpu_give_the_tables_of_one_process(workdir: Workdir) -> None:
+    ok(workdir.run(*GRID))
+    other = workdir.folder / "workers"
     cluster = ["cluster=local", "cluster.workers=2", "cluster.poll_seconds=1"]
-    ok(place.run(*GRID, *cluster, outputs=other))
-    pd.testing.assert_frame_equal(results(place.outputs), results(other), check_exact=True)
+    ok(workdir.run(*GRID, *cluster, outputs=other))
+    pd.testing.assert_frame_equal(results(workdir.outputs), results(other), check_exact=True)
     tables = "sweeps/*/tables/tables.md"
-    assert next(place.outputs.glob(tables)).read_text() == next(other.glob(tables)).read_text()
+    assert next(workdir.outputs.glob(tables)).read_text() == next(other.glob(tables)).read_text()
 
 
-def test_a_device_fault_costs_one_cell(place: Workplace) -> None:
-    (place.folder / "faulty.py").write_text(FAULTY)
-    (place.folder / "conf" / "quantizer").mkdir(parents=True)
-    (place.folder / "conf" / "quantizer" / "faulty.yaml").write_text(RECIPE)
-    path = os.pathsep.join([str(place.folder), os.environ.get("PYTHONPATH", "")])
+def test_a_device_fault_costs_one_cell(workdir: Workdir) -> None:
+    (workdir.folder / "faulty.py").write_text(FAULTY)
+    (workdir.folder / "conf" / "quantizer").mkdir(parents=True)
+    (workdir.folder / "conf" / "quantizer" / "faulty.yaml").write_text(RECIPE)
+    path = os.pathsep.join([str(workdir.folder), os.environ.get("PYTHONPATH", "")])
     names = "quantizer.rounding.name=a,b_fault,c_memory,d"
-    grid = ["-m", f"--config-dir={place.folder / 'conf'}", "quantizer=faulty", names, "cluster=local"]
-    done = place.run(*grid, "cluster.poll_seconds=1", PYTHONPATH=path)
+    grid = ["-m", f"--config-dir={workdir.folder / 'conf'}", "quantizer=faulty", names, "cluster=local"]
+    done = workdir.run(*grid, "cluster.poll_seconds=1", PYTHONPATH=path)
     assert done.returncode == 1, done.stderr
-    frame = results(place.outputs)
+    frame = results(workdir.outputs)
     runs = frame[frame.quantizer == "faulty"].drop_duplicates("run_id")
     assert sorted(runs.status) == ["done", "done", "failed", "failed"]
     errors = " ".join(runs.error.dropna())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from command import Workplace
+from command import Workdir
 from quantbench.launch.axes import as_choices, as_typed
 from quantbench.launch.naming import sweep_name
 
@@ -47,15 +47,15 @@ def test_everything_else_is_left_as_it_is(other: str) -> None:
     assert as_typed([other]) == [other]
 
 
-def test_an_option_only_the_swept_recipes_have_can_be_set_for_all(place: Workplace) -> None:
-    done = place.run("-m", "quantizer=kv4,kivi4", "quantizer.kv_cache.bits=3", "dry_run=true")
+def test_an_option_only_the_swept_recipes_have_can_be_set_for_all(workdir: Workdir) -> None:
+    done = workdir.run("-m", "quantizer=kv4,kivi4", "quantizer.kv_cache.bits=3", "dry_run=true")
     assert done.returncode == 0, done.stderr
     assert "2 cells, 2 runs" in done.stdout
     assert done.stdout.count("kv_cache.bits=3") == 2
 
 
-def test_an_option_one_of_the_cells_has_not_is_refused_by_name(place: Workplace) -> None:
-    done = place.run("-m", "quantizer=kv4,rtn", "quantizer.kv_cache.bits=3")
+def test_an_option_one_of_the_cells_has_not_is_refused_by_name(workdir: Workdir) -> None:
+    done = workdir.run("-m", "quantizer=kv4,rtn", "quantizer.kv_cache.bits=3")
     assert done.returncode == 2
     assert done.stderr.startswith("quantbench: quantizer.kv_cache.bits: no such option.")
-    assert not place.outputs.joinpath("runs").exists()
+    assert not workdir.outputs.joinpath("runs").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from command import Done, Workplace
+from command import Done, Workdir
 from quantbench.launch.naming import sweep_name
 from quantbench.store.store import Store
 
@@ -32,40 +32,40 @@ def results(outputs: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def test_a_grid_is_run_once_and_repeating_it_does_nothing(place: Workplace) -> None:
-    printed = ok(place.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16"))
+def test_a_grid_is_run_once_and_repeating_it_does_nothing(workdir: Workdir) -> None:
+    printed = ok(workdir.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16"))
     assert "kl (nats/token; lower is better): local, gptq" in printed
-    before = finished(place.outputs)
-    told = {path: path.read_text() for path in place.outputs.glob("sweeps/*/state/cells/*.json")}
-    again = ok(place.run("-m", "quantizer.weight.group_size=16", "quantizer=rtn,gptq", "save=none"))
-    assert finished(place.outputs) == before
+    before = finished(workdir.outputs)
+    told = {path: path.read_text() for path in workdir.outputs.glob("sweeps/*/state/cells/*.json")}
+    again = ok(workdir.run("-m", "quantizer.weight.group_size=16", "quantizer=rtn,gptq", "save=none"))
+    assert finished(workdir.outputs) == before
     assert printed == again
     assert told
-    assert {path: path.read_text() for path in place.outputs.glob("sweeps/*/state/cells/*.json")} == told
-    frame = results(place.outputs)
+    assert {path: path.read_text() for path in workdir.outputs.glob("sweeps/*/state/cells/*.json")} == told
+    frame = results(workdir.outputs)
     assert set(frame.quantizer) == {"none", "rtn", "gptq"}
     assert set(frame.status) == {"done"}
-    assert len(list(place.outputs.glob("runs/*"))) == 3
+    assert len(list(workdir.outputs.glob("runs/*"))) == 3
     assert (frame[(frame.quantizer == "none") & (frame.metric == "kl")].value == 0).all()
 
 
-def test_a_later_evaluation_in_a_new_process_equals_one_process(place: Workplace, tmp_path: Path) -> None:
-    other = place.folder / "other.txt"
+def test_a_later_evaluation_in_a_new_process_equals_one_process(workdir: Workdir, tmp_path: Path) -> None:
+    other = workdir.folder / "other.txt"
     other.write_text("\n\n".join(f"sentence number {i} of another text, " * 8 for i in range(30)))
     second = ["eval=local", f"eval.tasks.local.source.path={other}"]
     recipe = ["quantizer=gptq", "quantizer.weight.group_size=16"]
-    ok(place.run(*recipe))
-    record = next(p for p in place.outputs.glob("runs/*/record.json") if json.loads(p.read_text())["layers"])
+    ok(workdir.run(*recipe))
+    record = next(p for p in workdir.outputs.glob("runs/*/record.json") if json.loads(p.read_text())["layers"])
     before = (record.stat().st_mtime_ns, record.read_bytes())
-    ok(place.run(*recipe, *second))
+    ok(workdir.run(*recipe, *second))
     assert (record.stat().st_mtime_ns, record.read_bytes()) == before
     fresh = tmp_path / "fresh"
-    ok(place.run(*recipe, *second, outputs=fresh))
+    ok(workdir.run(*recipe, *second, outputs=fresh))
     run_id = record.parent.name
     for path in fresh.glob(f"runs/{run_id}/scores/*.parquet"):
-        same = place.outputs / path.relative_to(fresh)
+        same = workdir.outputs / path.relative_to(fresh)
         pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(same), check_exact=True)
-    one, two = (Store(root).load_run(run_id) for root in (place.outputs, fresh))
+    one, two = (Store(root).load_run(run_id) for root in (workdir.outputs, fresh))
     assert one is not None
     assert two is not None
     assert one.fingerprints == two.fingerprints
@@ -91,26 +91,26 @@ def test_a_later_evaluation_in_a_new_process_equals_one_process(place: Workplace
     ],
 )
 def test_bad_input_is_one_clear_message_before_anything_runs(
-    place: Workplace, arguments: list[str], message: str
+    workdir: Workdir, arguments: list[str], message: str
 ) -> None:
-    done = place.run(*arguments)
+    done = workdir.run(*arguments)
     assert done.returncode != 0
     assert message in done.stderr
-    assert not list(place.outputs.glob("runs/*"))
+    assert not list(workdir.outputs.glob("runs/*"))
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_required_option_is_named(place: Workplace) -> None:
-    done = place.run("model=local", base=False)
+def test_a_missing_required_option_is_named(workdir: Workdir) -> None:
+    done = workdir.run("model=local", base=False)
     assert done.returncode == 2
     assert "model.path: this option is required" in done.stderr
 
 
-def test_dry_run_runs_nothing(place: Workplace) -> None:
-    printed = ok(place.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16", "dry_run=true"))
+def test_dry_run_runs_nothing(workdir: Workdir) -> None:
+    printed = ok(workdir.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16", "dry_run=true"))
     assert "2 cells, 2 runs, 2 not done." in printed
     assert "Expected: about" in printed
-    assert not place.outputs.joinpath("runs").exists()
+    assert not workdir.outputs.joinpath("runs").exists()
 
 
 CUSTOM = '''
@@ -143,116 +143,116 @@ policy: {_target_: quantbench.pipeline.recipe.Policy}
 """
 
 
-def outside(place: Workplace) -> list[str]:
+def outside(workdir: Workdir) -> list[str]:
     """Options from outside the project: a quantizer, a calibration set and an evaluation."""
-    (place.folder / "mine.py").write_text(CUSTOM)
-    conf = place.folder / "conf"
+    (workdir.folder / "mine.py").write_text(CUSTOM)
+    conf = workdir.folder / "conf"
     for group in ("quantizer", "calib", "eval"):
         (conf / group).mkdir(parents=True)
     (conf / "quantizer" / "mine.yaml").write_text(RECIPE)
     (conf / "calib" / "ours.yaml").write_text(
         "defaults:\n  - /draw@_here_: standard\n  - /sampler@sampler: whole_documents\n  - /text@source: local\n"
-        f"  - _self_\nsource: {{name: ours, path: {place.text}}}\n"
+        f"  - _self_\nsource: {{name: ours, path: {workdir.text}}}\n"
     )
     (conf / "eval" / "ours.yaml").write_text(
-        f"defaults:\n  - /task@tasks.ours: local\n  - _self_\ntasks: {{ours: {{source: {{path: {place.text}}}}}}}\n"
+        f"defaults:\n  - /task@tasks.ours: local\n  - _self_\ntasks: {{ours: {{source: {{path: {workdir.text}}}}}}}\n"
     )
     return [f"--config-dir={conf}"]
 
 
-def test_options_from_outside_the_project(place: Workplace) -> None:
-    flags = outside(place)
-    model = [a for a in place.base if not a.startswith("calib")]
+def test_options_from_outside_the_project(workdir: Workdir) -> None:
+    flags = outside(workdir)
+    model = [a for a in workdir.base if not a.startswith("calib")]
     chosen = ["quantizer=mine", "calib=ours", "eval=ours", "calib.n=4", "calib.length=32"]
-    ok(place.run(*flags, *model, *chosen, base=False, PYTHONPATH=str(place.folder)))
-    frame = results(place.outputs)
+    ok(workdir.run(*flags, *model, *chosen, base=False, PYTHONPATH=str(workdir.folder)))
+    frame = results(workdir.outputs)
     assert set(frame.quantizer) == {"none", "mine"}
     assert set(frame.task) == {"ours"}
 
 
-def test_a_failing_cell_costs_that_cell_only_and_is_tried_again(place: Workplace) -> None:
-    grid = ["-m", *outside(place), "quantizer=mine", "quantizer.rounding.fail=exit,error,''"]
-    done = place.run(*grid, PYTHONPATH=str(place.folder))
+def test_a_failing_cell_costs_that_cell_only_and_is_tried_again(workdir: Workdir) -> None:
+    grid = ["-m", *outside(workdir), "quantizer=mine", "quantizer.rounding.fail=exit,error,''"]
+    done = workdir.run(*grid, PYTHONPATH=str(workdir.folder))
     assert done.returncode == 1
     assert "2 of 3 cells failed" in done.stderr
     assert "FAILED" in done.stdout
-    frame = results(place.outputs)
+    frame = results(workdir.outputs)
     mine = frame[frame.quantizer == "mine"]
     assert sorted(mine.groupby("variant", dropna=False).status.first()) == ["done", "failed", "failed"]
-    records = [json.loads(p.read_text()) for p in place.outputs.glob("runs/*/record.json")]
+    records = [json.loads(p.read_text()) for p in workdir.outputs.glob("runs/*/record.json")]
     errors = {r["error"]["type"]: r["error"] for r in records if r["status"] == "failed"}
     assert set(errors) == {"SystemExit", "RuntimeError"}
     assert "boom" in errors["RuntimeError"]["traceback"]
-    before = {k: v for k, v in finished(place.outputs).items() if b'"failed"' not in v[1]}
-    again = place.run(*grid, PYTHONPATH=str(place.folder), MENDED="1")
+    before = {k: v for k, v in finished(workdir.outputs).items() if b'"failed"' not in v[1]}
+    again = workdir.run(*grid, PYTHONPATH=str(workdir.folder), MENDED="1")
     assert again.returncode == 1
     assert "1 of 3 cells failed" in again.stderr
-    after = finished(place.outputs)
+    after = finished(workdir.outputs)
     assert {k: after[k] for k in before} == before
 
 
-def test_a_run_whose_inputs_changed_is_refused(place: Workplace) -> None:
-    ok(place.run("quantizer=rtn", "quantizer.weight.group_size=16"))
-    path = next(p for p in place.outputs.glob("runs/*/record.json") if json.loads(p.read_text())["layers"])
+def test_a_run_whose_inputs_changed_is_refused(workdir: Workdir) -> None:
+    ok(workdir.run("quantizer=rtn", "quantizer.weight.group_size=16"))
+    path = next(p for p in workdir.outputs.glob("runs/*/record.json") if json.loads(p.read_text())["layers"])
     record = json.loads(path.read_text())
     record["fingerprints"]["tokenizer"] = "0" * 64
     path.write_text(json.dumps(record))
-    done = place.run("quantizer=rtn", "quantizer.weight.group_size=16")
+    done = workdir.run("quantizer=rtn", "quantizer.weight.group_size=16")
     assert done.returncode == 1
     assert "was made with another tokenizer" in done.stderr
     record["schema_version"] = 99
     path.write_text(json.dumps(record))
-    done = place.run("quantizer=rtn", "quantizer.weight.group_size=16")
+    done = workdir.run("quantizer=rtn", "quantizer.weight.group_size=16")
     assert done.returncode != 0
     assert "upgrade quantbench" in done.stderr
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_repeated_it_ends_like_an_undisturbed_sweep(
-    place: Workplace, tmp_path: Path
+    workdir: Workdir, tmp_path: Path
 ) -> None:
     grid = ["-m", "quantizer=rtn,gptq,awq", "quantizer.weight.group_size=16", "quantizer.weight.bits=4,3"]
     undisturbed = tmp_path / "undisturbed"
     started = time.monotonic()
-    ok(place.run(*grid, outputs=undisturbed))
+    ok(workdir.run(*grid, outputs=undisturbed))
     duration = time.monotonic() - started
     moments = random.Random(7)
     seen: dict[str, tuple[int, bytes]] = {}
     for _ in range(20):
-        process = place.start(*grid)
+        process = workdir.start(*grid)
         time.sleep(moments.uniform(0.3, 1.0) * duration)
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        now = finished(place.outputs)
+        process.finish()
+        now = finished(workdir.outputs)
         assert {k: now[k] for k in seen if k.endswith(".json")} == {
             k: v for k, v in seen.items() if k.endswith(".json")
         }
         seen = now
-    ok(place.run(*grid))
-    (disturbed,) = place.outputs.glob("sweeps/*/results.csv")
+    ok(workdir.run(*grid))
+    (disturbed,) = workdir.outputs.glob("sweeps/*/results.csv")
     (reference,) = undisturbed.glob("sweeps/*/results.csv")
     assert disturbed.read_bytes() == reference.read_bytes()
 
 
-def test_two_texts_under_one_task_name_are_refused_before_anything_runs(place: Workplace) -> None:
+def test_two_texts_under_one_task_name_are_refused_before_anything_runs(workdir: Workdir) -> None:
     tests = []
     for name in ("one", "two"):
-        tests.append(place.folder / f"{name}.txt")
+        tests.append(workdir.folder / f"{name}.txt")
         tests[-1].write_text("\n\n".join(f"{name} {i} and {i * i} of it " * 20 for i in range(10)))
-    done = place.run("-m", "quantizer=gptq", f"calib.source.test_path={tests[0]},{tests[1]}")
+    done = workdir.run("-m", "quantizer=gptq", f"calib.source.test_path={tests[0]},{tests[1]}")
     assert done.returncode == 2
     assert "nothing was run: task local: scores of protocol" in done.stderr
     assert "tests on different texts need different task names" in done.stderr
-    assert not list(place.outputs.glob("runs/*"))
+    assert not list(workdir.outputs.glob("runs/*"))
 
 
-def test_two_files_make_a_table_of_both_tested_on_both(place: Workplace) -> None:
-    other = place.folder / "my notes.txt"
+def test_two_files_make_a_table_of_both_tested_on_both(workdir: Workdir) -> None:
+    other = workdir.folder / "my notes.txt"
     other.write_text("\n\n".join(f"sentence number {i} of another text, {i * i} of it " * 8 for i in range(60)))
-    files = [argument for argument in place.base if not argument.startswith("calib.source.path")]
+    files = [argument for argument in workdir.base if not argument.startswith("calib.source.path")]
     grid = ["-m", *files, "quantizer=rtn,gptq", "quantizer.weight.group_size=16"]
-    ok(place.run(*grid, f"calib.source.path={place.text},'{other}'", base=False))
-    frame = results(place.outputs)
+    ok(workdir.run(*grid, f"calib.source.path={workdir.text},'{other}'", base=False))
+    frame = results(workdir.outputs)
     assert set(frame.task) == {"text", "my-notes"}
     assert set(frame.status) == {"done"}
     gptq = frame[(frame.quantizer == "gptq") & (frame.metric == "kl")].set_index(["calib", "task"])
@@ -264,17 +264,17 @@ def test_two_files_make_a_table_of_both_tested_on_both(place: Workplace) -> None
     }
     assert gptq.own_difference.notna().sum() == 2
     assert len(frame[frame.quantizer == "rtn"].run_id.unique()) == 1
-    assert len(list(place.outputs.glob("runs/*"))) == 4
+    assert len(list(workdir.outputs.glob("runs/*"))) == 4
 
 
-def test_an_edited_algorithm_is_a_new_run(place: Workplace) -> None:
-    command = [*outside(place), "quantizer=mine"]
-    ok(place.run(*command, PYTHONPATH=str(place.folder)))
-    first = set(place.outputs.glob("runs/*"))
-    (place.folder / "mine.py").write_text(CUSTOM.replace("quantize(weight, format)", "quantize(weight / 2, format)"))
-    ok(place.run(*command, PYTHONPATH=str(place.folder)))
+def test_an_edited_algorithm_is_a_new_run(workdir: Workdir) -> None:
+    command = [*outside(workdir), "quantizer=mine"]
+    ok(workdir.run(*command, PYTHONPATH=str(workdir.folder)))
+    first = set(workdir.outputs.glob("runs/*"))
+    (workdir.folder / "mine.py").write_text(CUSTOM.replace("quantize(weight, format)", "quantize(weight / 2, format)"))
+    ok(workdir.run(*command, PYTHONPATH=str(workdir.folder)))
     assert len(first) == 2
-    assert len(set(place.outputs.glob("runs/*")) - first) == 1
+    assert len(set(workdir.outputs.glob("runs/*")) - first) == 1
 
 
 def test_sweep_names_are_stable() -> None:

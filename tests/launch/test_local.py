@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -13,37 +12,32 @@ import pytest
 from quantbench.core.environment import pick_device
 from quantbench.core.errors import ConfigError
 from quantbench.launch import local
-from slurm_place import LAYERS, SlurmPlace, wait_for
+from slow_workdir import LAYERS, SlowWorkdir, wait_for
 
 
 @pytest.fixture
-def slow(tmp_path: Path) -> SlurmPlace:
-    return SlurmPlace(tmp_path)
+def slow(tmp_path: Path) -> SlowWorkdir:
+    return SlowWorkdir(tmp_path)
 
 
-def states(place: SlurmPlace) -> list[str]:
-    told = json.loads(place.quantbench("status", place.sweep, "--json").stdout)
-    return [cell["state"] for cell in told["cells"]]
-
-
-def workers(place: SlurmPlace) -> list[psutil.Process]:
-    """Controllers and workers of this place."""
+def workers(workdir: SlowWorkdir) -> list[psutil.Process]:
+    """Controllers and workers of this workdir."""
     found = [p for p in psutil.process_iter(["cmdline"]) if "submitit" in " ".join(p.info["cmdline"] or ())]
-    return [p for p in found if str(place.folder) in " ".join(p.info["cmdline"])]
+    return [p for p in found if str(workdir.folder) in " ".join(p.info["cmdline"])]
 
 
-def test_a_killed_process_costs_its_cell_and_two_workers_share_the_rest(slow: SlurmPlace) -> None:
+def test_a_killed_process_costs_its_cell_and_two_workers_share_the_rest(slow: SlowWorkdir) -> None:
     grid = slow.grid("a,b_killed,c,d_raises", "cluster.workers=2", cluster="local")
     done = slow.run(*grid)
     assert done.returncode == 1
     assert "ended by signal 9 (SIGKILL)" in done.stderr
-    assert states(slow) == ["done", "failed", "done", "failed"]
+    assert slow.states() == {"a": "done", "b_killed": "failed", "c": "done", "d_raises": "failed"}
     assert slow.quantbench("status", slow.sweep).returncode == 1
     slow.mend()
     again = slow.run(*grid)
     assert again.returncode == 0, again.stderr
     assert "4 cells, 2 finished, 0 on their way, 2 submitted" in again.stderr
-    assert states(slow) == ["done"] * 4
+    assert set(slow.states().values()) == {"done"}
     assert slow.times()["a"] == slow.times()["c"] == LAYERS
     written = slow.written()
     once_more = slow.run(*grid)
@@ -53,39 +47,38 @@ def test_a_killed_process_costs_its_cell_and_two_workers_share_the_rest(slow: Sl
     assert slow.written() == written
 
 
-def test_a_detached_sweep_is_watched_cancelled_and_taken_up_again(slow: SlurmPlace) -> None:
+def test_a_detached_sweep_is_watched_cancelled_and_taken_up_again(slow: SlowWorkdir) -> None:
     grid = slow.grid("a,b", "quantizer.rounding.seconds=12", cluster="local")
     detached = slow.run(*grid, "detach=true")
     assert detached.returncode == 0, detached.stderr
     wait_for(lambda: slow.times()["a"] > 0)
-    assert states(slow) == ["running", "queued"]
+    assert slow.states() == {"a": "running", "b": "queued"}
     assert "2 open cells cancelled" in slow.quantbench("cancel", slow.sweep).stdout
     wait_for(lambda: not workers(slow))
-    assert states(slow) == ["cancelled", "cancelled"]
+    assert slow.states() == {"a": "cancelled", "b": "cancelled"}
     retried = slow.quantbench("retry", slow.sweep)
     assert retried.returncode == 0, retried.stderr
-    assert states(slow) == ["done", "done"]
+    assert slow.states() == {"a": "done", "b": "done"}
     assert slow.times()["b"] == LAYERS
 
 
-def test_a_cell_whose_text_changed_after_submission_is_refused(slow: SlurmPlace) -> None:
+def test_a_cell_whose_text_changed_after_submission_is_refused(slow: SlowWorkdir) -> None:
     detached = slow.run(*slow.grid("a,b", "quantizer.rounding.seconds=4", cluster="local"), "detach=true")
     assert detached.returncode == 0, detached.stderr
     slow.text.write_text(slow.text.read_text().replace("document", "dokument"))
-    wait_for(lambda: set(states(slow)) == {"failed"})
-    told = json.loads(slow.quantbench("status", slow.sweep, "--json").stdout)
-    assert all("has changed since" in cell["error"] for cell in told["cells"])
+    wait_for(lambda: set(slow.states().values()) == {"failed"})
+    assert all("has changed since" in cell["error"] for cell in slow.cells())
     wait_for(lambda: not workers(slow))
 
 
-def test_a_terminated_worker_leaves_nothing_behind_but_lost_cells(slow: SlurmPlace) -> None:
+def test_a_terminated_worker_leaves_nothing_behind_but_lost_cells(slow: SlowWorkdir) -> None:
     detached = slow.run(*slow.grid("a", "quantizer.rounding.seconds=20", cluster="local"), "detach=true")
     assert detached.returncode == 0, detached.stderr
     wait_for(lambda: slow.times()["a"] > 0)
     for process in workers(slow):
         os.kill(process.pid, signal.SIGKILL)
     wait_for(lambda: not workers(slow))
-    assert states(slow) == ["lost"]
+    assert slow.states() == {"a": "lost"}
     unknown = slow.quantbench("logs", "nothing")
     assert unknown.returncode == 2
     assert "no such cell" in unknown.stderr

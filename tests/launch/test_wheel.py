@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from command import Workplace
+from command import Workdir
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -56,8 +56,8 @@ def test_every_option_and_sweep_is_in_the_wheel(site: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_cell_runs_from_the_wheel(site: Path, place: Workplace) -> None:
-    arguments = place.command("quantizer=gptq", "quantizer.weight.group_size=16")[1:]
-    printed = python(*arguments, f"output_dir={place.outputs}", cwd=place.folder, path=site)
+def test_a_cell_runs_from_the_wheel(site: Path, workdir: Workdir) -> None:
+    arguments = workdir.arguments("quantizer=gptq", "quantizer.weight.group_size=16")
+    printed = python("-m", "quantbench", *arguments, f"output_dir={workdir.outputs}", cwd=workdir.folder, path=site)
     assert "local, gptq, 5.25 bits per weight" in printed
-    assert len(list(place.outputs.glob("runs/*/record.json"))) == 2
+    assert len(list(workdir.outputs.glob("runs/*/record.json"))) == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm_place import SlurmPlace, job_ids, wait_for
+from slow_workdir import SlowWorkdir, job_ids, wait_for
 
 CLUSTER = Path(__file__).parent / "cluster.sh"
 
@@ -23,8 +23,8 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, cluster: None) -> Iterator[SlurmPlace]:
-    yield SlurmPlace(tmp_path)
+def workdir(tmp_path: Path, cluster: None) -> Iterator[SlowWorkdir]:
+    yield SlowWorkdir(tmp_path)
     if ids := job_ids():
         subprocess.run(["scancel", *ids], check=False)
         wait_for(lambda: not job_ids())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from command import Workplace
+from command import Workdir
 from prompts import long_llama
 from tiny import save_tiny_model
 
@@ -19,9 +19,9 @@ _FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Workplace:
+def place(tmp_path: Path) -> Workdir:
     """A place with the files of a page, and data of the kind it describes."""
-    made = Workplace(tmp_path)
+    made = Workdir(tmp_path)
     save_tiny_model(tmp_path / "model", long_llama())
     for page in ("add_an_evaluation.md", "add_a_calibration_set.md"):
         for name, text in _FILE.findall((DOCS / page).read_text()):
@@ -39,7 +39,7 @@ def place(tmp_path: Path) -> Workplace:
     return made
 
 
-def run(place: Workplace, *arguments: str) -> pd.DataFrame:
+def run(place: Workdir, *arguments: str) -> pd.DataFrame:
     base = [one for one in place.base if not one.startswith(("calib=", "calib.source."))]
     chosen = (
         [] if any(one.startswith("calib=") for one in arguments) else ["calib=local", f"calib.source.path={place.text}"]
@@ -51,7 +51,7 @@ def run(place: Workplace, *arguments: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def test_a_label_task_is_one_yaml(place: Workplace) -> None:
+def test_a_label_task_is_one_yaml(place: Workdir) -> None:
     frame = run(place, "quantizer=rtn", "quantizer.weight.group_size=16", "eval=support", "eval.tasks.support.shots=3")
     found = frame[frame["metric"] == "accuracy"]
     assert set(found["task"]) == {"support"}
@@ -60,7 +60,7 @@ def test_a_label_task_is_one_yaml(place: Workplace) -> None:
     assert found["stderr"].notna().all()
 
 
-def test_a_calibration_set_of_rows_is_in_distribution_to_its_own_test(place: Workplace) -> None:
+def test_a_calibration_set_of_rows_is_in_distribution_to_its_own_test(place: Workdir) -> None:
     frame = run(place, "quantizer=gptq", "quantizer.weight.group_size=16", "calib=tickets")
     found = frame[(frame["metric"] == "accuracy") & (frame["quantizer"] == "gptq")]
     assert found["in_distribution"].tolist() == [True]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from command import Workplace
+from command import Workdir
 
 PAGE = Path(__file__).parents[3] / "docs" / "add_an_evaluation.md"
 _FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_the_suite_and_the_task_of_the_page_run(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    place = Workdir(tmp_path)
     for name, text in _FILE.findall(PAGE.read_text()):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,17 @@
-"""A workplace whose cells are as slow as they are told, and questions to SLURM."""
+"""A folder to run the command in, whose cells are as slow as they are told, and questions to SLURM."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from command import Done, Workplace
+from command import Workdir
 
 SLOW_ROUNDING = '''
 import os
@@ -53,12 +54,14 @@ rounding: {_target_: slow.Slow, name: "", seconds: 0.0}
 policy: {_target_: quantbench.pipeline.recipe.Policy}
 """
 
+NAME = "quantizer.rounding.name="
+
 LAYERS = 14
 """Weights of the tiny model: a cell that was run once wrote so many lines."""
 
 
-class SlurmPlace(Workplace):
-    """A workplace whose cells are as slow as they are told, on a SLURM that answers."""
+class SlowWorkdir(Workdir):
+    """A folder with a recipe that is as slow as it is told, and fails as the name of its cell says."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -69,18 +72,18 @@ class SlurmPlace(Workplace):
         self.rounded = folder / "rounded.txt"
 
     def environment(self, outputs: Path | None = None, **extra: str) -> dict[str, str]:
-        """See Workplace; with the slow rounding to be imported."""
+        """See Workdir; with the slow rounding to be imported."""
         path = os.pathsep.join([str(self.folder), extra.pop("PYTHONPATH", "")])
         return super().environment(outputs, PYTHONPATH=path, ROUNDED=str(self.rounded), **extra)
 
     def grid(self, names: str, *more: str, cluster: str = "slurm") -> list[str]:
         """Arguments for cells of these names, comma-separated."""
-        quick = ["cluster.poll_seconds=1", "cluster.grace_seconds=2"]
+        quick = ["cluster.poll_seconds=0.5", "cluster.grace_seconds=2"]
         return [
             "-m",
             f"--config-dir={self.folder / 'conf'}",
             "quantizer=slow",
-            f"quantizer.rounding.name={names}",
+            f"{NAME}{names}",
             f"cluster={cluster}",
             *quick,
             *more,
@@ -94,17 +97,6 @@ class SlurmPlace(Workplace):
         """From now on nothing fails."""
         (self.folder / "mended").touch()
 
-    def quantbench(self, *arguments: str) -> Done:
-        """A sub-command."""
-        return subprocess.run(
-            [sys.executable, "-m", "quantbench", *arguments],
-            env=self.environment(),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
     def written(self) -> dict[str, str]:
         """Manifest, results and tables of the only sweep, by path."""
         folder = self.outputs / "sweeps" / self.sweep
@@ -117,8 +109,35 @@ class SlurmPlace(Workplace):
         (found,) = (self.outputs / "sweeps").iterdir()
         return found.name
 
+    def states(self) -> dict[str, str]:
+        """The state of each cell by its name, as `quantbench status` tells it."""
+        return {
+            next(o.removeprefix(NAME) for o in cell["overrides"] if o.startswith(NAME)): cell["state"]
+            for cell in self.cells()
+        }
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    def cells(self) -> list[dict[str, Any]]:
+        """What `quantbench status` tells of the only sweep."""
+        found: list[dict[str, Any]] = json.loads(self.quantbench("status", self.sweep, "--json").stdout)["cells"]
+        return found
+
+    @property
+    def tokens(self) -> list[str]:
+        """The names of the submissions, the last one at the end."""
+        records = self.outputs.glob("sweeps/*/state/jobs/*.json")
+        return [path.stem for path in sorted(records, key=lambda path: path.stat().st_mtime)]
+
+    def job_ids(self) -> list[str]:
+        """Ids of the jobs that wait or run."""
+        names = ",".join(self.tokens)
+        return slurm("squeue", "-h", "-r", f"--name={names}", "-o", "%i").split() if names else []
+
+    def job_states(self) -> set[str]:
+        """States of the jobs of the last submission, ended ones too."""
+        return set(slurm("squeue", "-h", "-r", "-t", "all", f"--name={self.tokens[-1]}", "-o", "%T").split())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
     """Wait until something is so; fails the test if it does not come true in time."""
     end = time.monotonic() + seconds
     while not condition():
@@ -129,13 +148,3 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 def slurm(*command: str) -> str:
     """The output of a command of SLURM."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def job_ids() -> list[str]:
-    """Ids of the jobs that wait or run."""
-    return slurm("squeue", "-h", "-r", "-o", "%i").split()
-
-
-def job_states(token: str) -> set[str]:
-    """States of the jobs of a submission, ended ones too."""
-    return set(slurm("squeue", "-h", "-r", "-t", "all", f"--name={token}", "-o", "%T").split())
