@@ -34,8 +34,8 @@ class ExamTask(LabelTask):
         unanswered = [example.id for example in found.examples if not example.target]
         if unanswered:
             raise ConfigError(
-                f"data {self.data.name}: {unanswered[0]} and {len(unanswered) - 1} others have no answer, so the split "
-                f"{self.data.test_on!r} cannot be tested (test_on)"
+                f"data {self.origin.name}: {unanswered[0]} and {len(unanswered) - 1} others have no answer, so the "
+                f"split {self.data.test_on!r} cannot be tested (test_on)"
             )
         return found
 

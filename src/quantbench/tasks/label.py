@@ -32,5 +32,5 @@ class LabelTask(PromptTask):
 
         prompts = self.prompts(tokenizer, tokenizer_fingerprint)
         if len(prompts.labels) < 2:
-            raise ConfigError(f"data {self.data.name}: a label task needs at least two labels, not {prompts.labels}")
+            raise ConfigError(f"data {self.origin.name}: a label task needs at least two labels, not {prompts.labels}")
         return LabelTest(prompts, self.normalize, self.contextual_calibration)

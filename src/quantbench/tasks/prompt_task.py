@@ -83,7 +83,7 @@ class PromptTask:
             max_tokens=self.max_tokens,
             values=values,
             provenance={
-                "name": self.data.name,
+                "name": self.origin.name,
                 "split": self.split,
                 "revision": found.rows.revision,
                 "notes": found.notes,
@@ -97,7 +97,7 @@ class PromptTask:
         pool = train_examples(self.data).examples
         if len(pool) < self.shots:
             raise DataError(
-                f"data {self.data.name}: {self.shots} shots were asked for, but its train split has {len(pool)} "
+                f"data {self.origin.name}: {self.shots} shots were asked for, but its train split has {len(pool)} "
                 "examples that are not test items; use fewer shots"
             )
         return random.Random(self.shot_seed).sample(list(pool), self.shots)

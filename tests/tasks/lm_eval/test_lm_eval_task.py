@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lm_eval.tasks import TaskManager
 
 from lm_eval_tasks import TEST, TRAIN, choice_task, long_handle, save, write_tasks
 from quantbench.core.errors import ConfigError, DataError, ModelError
@@ -14,6 +15,7 @@ from quantbench.metrics import metrics
 from quantbench.metrics.metrics import check_items
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks import task as tasks_module
+from quantbench.tasks.lm_eval import library
 from quantbench.tasks.lm_eval.item_set import LmEvalTestSet
 from quantbench.tasks.lm_eval.task import LmEvalTask
 from quantbench.tasks.task import Outcome, protocol_id
@@ -181,13 +183,26 @@ def test_documents_are_those_that_are_tested_without_worked_examples(folder: Pat
     ("options", "message"),
     [
         ({"shots": TRAIN + 1}, r"5 worked examples are asked for, but own_choice has 4 to draw from; use shots=4"),
-        ({"task": "own_choise"}, r"no task, tag or group of that name. Did you mean own_choice"),
         ({"include_path": Path("nowhere")}, r"include_path=nowhere: no such folder"),
     ],
 )
 def test_bad_options(folder: Path, handle: ModelHandle, options: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
         load(folder, "own_choice", handle, **options)
+
+
+def test_a_name_that_nobody_knows_is_answered_with_the_nearest_of_both_sides(
+    folder: Path, handle: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own_choices", "own_choice"):
+        save(tmp_path, choice_task(tmp_path, name, doc_to_text="theirs"))
+    theirs = TaskManager(include_path=tmp_path, include_defaults=False)
+    monkeypatch.setattr(library, "defaults", lambda: theirs)
+    with pytest.raises(ConfigError, match=r"no task, tag or group of that name. Did you mean own_choices, own_choice"):
+        load(folder, "own_choicess", handle)
+    assert load(folder, "own_choices", handle).documents[0].startswith("theirs")
+    joint = library.manager_for("own_choices", folder)
+    assert joint.task_index["own_choice"].yaml_path == folder / "own_choice.yaml"
 
 
 @pytest.mark.parametrize(

@@ -42,20 +42,38 @@ def as_by_itself() -> Iterator[None]:
 
 
 def manager_for(name: str, include_path: Path | None) -> Any:
-    """lm-eval's index of tasks. All its own take 10 s to read: they are left out where the user's folder will do."""
+    """lm-eval's index of tasks. Its own, which take 10 s to read, are left out where the user's folder will do."""
     if include_path is None:
-        return _manager(None, "", True)
+        return defaults()
     content = hash_path(include_path)
-    own = _manager(include_path, content, False)
-    return own if _is_whole(name, own.task_index) else _manager(include_path, content, True)
+    own = _own(include_path, content)
+    return own if _is_whole(name, own.task_index) else _joint(include_path, content)
 
 
 @cache
-def _manager(include_path: Path | None, _content: str, defaults: bool) -> Any:
+def defaults() -> Any:
+    """The tasks that come with lm-eval."""
+    return _read(include_defaults=True)
+
+
+@cache
+def _own(include_path: Path, _content: str) -> Any:
+    return _read(include_path=include_path, include_defaults=False)
+
+
+@cache
+def _joint(include_path: Path, _content: str) -> Any:
+    """Both, those of the folder before lm-eval's of the same name, without reading lm-eval's again."""
+    manager = _read(include_path=include_path, include_defaults=False)
+    manager.task_index.update(defaults().task_index | manager.task_index)
+    return manager
+
+
+def _read(**options: Any) -> Any:
     from lm_eval.tasks import TaskManager
 
     with as_by_itself():
-        return TaskManager(include_path=include_path, include_defaults=defaults)
+        return TaskManager(**options)
 
 
 def _is_whole(name: str, index: Any) -> bool:

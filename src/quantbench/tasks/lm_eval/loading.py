@@ -30,7 +30,7 @@ def load(name: str, include_path: Path | None) -> Loaded:
     """
     manager = manager_for(name, include_path)
     if name not in manager.task_index:
-        close = difflib.get_close_matches(name, manager.all_tasks, n=5)
+        close = difflib.get_close_matches(name, sorted(manager.task_index), n=5)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise ConfigError(
             f"eval task {name}: lm-eval has no task, tag or group of that name.{hint} `lm-eval ls tasks` lists all; "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
@@ -13,14 +13,8 @@ from quantbench.core.origin import Origin
 from quantbench.core.paths import LocalPath
 from quantbench.tasks.lm_eval.catalogue import catalogue_origin
 
-
-def _by_name(origin: Origin) -> Origin:
-    """lm-eval reads its data itself: no path tells them from a set of the same name."""
-    return dataclasses.replace(origin, path=None)
-
-
-def _unknown(given: dict[str, Any]) -> Origin:
-    return catalogue_origin(given["task"], None)
+UNDESCRIBED = Origin(name="undescribed", family="unknown")
+"""Stands for the task's own name, which a default cannot know."""
 
 
 @component
@@ -34,7 +28,12 @@ class LmEvalOptions:
     seed: Annotated[int, Field(ge=0)] = 1234
     max_length: Annotated[int, Field(ge=2)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    origin: Annotated[Origin, AfterValidator(_by_name)] = Field(default_factory=_unknown)
+    origin: Origin = UNDESCRIBED
+
+    def __post_init__(self) -> None:
+        told = catalogue_origin(self.task, None) if self.origin == UNDESCRIBED else self.origin
+        # lm-eval reads its data itself: no path tells them from a set of the same name.
+        object.__setattr__(self, "origin", dataclasses.replace(told, path=None))
 
     def check_files(self) -> None:
         """Raise ConfigError if the folder of task files does not exist."""
