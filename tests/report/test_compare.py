@@ -13,7 +13,7 @@ from quantbench.core.errors import StoreError
 from quantbench.metrics.metrics import measure, paired
 from quantbench.report.compare import recipe_table
 from quantbench.report.digits import with_error
-from quantbench.report.tables import Table
+from quantbench.report.table import Table
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
@@ -84,7 +84,7 @@ def test_a_task_has_columns_for_its_own_metrics(
         labels = text.assign(item=[f"stars:{i}" for i in range(8)], accuracy=[float(i < right) for i in range(8)])
         known = {"metrics": [measure("accuracy", labels)], "protocol": tasks["stars"]}
         store.save_score(dataclasses.replace(make_score(run_id, labels, task="wiki", **known), task="stars"), labels)
-    cells = [make_cell("wiki", "rtn", "rtn", tasks=tasks, data_free=True, in_distribution={})]
+    cells = [make_cell("wiki", "rtn", "rtn", tasks=tasks, data_free=True)]
     manifest = Manifest(name="demo", overrides=[], cells=cells, caption={"scale": "smoke"})
     table = recipe_table(store, [manifest])
     assert [name for name in table.header if ": " in name] == ["stars: accuracy", "wiki: perplexity"]

@@ -14,7 +14,6 @@ import torch
 
 from quantbench.cells.session import Inputs, Session
 from quantbench.config.schema import Cell
-from quantbench.core import origin as distributions
 from quantbench.core import tensors
 from quantbench.core.environment import environment
 from quantbench.core.errors import StoreError
@@ -27,7 +26,7 @@ from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.walker import Quantized, quantize_model
-from quantbench.store.records import Distribution, RunRecord, Score
+from quantbench.store.records import RunRecord, Score
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import protocol_id
 
@@ -81,6 +80,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         config=cell.identity,
         fingerprints=fingerprints,
         calibration=None if inputs.calib is None else inputs.calib.provenance(),
+        origins=[] if cell.calib is None else list(cell.calib.origins),
         layers=quantized.layers,
         effective_bits=quantized.artifact.effective_bits,
         kv_bits=quantized.artifact.kv_bits,
@@ -207,9 +207,7 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
         task=task,
         protocol=protocol,
         protocol_values=test.protocol_values,
-        distribution=Distribution(**cell.tasks[task].distribution),
-        in_distribution=in_distribution(cell, task),
-        relation=relation(cell, task),
+        origin=origin_of_task(cell.tasks[task]),
         metrics=[metrics.measure(name, items) for name in outcome.metrics or test.metrics],
         n_items=len(items),
         n_tokens=int(items["n_tokens"].sum()),
@@ -221,21 +219,6 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
     session.store.save_score(score, items, outcome.attachments)
     _append_cost(session, cell, f"evaluate {task}", meter.read())
     return True
-
-
-def in_distribution(cell: Cell, task: str) -> bool | None:
-    """Whether the cell was calibrated on the distribution it is tested on; None for one that uses no data.
-
-    None as well for a mixture of which that distribution is a part.
-    """
-    calibrated = () if cell.calib is None else cell.calib.origins
-    return distributions.in_distribution(relation(cell, task), calibrated)
-
-
-def relation(cell: Cell, task: str) -> str | None:
-    """How far the test distribution lies from that calibrated on (quantbench.core.origin); None if not known."""
-    calibrated = () if cell.calib is None else cell.calib.origins
-    return distributions.relation(calibrated, origin_of_task(cell.tasks[task]))
 
 
 # Records

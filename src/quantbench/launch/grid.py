@@ -7,11 +7,11 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 
-from quantbench.cells.run import in_distribution, relation
 from quantbench.cells.session import Session, check_inputs
 from quantbench.cli.entry import EXIT_FAILED
 from quantbench.config.schema import Cell
 from quantbench.core.errors import ConfigError
+from quantbench.core.origin import origin_of_task
 from quantbench.launch.driver import Work, counts, follow, launch
 from quantbench.launch.inprocess import run_here
 from quantbench.launch.launchers import Cluster, Place
@@ -110,17 +110,15 @@ def _work(cell: Cell, entry: CellEntry, cluster: Cluster) -> Work:
 
 def _entry(session: Session, cell: Cell) -> CellEntry:
     tests = session.inputs(cell).tests
-    known = {task: in_distribution(cell, task) for task in cell.tasks}
-    relations = {task: relation(cell, task) for task in cell.tasks}
     entry = CellEntry(
         key=" ".join(sorted(cell.overrides)) or "defaults",
         choices=cell.choices,
         overrides=list(cell.overrides),
         tasks={task: protocol_id(tests[task]) for task in cell.tasks},
+        task_origins={name: origin_of_task(task) for name, task in cell.tasks.items()},
+        calib_origins=[] if cell.calib is None else list(cell.calib.origins),
         run_id=cell.run_id,
         baseline_run_id=baseline_of(cell).run_id,
-        in_distribution={task: value for task, value in known.items() if value is not None},
-        relation={task: value for task, value in relations.items() if value is not None},
         data_free=cell.calib is None,
     )
     return dataclasses.replace(entry, status="done") if is_done(session.store, entry) else entry

@@ -83,7 +83,7 @@ METRICS: dict[str, MetricInfo] = {
     "nll": MetricInfo("nats/token", False, _per_token("nll")),
     "bits_per_byte": MetricInfo("bits/byte", False, _bits_per_byte),
     "kl": MetricInfo("nats/token", False, _per_token("kl"), relative=True),
-    "same_top": MetricInfo("share of tokens", True, _per_token("same_top"), relative=True),
+    "top1_agreement": MetricInfo("share of tokens", True, _per_token("top1_agreement"), relative=True),
     "word_perplexity": MetricInfo("per word", False, _word_perplexity, items="items"),
     **{name: MetricInfo(unit, False, _mean(name), items="items") for name, unit in LOWER_IS_BETTER.items()},
     **{f"macro_{name}": MetricInfo("share of items", True, _macro(name), items="items") for name in MACRO},

@@ -11,15 +11,17 @@ from typing import Any
 
 from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
+from quantbench.report.caption import IN_DISTRIBUTION
 from quantbench.report.collate import collate
-from quantbench.report.columns import DATA_FREE
+from quantbench.report.columns import DATA_FREE, ResultRow, result_rows
 from quantbench.report.digits import change, rounded, with_error
-from quantbench.report.legend import FALLBACK, IN_DISTRIBUTION, Footnotes
-from quantbench.report.tables import Cell, Row, Table, default_metrics, plain_rows
+from quantbench.report.footnotes import FALLBACK, Footnotes
+from quantbench.report.table import Table, TableCell
+from quantbench.report.tables import default_metrics
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
 
-RunRows = list[Row]
+RunRows = list[ResultRow]
 """The rows of one run in the tidy frame, one per task and metric."""
 
 
@@ -33,15 +35,15 @@ def recipe_table(
              and model, calibrated on the same text (or on none). Raises StoreError if no such run is in the sweeps.
     """
     frame = collate(store, manifests)
-    rows = [row for row in plain_rows(frame) if row["run_id"] is not None]
-    runs: dict[str, RunRows] = {}
+    rows = [row for row in result_rows(frame) if row["run_id"] is not None]
+    runs: dict[str | None, RunRows] = {}
     for row in rows:
         runs.setdefault(row["run_id"], []).append(row)
     if not runs:
         raise StoreError("nothing has run yet in " + ", ".join(manifest.name for manifest in manifests))
     ordered = [list({(r["task"], r["metric"]): r for r in own}.values()) for own in runs.values()]
     columns = _columns(rows, chosen or default_metrics(frame))
-    references = {(*_place(own[0]), own[0]["calib"]): own for own in ordered if own[0]["quantizer"] == against}
+    references = {(*_recipe(own[0]), own[0]["calib"]): own for own in ordered if own[0]["quantizer"] == against}
     if against is not None and not references:
         names = ", ".join(sorted({row["quantizer"] for row in rows}))
         raise StoreError(f"against {against}: no such recipe in these sweeps. There are: {names}")
@@ -62,7 +64,7 @@ def recipe_table(
     )
 
 
-def _columns(rows: Sequence[Row], chosen: Sequence[str]) -> list[tuple[str, str]]:
+def _columns(rows: Sequence[ResultRow], chosen: Sequence[str]) -> list[tuple[str, str]]:
     """Task and metric of each column."""
     metrics_of: dict[str, list[str]] = {}
     for row in rows:
@@ -77,16 +79,16 @@ def _columns(rows: Sequence[Row], chosen: Sequence[str]) -> list[tuple[str, str]
     return [(task, metric) for task, found in metrics_of.items() for metric in chosen if metric in found]
 
 
-def _place(row: Row) -> tuple[Any, ...]:
+def _recipe(row: ResultRow) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("model", "scale", "variant"))
 
 
-def _head(own: RunRows, notes: Footnotes) -> list[Cell]:
+def _head(own: RunRows, notes: Footnotes) -> list[TableCell]:
     first = own[0]
     name = " ".join(part for part in (first["quantizer"], first["variant"]) if part)
     calib = " ".join(part for part in (first["calib"], first["calib_variant"]) if part)
     bits = "16" if first["full_precision"] else _text(first["effective_bits"], ".3f")
-    return [Cell(name, marks=notes.mark_fallbacks(first)), Cell(calib), Cell(bits)]
+    return [TableCell(name, marks=notes.mark_fallbacks(first)), TableCell(calib), TableCell(bits)]
 
 
 def _values(
@@ -95,50 +97,53 @@ def _values(
     columns: Sequence[tuple[str, str]],
     references: dict[tuple[Any, ...], RunRows],
     notes: Footnotes,
-) -> list[Cell]:
-    variant = _place(own[0])
-    reference = references.get((*variant, own[0]["calib"])) or references.get((*variant, DATA_FREE))
+) -> list[TableCell]:
+    recipe = _recipe(own[0])
+    reference = references.get((*recipe, own[0]["calib"])) or references.get((*recipe, DATA_FREE))
     by_key = {(row["task"], row["metric"]): row for row in own}
     cells = []
-    for place in columns:
-        row = by_key.get(place)
+    for column in columns:
+        row = by_key.get(column)
         cells.append(_value(row, own[0], notes))
         if references:
             cells.append(_difference(store, row, reference))
     return cells
 
 
-def _value(row: Row | None, first: Row, notes: Footnotes) -> Cell:
+def _value(row: ResultRow | None, first: ResultRow, notes: Footnotes) -> TableCell:
     if row is None or row["value"] is None:
         failed = first["status"] == "failed"
-        return Cell("FAILED", marks=notes.number(f"failed: {first['error']}")) if failed else Cell("–")
+        return TableCell("FAILED", marks=notes.number(f"failed: {first['error']}")) if failed else TableCell("–")
     own = bool(row["in_distribution"])
     if row["difference"] is None:
-        return Cell(with_error(row["value"], row["stderr"]), in_distribution=own)
+        return TableCell(with_error(row["value"], row["stderr"]), in_distribution=own)
     paired = change(row["difference"], row["difference_stderr"])
-    return Cell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
+    return TableCell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
 
 
-def _difference(store: Store, row: Row | None, reference: RunRows | None) -> Cell:
+def _difference(store: Store, row: ResultRow | None, reference: RunRows | None) -> TableCell:
     if row is None or reference is None or row["value"] is None or reference[0]["run_id"] == row["run_id"]:
-        return Cell("")
-    other = store.load_score(reference[0]["run_id"], row["task"], row["protocol"])
+        return TableCell("")
+    run_id, other_id, protocol = row["run_id"], reference[0]["run_id"], row["protocol"]
+    assert run_id is not None
+    assert other_id is not None
+    assert protocol is not None
+    other = store.load_score(other_id, row["task"], protocol)
     if other is None or row["metric"] not in {metric.name for metric in other.metrics}:
-        return Cell("")
-    place = (row["task"], row["protocol"])
-    items, others = store.load_items(row["run_id"], *place), store.load_items(other.run_id, *place)
-    found = metrics.paired(row["metric"], items, others)
-    return Cell("" if found is None else change(found.difference, found.stderr))
+        return TableCell("")
+    items, others = (store.load_items(one, row["task"], protocol) for one in (run_id, other_id))
+    found = metrics.paired(row["metric"] or "", items, others)
+    return TableCell("" if found is None else change(found.difference, found.stderr))
 
 
-def _spent(store: Store, own: RunRows) -> list[Cell]:
+def _spent(store: Store, own: RunRows) -> list[TableCell]:
     """Processor seconds and GiB of the last time the run was quantized."""
-    found = [cost for cost in store.load_costs(own[0]["run_id"]) if cost.get("what") == "quantize"]
+    found = [cost for cost in store.load_costs(own[0]["run_id"] or "") if cost.get("what") == "quantize"]
     if own[0]["full_precision"] or not found:
-        return [Cell(""), Cell("")]
+        return [TableCell(""), TableCell("")]
     return [
-        Cell(_text(found[-1].get("cpu_seconds"), ".0f")),
-        Cell(_text(found[-1].get("peak_memory_bytes"), ".2f", 2**30)),
+        TableCell(_text(found[-1].get("cpu_seconds"), ".0f")),
+        TableCell(_text(found[-1].get("peak_memory_bytes"), ".2f", 2**30)),
     ]
 
 
@@ -146,10 +151,10 @@ def _text(value: float | None, form: str, unit: int = 1) -> str:
     return "" if value is None else format(value / unit, form)
 
 
-def _caption(rows: Sequence[Row], against: str | None) -> list[str]:
+def _caption(rows: Sequence[ResultRow], against: str | None) -> list[str]:
     lines = [
         "Cells: value, then its difference from full precision ± standard error over windows or items, paired; kl and "
-        "same_top are measured against full precision already. same: no item has another outcome.",
+        "top1_agreement are measured against full precision already. same: no item has another outcome.",
         "bits: effective bits per quantized weight, everything stored counted. CPU s, GiB: processor seconds and peak "
         "memory of quantizing, as measured when the run was made.",
     ]

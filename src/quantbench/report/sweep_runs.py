@@ -5,31 +5,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from quantbench.core.paths import short_names
+from quantbench.core import origin
+from quantbench.core.origin import Origin
 from quantbench.report.columns import DATA_FREE
+from quantbench.report.variants import Variants
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord
 from quantbench.store.store import Store
 
-ROW_KEYS = {"seed", "replicate", "calib.seed", "calib.draw"}
-"""Overrides that have a column of their own."""
-
-FILE_KEY = "calib.source.path"
-"""The override that says which file of the user's is calibrated on: where it differs, it names the calibration set."""
-
 ERROR_LENGTH = 300
-
-IDLE: tuple[Any, ...] = (None, [], {}, False, "all")
-"""Values of a policy's options that change nothing (0 equals False)."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class SweepRun:
     """One run as it stands in a sweep: a line of its tables.
 
-    tasks  (task, protocol) pairs; the protocol is None where it never became known
+    tasks          (task, protocol) pairs; the protocol is None where it never became known
+    task_origins   the data set of each task
+    calib_origins  the data sets calibrated on; none for a data-free recipe
+
+    Origins are those of the sweep's manifest, for runs with and without results alike: they were described together,
+    by the command that last named the sweep, so that a description is mended by giving the command again. What the
+    stored record and scores say of them is how they were described when these were made.
     """
 
     sweep: str
@@ -46,33 +44,39 @@ class Subject:
     data_free: bool
     full_precision: bool
     tasks: tuple[tuple[str, str | None], ...]
-    in_distribution: Mapping[str, bool]
-    relation: Mapping[str, str]
+    task_origins: Mapping[str, Origin]
+    calib_origins: tuple[Origin, ...]
     record: RunRecord | None
+
+    def relation(self, task: str) -> str | None:
+        """How far the task's data set lies from those calibrated on (quantbench.core.origin); None if not known."""
+        return origin.relation(self.calib_origins, self.task_origins[task])
+
+    def in_distribution(self, task: str) -> bool | None:
+        """Whether it was calibrated on the task's data set; None if in part, or on none."""
+        return origin.in_distribution(self.relation(task), self.calib_origins)
 
     def identity(self, name: str) -> int | None:
         """The seed, draw or replicate: from the record's calibration, its config, or its config's calib."""
         if self.record is None:
             return None
-        places = (self.record.calibration, self.record.config, self.record.config.get("calib"))
-        found = (place[name] for place in places if isinstance(place, dict) and isinstance(place.get(name), int))
+        known = (self.record.calibration, self.record.config, self.record.config.get("calib"))
+        found = (values[name] for values in known if isinstance(values, dict) and isinstance(values.get(name), int))
         return next(found, None)
 
     def row_key(self) -> tuple[str | int | None, ...]:
-        """Equal for subjects that differ in nothing but the calibration set."""
+        """Equal for runs that differ in nothing but the calibration set."""
         replicates = (self.identity(name) for name in ("seed", "draw", "replicate"))
         return (self.sweep, self.model, self.quantizer, self.variant, self.calib_variant, self.scale, *replicates)
 
 
-def subjects(store: Store, manifest: Manifest) -> list[Subject]:
-    """The subjects of a sweep: what has a line in its tables.
+def sweep_runs(store: Store, manifest: Manifest) -> list[SweepRun]:
+    """The runs of a sweep: what has a line in its tables.
 
-    Cells of a data-free recipe that are one run are one subject. Each full-precision run that cells are compared with
+    Cells of a data-free recipe that are one run are one line. Each full-precision run that cells are compared with
     is one per scale, whether or not it is a cell itself.
     """
-    varying = _varying(manifest.cells)
-    calibs = _calib_names(manifest.cells, FILE_KEY in varying)
-    varying -= {FILE_KEY}
+    variants = Variants(manifest.cells)
     baselines = {cell.baseline_run_id for cell in manifest.cells} - {None}
     groups: dict[tuple[str, ...], list[CellEntry]] = defaultdict(list)
     for cell in manifest.cells:
@@ -80,14 +84,14 @@ def subjects(store: Store, manifest: Manifest) -> list[Subject]:
             continue
         if cell.data_free:
             names = [cell.choice(group) for group in ("model", "quantizer", "scale")]
-            groups["data-free", *names, _variant(cell, varying), cell.run_id or ""].append(cell)
+            groups["data-free", *names, variants.of_recipe(cell), cell.run_id or ""].append(cell)
         else:
             groups["cell", cell.key].append(cell)
-    found = [_merged(store, manifest.name, cells, varying, calibs) for cells in groups.values()]
+    found = [_merged(store, manifest.name, cells, variants) for cells in groups.values()]
     return found + _full_precision(store, manifest)
 
 
-def _full_precision(store: Store, manifest: Manifest) -> list[Subject]:
+def _full_precision(store: Store, manifest: Manifest) -> list[SweepRun]:
     users: dict[tuple[str, str], list[CellEntry]] = defaultdict(list)
     for cell in manifest.cells:
         if cell.baseline_run_id is not None:
@@ -101,7 +105,7 @@ def _full_precision(store: Store, manifest: Manifest) -> list[Subject]:
         if record is not None and record.status == "failed" and not itself:
             status, error = "failed", None
         found.append(
-            Subject(
+            SweepRun(
                 sweep=manifest.name,
                 model=cells[0].choice("model"),
                 calib=DATA_FREE,
@@ -116,28 +120,26 @@ def _full_precision(store: Store, manifest: Manifest) -> list[Subject]:
                 data_free=True,
                 full_precision=True,
                 tasks=_tasks([*cells, *itself]),
-                in_distribution={},
-                relation={},
+                task_origins=_task_origins([*cells, *itself]),
+                calib_origins=(),
                 record=record,
             )
         )
     return found
 
 
-def _merged(
-    store: Store, sweep: str, cells: Sequence[CellEntry], varying: set[str], calibs: Mapping[str, str]
-) -> Subject:
+def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], variants: Variants) -> SweepRun:
     first = cells[0]
     status, error = _outcome(cells)
     run_id = next((cell.run_id for cell in cells if cell.run_id is not None), None)
     record = None if run_id is None else store.load_run(run_id)
-    return Subject(
+    return SweepRun(
         sweep=sweep,
         model=first.choice("model"),
-        calib=DATA_FREE if first.data_free else calibs[first.key],
-        calib_variant="" if first.data_free else _variant(first, varying, calib=True),
+        calib=DATA_FREE if first.data_free else variants.calib(first),
+        calib_variant="" if first.data_free else variants.of_calib(first),
         quantizer=first.choice("quantizer"),
-        variant=_variant(first, varying),
+        variant=variants.of_recipe(first),
         scale=first.choice("scale"),
         run_id=run_id,
         baseline=first.baseline_run_id,
@@ -146,8 +148,8 @@ def _merged(
         data_free=first.data_free,
         full_precision=False,
         tasks=_tasks(cells),
-        in_distribution={} if first.data_free else first.in_distribution,
-        relation={} if first.data_free else first.relation,
+        task_origins=_task_origins(cells),
+        calib_origins=tuple(first.calib_origins),
         record=record,
     )
 
@@ -184,60 +186,8 @@ def _tasks(cells: Iterable[CellEntry]) -> tuple[tuple[str, str | None], ...]:
     return tuple(pairs)
 
 
-def _overrides(cell: CellEntry) -> dict[str, str]:
-    pairs = (override.lstrip("+~").partition("=") for override in cell.overrides)
-    return {
-        key: value
-        for key, _, value in pairs
-        if key not in ROW_KEYS and key not in cell.choices and not key.startswith("hydra.")
-    }
-
-
-def _calib_names(cells: Sequence[CellEntry], by_file: bool) -> dict[str, str]:
-    """What each cell's calibration set is called, by the cell's key: the option, or the name of the user's file."""
-    files = {cell.key: _overrides(cell)[FILE_KEY].strip("'\"") for cell in cells if FILE_KEY in _overrides(cell)}
-    short = short_names(files.values())
-    several = len({cell.choice("calib") for cell in cells}) > 1
-    names = {}
+def _task_origins(cells: Iterable[CellEntry]) -> dict[str, Origin]:
+    found: dict[str, Origin] = {}
     for cell in cells:
-        name = short[files[cell.key]] if by_file and cell.key in files else ""
-        names[cell.key] = " ".join(p for p in (cell.choice("calib") if several or not name else "", name) if p)
-    return names
-
-
-def _varying(cells: Sequence[CellEntry]) -> set[str]:
-    """The keys of overrides that are not the same in all cells."""
-    every = [_overrides(cell) for cell in cells]
-    keys = {key for overrides in every for key in overrides}
-    return {key for key in keys if len({overrides.get(key) for overrides in every}) > 1}
-
-
-def _variant(cell: CellEntry, varying: set[str], calib: bool = False) -> str:
-    named = {key: value for key, value in sorted(_overrides(cell).items()) if key in varying}
-    prefix = "calib." if calib else "quantizer."
-    kept = {key: value for key, value in named.items() if key.startswith("calib.") == calib}
-    return ", ".join(f"{key.removeprefix(prefix)}={value}" for key, value in kept.items())
-
-
-def settings(config: dict[str, Any]) -> str:
-    """A recipe's resolved configuration in one line: "weight=IntFormat(bits=4, ...), rounding=Gptq(...)".
-
-    Left out are parts that are not used (null, empty), what a policy does not do, and `about`; every other option of
-    the parts that are used is there.
-    """
-    idle = (None, [], {}) if "policy" in config or not config.get("_target_", "").endswith(".Policy") else IDLE
-    return ", ".join(
-        f"{key}={_setting(value)}"
-        for key, value in config.items()
-        if value not in idle and key != "about" and not key.startswith("_") and _setting(value)
-    )
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, dict):
-        return str(value)
-    target = value.get("_target_")
-    inner = settings(value)
-    return f"{str(target).rpartition('.')[2]}({inner})" if target else inner
+        found = {**cell.task_origins, **found}
+    return found
