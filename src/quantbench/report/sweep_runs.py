@@ -101,7 +101,7 @@ def _full_precision(store: Store, manifest: Manifest) -> list[SweepRun]:
         itself = [cell for cell in manifest.cells if cell.run_id == run_id and cell.choice("scale") == scale]
         record = store.load_run(run_id)
         choices = itself[0].choices if itself else record.choices if record is not None else {}
-        status, error = _outcome(itself) if itself else ("done", None)
+        status, error = _outcome(store, itself) if itself else ("done", None)
         if record is not None and record.status == "failed" and not itself:
             status, error = "failed", None
         found.append(
@@ -130,7 +130,7 @@ def _full_precision(store: Store, manifest: Manifest) -> list[SweepRun]:
 
 def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], variants: Variants) -> SweepRun:
     first = cells[0]
-    status, error = _outcome(cells)
+    status, error = _outcome(store, cells)
     run_id = next((cell.run_id for cell in cells if cell.run_id is not None), None)
     record = None if run_id is None else store.load_run(run_id)
     return SweepRun(
@@ -154,11 +154,12 @@ def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], variants: Vari
     )
 
 
-def _outcome(cells: Sequence[CellEntry]) -> tuple[str, str | None]:
-    """Cells of one run: it is done if it is done in one of them."""
+def _outcome(store: Store, cells: Sequence[CellEntry]) -> tuple[str, str | None]:
+    """Cells of one run: it is done if it is done in one of them, as its results show though its manifest may not."""
+    found = ["done" if store.is_done(cell) else cell.status for cell in cells]
     for status in ("done", "failed", "pending"):
-        for cell in cells:
-            if cell.status == status:
+        for cell, own in zip(cells, found, strict=True):
+            if own == status:
                 return status, None if status != "failed" or cell.error is None else _one_line(cell.error)
     raise ValueError("no cells")
 

@@ -21,7 +21,7 @@ from quantbench.core.errors import StoreError
 from quantbench.metrics.metrics import check_items
 from quantbench.store.json_record import JsonRecord, SchemaError, check_schema, differences
 from quantbench.store.layout import Layout, safe_name
-from quantbench.store.manifest import Manifest
+from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 
 log = logging.getLogger(__name__)
@@ -180,6 +180,14 @@ class Store(Layout):
         """The manifest of a sweep, None if there is none. Raises StoreError if it is damaged."""
         path = self.manifest_path(name)
         return _load(Manifest, path, "Delete it and run the sweep again: finished runs are kept and found")
+
+    def is_done(self, entry: CellEntry) -> bool:
+        """Whether all results of a manifest's cell, and of its full-precision run, are there; none is read."""
+        return all(
+            run_id is not None and protocol is not None and self.has_score(run_id, task, protocol)
+            for task, protocol in entry.tasks.items()
+            for run_id in (entry.run_id, entry.baseline_run_id)
+        )
 
     def save_manifest(self, manifest: Manifest) -> None:
         """Store a manifest, in place of the one before. Raises SchemaError if that has another schema."""
