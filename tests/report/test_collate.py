@@ -15,11 +15,11 @@ from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
 from quantbench.metrics.metric import Metric
 from quantbench.report.collate import collate, csv_text, write
-from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame
+from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame, result_rows
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
-from stored_sweep import origin
+from stored_sweep import PROTOCOLS, origin
 
 Build = Callable[..., tuple[Store, Manifest]]
 Record = Callable[..., RunRecord]
@@ -67,12 +67,8 @@ def test_differences_are_paired_with_full_precision(build_sweep: Build, tmp_path
     assert row["baseline"] == "fp"
     names = ["difference", "difference_stderr", "difference_low", "difference_high"]
     assert row[names].tolist() == [expected.difference, expected.stderr, expected.lower, expected.upper]
-    assert row[[name.replace("difference", "transfer_gap") for name in names]].tolist() == [
-        own.difference,
-        own.stderr,
-        own.lower,
-        own.upper,
-    ]
+    gaps = ["transfer_gap", "transfer_gap_stderr", "transfer_gap_low", "transfer_gap_high"]
+    assert row[gaps].tolist() == [own.difference, own.stderr, own.lower, own.upper]
     full = only(frame, run_id="fp", task="news", metric="perplexity")
     assert row["value"] - full["value"] == pytest.approx(row["difference"])
     assert (row["in_distribution"], row["calib_tokens"], row["seed"], row["draw"]) == (False, 16384, 42, 0)
@@ -101,18 +97,17 @@ def test_a_relation_follows_from_the_manifest_also_where_nothing_was_scored(
     random = make_cell("random", "gptq", None, status="pending", calib_origins=[origin("random", family="control")])
     unknown = make_cell("mine", "gptq", None, status="pending", calib_origins=[origin("mine", language="unknown")])
     frame = collate(store, [sweep([*manifest.cells, mixed, random, unknown])])
-    found = frame[frame["metric"] == "kl"].set_index(["quantizer", "calib", "task"])
-    for calib, relation, own in (
-        ("reviews", ["near OOD", "in-distribution", "near OOD"], [False, True, False]),
-        ("mix", ["near OOD", "near OOD", "mixed"], [False, False, None]),
-        ("random", ["control"] * 3, [False] * 3),
-        ("mine", [None] * 3, [False] * 3),
-    ):
-        rows = found.loc["gptq", calib]
-        assert rows.index.tolist() == ["news", "reviews", "wiki"]
-        assert rows["relation"].replace({pd.NA: None}).tolist() == relation
-        assert rows["in_distribution"].astype(object).replace({pd.NA: None}).tolist() == own
-    assert found.loc["rtn"][["relation", "in_distribution"]].isna().all(axis=None)
+    rows = [row for row in result_rows(frame) if row["metric"] == "kl"]
+    found = {(row["calib"], row["task"]): (row["relation"], row["in_distribution"]) for row in rows}
+    near, untold = ("near OOD", False), (None, False)
+    for calib, expected in {
+        "reviews": {"wiki": near, "news": near, "reviews": ("in-distribution", True)},
+        "mix": {"wiki": ("mixed", None), "news": near, "reviews": near},
+        "random": dict.fromkeys(PROTOCOLS, ("control", False)),
+        "mine": dict.fromkeys(PROTOCOLS, untold),
+        DATA_FREE: dict.fromkeys(PROTOCOLS, (None, None)),
+    }.items():
+        assert {task: found[calib, task] for task in PROTOCOLS} == expected
 
 
 def test_a_description_that_has_changed_is_that_of_the_manifest_and_is_said(
@@ -250,7 +245,7 @@ def test_the_files_hold_the_frame(build_sweep: Build, tmp_path: Path) -> None:
 
 def test_columns_that_are_not_documented_are_refused() -> None:
     with pytest.raises(KeyError, match="colour"):
-        result_frame([{"colour": 1}])
+        result_frame([{"colour": 1}])  # type: ignore[typeddict-unknown-key]
     assert all(column.description for column in RESULT_COLUMNS.values())
 
 

@@ -53,8 +53,8 @@ def test_every_run_has_one_row_with_its_bits_and_costs(build_sweep: Build, tmp_p
 def test_differences_between_recipes_are_paired(build_sweep: Build, tmp_path: Path) -> None:
     store, manifest = build_sweep(tmp_path)
     table = recipe_table(store, [manifest], ["kl"], against="rtn")
-    place = ("wiki", "a" * 64)
-    expected = paired("kl", store.load_items("wiki-gptq", *place), store.load_items("rtn", *place))
+    scored = ("wiki", "a" * 64)
+    expected = paired("kl", store.load_items("wiki-gptq", *scored), store.load_items("rtn", *scored))
     assert expected is not None
     column = table.header.index("wiki: kl") + 1
     assert table.header[column] == "− rtn"

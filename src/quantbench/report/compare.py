@@ -6,8 +6,8 @@ that what makes a window hard cancels; the error says nothing of other calibrati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
@@ -21,8 +21,22 @@ from quantbench.report.tables import default_metrics
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
 
-RunRows = list[ResultRow]
-"""The rows of one run in the tidy frame, one per task and metric."""
+
+@dataclass(frozen=True)
+class _Run:
+    """One run and its rows in the tidy frame, one per task and metric."""
+
+    id: str
+    rows: list[ResultRow]
+
+    @property
+    def first(self) -> ResultRow:
+        return self.rows[0]
+
+    @property
+    def recipe(self) -> tuple[str, ...]:
+        """Equal for runs that differ in quantizer and calibration set only."""
+        return (self.first["model"], self.first["scale"], self.first["variant"])
 
 
 def recipe_table(
@@ -36,21 +50,19 @@ def recipe_table(
     """
     frame = collate(store, manifests)
     rows = [row for row in result_rows(frame) if row["run_id"] is not None]
-    runs: dict[str | None, RunRows] = {}
+    by_run: dict[str, dict[tuple[str, str | None], ResultRow]] = {}
     for row in rows:
-        runs.setdefault(row["run_id"], []).append(row)
-    if not runs:
+        by_run.setdefault(row["run_id"] or "", {})[row["task"], row["metric"]] = row
+    if not by_run:
         raise StoreError("nothing has run yet in " + ", ".join(manifest.name for manifest in manifests))
-    ordered = [list({(r["task"], r["metric"]): r for r in own}.values()) for own in runs.values()]
+    runs = [_Run(run_id, list(own.values())) for run_id, own in by_run.items()]
     columns = _columns(rows, chosen or default_metrics(frame))
-    references = {(*_recipe(own[0]), own[0]["calib"]): own for own in ordered if own[0]["quantizer"] == against}
+    references = {(*run.recipe, run.first["calib"]): run for run in runs if run.first["quantizer"] == against}
     if against is not None and not references:
         names = ", ".join(sorted({row["quantizer"] for row in rows}))
         raise StoreError(f"against {against}: no such recipe in these sweeps. There are: {names}")
     notes = Footnotes()
-    body = [
-        [*_head(own, notes), *_values(store, own, columns, references, notes), *_spent(store, own)] for own in ordered
-    ]
+    body = [[*_head(run, notes), *_values(store, run, columns, references, notes), *_spent(store, run)] for run in runs]
     header = ["recipe", "calibration", "bits"]
     for task, metric in columns:
         header += [f"{task}: {metric}", *([f"− {against}"] if against else [])]
@@ -79,12 +91,8 @@ def _columns(rows: Sequence[ResultRow], chosen: Sequence[str]) -> list[tuple[str
     return [(task, metric) for task, found in metrics_of.items() for metric in chosen if metric in found]
 
 
-def _recipe(row: ResultRow) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("model", "scale", "variant"))
-
-
-def _head(own: RunRows, notes: Footnotes) -> list[TableCell]:
-    first = own[0]
+def _head(run: _Run, notes: Footnotes) -> list[TableCell]:
+    first = run.first
     name = " ".join(part for part in (first["quantizer"], first["variant"]) if part)
     calib = " ".join(part for part in (first["calib"], first["calib_variant"]) if part)
     bits = "16" if first["full_precision"] else _text(first["effective_bits"], ".3f")
@@ -93,20 +101,19 @@ def _head(own: RunRows, notes: Footnotes) -> list[TableCell]:
 
 def _values(
     store: Store,
-    own: RunRows,
+    run: _Run,
     columns: Sequence[tuple[str, str]],
-    references: dict[tuple[Any, ...], RunRows],
+    references: Mapping[tuple[str, ...], _Run],
     notes: Footnotes,
 ) -> list[TableCell]:
-    recipe = _recipe(own[0])
-    reference = references.get((*recipe, own[0]["calib"])) or references.get((*recipe, DATA_FREE))
-    by_key = {(row["task"], row["metric"]): row for row in own}
+    reference = references.get((*run.recipe, run.first["calib"])) or references.get((*run.recipe, DATA_FREE))
+    by_key = {(row["task"], row["metric"]): row for row in run.rows}
     cells = []
     for column in columns:
         row = by_key.get(column)
-        cells.append(_value(row, own[0], notes))
+        cells.append(_value(row, run.first, notes))
         if references:
-            cells.append(_difference(store, row, reference))
+            cells.append(_difference(store, row, run, reference))
     return cells
 
 
@@ -121,25 +128,24 @@ def _value(row: ResultRow | None, first: ResultRow, notes: Footnotes) -> TableCe
     return TableCell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
 
 
-def _difference(store: Store, row: ResultRow | None, reference: RunRows | None) -> TableCell:
-    if row is None or reference is None or row["value"] is None or reference[0]["run_id"] == row["run_id"]:
+def _difference(store: Store, row: ResultRow | None, run: _Run, reference: _Run | None) -> TableCell:
+    if row is None or reference is None or reference.id == run.id:
         return TableCell("")
-    run_id, other_id, protocol = row["run_id"], reference[0]["run_id"], row["protocol"]
-    assert run_id is not None
-    assert other_id is not None
-    assert protocol is not None
-    other = store.load_score(other_id, row["task"], protocol)
-    if other is None or row["metric"] not in {metric.name for metric in other.metrics}:
+    task, metric, protocol = row["task"], row["metric"], row["protocol"]
+    if row["value"] is None or metric is None or protocol is None:
         return TableCell("")
-    items, others = (store.load_items(one, row["task"], protocol) for one in (run_id, other_id))
-    found = metrics.paired(row["metric"] or "", items, others)
+    other = store.load_score(reference.id, task, protocol)
+    if other is None or metric not in {one.name for one in other.metrics}:
+        return TableCell("")
+    items, others = (store.load_items(one.id, task, protocol) for one in (run, reference))
+    found = metrics.paired(metric, items, others)
     return TableCell("" if found is None else change(found.difference, found.stderr))
 
 
-def _spent(store: Store, own: RunRows) -> list[TableCell]:
+def _spent(store: Store, run: _Run) -> list[TableCell]:
     """Processor seconds and GiB of the last time the run was quantized."""
-    found = [cost for cost in store.load_costs(own[0]["run_id"] or "") if cost.get("what") == "quantize"]
-    if own[0]["full_precision"] or not found:
+    found = [cost for cost in store.load_costs(run.id) if cost.get("what") == "quantize"]
+    if run.first["full_precision"] or not found:
         return [TableCell(""), TableCell("")]
     return [
         TableCell(_text(found[-1].get("cpu_seconds"), ".0f")),
