@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from quantbench.core.origin import Origin
 from quantbench.metrics.metrics import measure
 from quantbench.store.manifest import CellEntry, Manifest
-from quantbench.store.records import Distribution, RunRecord, Score
+from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
 
 N_WINDOWS = 8
@@ -27,6 +28,11 @@ MakeScore = Callable[..., Score]
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "outputs")
+
+
+def origin(name: str, **fields: Any) -> Origin:
+    """A text of running English; every two of these are near."""
+    return Origin(**({"name": name, "family": "lm", "domain": name, "language": "en"} | fields))
 
 
 def record(run_id: str, **fields: Any) -> RunRecord:
@@ -58,18 +64,17 @@ def items(task: str = "wiki", loss: float = 0.0, kl: float | None = None, n: int
             "nll": difficulty + loss * spread,
         }
     )
-    return frame if kl is None else frame.assign(kl=kl * spread, same_top=1 - kl * spread)
+    return frame if kl is None else frame.assign(kl=kl * spread, top1_agreement=1 - kl * spread)
 
 
 def score(run_id: str, frame: pd.DataFrame, task: str = "wiki", **fields: Any) -> Score:
-    names = ["perplexity", "bits_per_byte", *(["kl", "same_top"] if "kl" in frame else [])]
+    names = ["perplexity", "bits_per_byte", *(["kl", "top1_agreement"] if "kl" in frame else [])]
     given: dict[str, Any] = {
         "run_id": run_id,
         "task": task,
         "protocol": PROTOCOLS[task],
         "protocol_values": {"windows": len(frame), "length": 512},
-        "distribution": Distribution(name=task, family="lm", domain=task, language="en"),
-        "in_distribution": None,
+        "origin": origin(task),
         "metrics": [measure(name, frame) for name in names],
         "n_items": len(frame),
         "n_tokens": int(frame["n_tokens"].sum()),
@@ -80,14 +85,16 @@ def score(run_id: str, frame: pd.DataFrame, task: str = "wiki", **fields: Any) -
 
 
 def cell(calib: str, quantizer: str, run_id: str | None, **fields: Any) -> CellEntry:
+    tasks = fields.get("tasks", dict(PROTOCOLS))
     given: dict[str, Any] = {
         "key": f"{calib}/{quantizer}",
         "choices": {"model": "smollm2", "calib": calib, "quantizer": quantizer, "scale": "smoke"},
         "overrides": [f"calib={calib}", f"quantizer={quantizer}", "threads=2"],
         "run_id": run_id,
         "baseline_run_id": "fp",
-        "tasks": dict(PROTOCOLS),
-        "in_distribution": {task: task == calib for task in PROTOCOLS},
+        "tasks": tasks,
+        "task_origins": {task: origin(task) for task in tasks},
+        "calib_origins": [] if fields.get("data_free") else [origin(calib)],
         "status": "done",
     }
     return CellEntry(**(given | fields))
@@ -99,7 +106,9 @@ def build(root: Path, order: int = 1) -> tuple[Store, Manifest]:
     losses = {"fp": 0.0, "wiki-gptq": 0.09, "news-gptq": 0.07, "rtn": 0.25}
     for run_id, loss in list(losses.items())[::order]:
         calibrated = run_id.endswith("gptq")
-        known: dict[str, Any] = {} if calibrated else {"calibration": None}
+        known: dict[str, Any] = {"origins": [origin(run_id.removesuffix("-gptq"))]} if calibrated else {}
+        if not calibrated:
+            known["calibration"] = None
         if run_id == "fp":
             known |= {"choices": {"model": "smollm2", "quantizer": "none"}, "effective_bits": 16.0, "config": {}}
         if run_id == "news-gptq":
@@ -115,8 +124,8 @@ def build(root: Path, order: int = 1) -> tuple[Store, Manifest]:
         cell("wiki", "gptq", "wiki-gptq"),
         cell("news", "gptq", "news-gptq"),
         cell("reviews", "gptq", "reviews-gptq", status="failed", error="ModelError: layer 3 is\nnot finite"),
-        cell("wiki", "rtn", "rtn", data_free=True, in_distribution={}),
-        cell("news", "rtn", "rtn", data_free=True, in_distribution={}),
+        cell("wiki", "rtn", "rtn", data_free=True),
+        cell("news", "rtn", "rtn", data_free=True),
     ]
     manifest = Manifest(name="demo", overrides=["scale=smoke"], cells=cells, caption={"scale": "smoke"})
     store.save_manifest(manifest)

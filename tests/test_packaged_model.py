@@ -45,7 +45,7 @@ def value(results: pd.DataFrame, quantizer: str, metric: str, task: str = "news_
 def test_the_null_is_exactly_zero(results: pd.DataFrame) -> None:
     for task in ("wiki_sample", "news_sample", "code_sample"):
         assert value(results, "none", "kl", task) == 0
-        assert value(results, "none", "same_top", task) == 1
+        assert value(results, "none", "top1_agreement", task) == 1
 
 
 def test_gptq_is_closer_to_full_precision_than_nearest_on_the_text_it_was_calibrated_on(results: pd.DataFrame) -> None:

@@ -262,7 +262,7 @@ def test_two_files_make_a_table_of_both_tested_on_both(workdir: Workdir) -> None
         ("text", "my-notes"): False,
         ("text", "text"): True,
     }
-    assert gptq.own_difference.notna().sum() == 2
+    assert gptq.transfer_gap.notna().sum() == 2
     assert len(frame[frame.quantizer == "rtn"].run_id.unique()) == 1
     assert len(list(workdir.outputs.glob("runs/*"))) == 4
 

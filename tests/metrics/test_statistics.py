@@ -128,7 +128,7 @@ def test_metrics_are_paired_by_item_id() -> None:
 
 
 def test_measured_metrics_have_their_direction() -> None:
-    items = pd.DataFrame({"n_tokens": [9, 9], "nll": [1.0, 1.0], "same_top": [0.5, 1.0]})
+    items = pd.DataFrame({"n_tokens": [9, 9], "nll": [1.0, 1.0], "top1_agreement": [0.5, 1.0]})
     assert metrics.measure("perplexity", items).higher_is_better is False
-    top = metrics.measure("same_top", items)
+    top = metrics.measure("top1_agreement", items)
     assert (top.value, top.stderr, top.n, top.higher_is_better) == (0.75, 0.25, 2, True)

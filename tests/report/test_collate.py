@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,11 @@ from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
 from quantbench.metrics.metric import Metric
 from quantbench.report.collate import collate, csv_text, write
-from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame
+from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame, result_rows
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
+from stored_sweep import PROTOCOLS, origin
 
 Build = Callable[..., tuple[Store, Manifest]]
 Record = Callable[..., RunRecord]
@@ -65,7 +67,8 @@ def test_differences_are_paired_with_full_precision(build_sweep: Build, tmp_path
     assert row["baseline"] == "fp"
     names = ["difference", "difference_stderr", "difference_low", "difference_high"]
     assert row[names].tolist() == [expected.difference, expected.stderr, expected.lower, expected.upper]
-    assert row[[f"own_{name}" for name in names]].tolist() == [own.difference, own.stderr, own.lower, own.upper]
+    gaps = ["transfer_gap", "transfer_gap_stderr", "transfer_gap_low", "transfer_gap_high"]
+    assert row[gaps].tolist() == [own.difference, own.stderr, own.lower, own.upper]
     full = only(frame, run_id="fp", task="news", metric="perplexity")
     assert row["value"] - full["value"] == pytest.approx(row["difference"])
     assert (row["in_distribution"], row["calib_tokens"], row["seed"], row["draw"]) == (False, 16384, 42, 0)
@@ -77,11 +80,52 @@ def test_a_divergence_has_no_difference_from_full_precision(build_sweep: Build, 
     row = only(frame, run_id="wiki-gptq", task="news", metric="kl")
     assert pd.isna(row["difference"])
     assert pd.isna(row["error"])
-    assert row["own_difference"] > 0
+    assert row["transfer_gap"] > 0
 
 
 def wrapped(pair: tuple[Store, Manifest]) -> tuple[Store, list[Manifest]]:
     return pair[0], [pair[1]]
+
+
+def test_a_relation_follows_from_the_manifest_also_where_nothing_was_scored(
+    build_sweep: Build, make_cell: MakeCell, tmp_path: Path
+) -> None:
+    store, manifest = build_sweep(tmp_path)
+    mixed = make_cell(
+        "mix", "gptq", None, status="pending", calib_origins=[origin("wiki"), origin("de", language="de")]
+    )
+    random = make_cell("random", "gptq", None, status="pending", calib_origins=[origin("random", family="control")])
+    unknown = make_cell("mine", "gptq", None, status="pending", calib_origins=[origin("mine", language="unknown")])
+    frame = collate(store, [sweep([*manifest.cells, mixed, random, unknown])])
+    rows = [row for row in result_rows(frame) if row["metric"] == "kl"]
+    found = {(row["calib"], row["task"]): (row["relation"], row["in_distribution"]) for row in rows}
+    near, untold = ("near OOD", False), (None, False)
+    for calib, expected in {
+        "reviews": {"wiki": near, "news": near, "reviews": ("in-distribution", True)},
+        "mix": {"wiki": ("mixed", None), "news": near, "reviews": near},
+        "random": dict.fromkeys(PROTOCOLS, ("control", False)),
+        "mine": dict.fromkeys(PROTOCOLS, untold),
+        DATA_FREE: dict.fromkeys(PROTOCOLS, (None, None)),
+    }.items():
+        assert {task: found[calib, task] for task in PROTOCOLS} == expected
+
+
+def test_a_description_that_has_changed_is_that_of_the_manifest_and_is_said(
+    build_sweep: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, manifest = build_sweep(tmp_path)
+    collate(store, [manifest])
+    assert caplog.text == ""
+    moved = origin("news", path="elsewhere")
+    german = origin("wiki", language="de")
+    cells = [
+        dataclasses.replace(cell, task_origins=cell.task_origins | {"wiki": german, "news": moved})
+        for cell in manifest.cells
+    ]
+    frame = collate(store, [sweep(cells)])
+    row = only(frame, run_id="news-gptq", task="wiki", metric="perplexity")
+    assert (row["relation"], row["language"]) == ("far OOD", "de")
+    assert "sweep demo: described otherwise now than when its results were made: wiki." in caplog.text
 
 
 def test_failed_and_pending_cells_have_rows_with_empty_values(
@@ -91,7 +135,7 @@ def test_failed_and_pending_cells_have_rows_with_empty_values(
     waiting = make_cell("wiki", "awq", None, status="pending", tasks={"wiki": None, "unseen": None})
     frame = collate(store, [sweep([*manifest.cells, waiting])])
     failed = frame[frame["calib"] == "reviews"]
-    assert set(failed["metric"]) == {"perplexity", "bits_per_byte", "kl", "same_top"}
+    assert set(failed["metric"]) == {"perplexity", "bits_per_byte", "kl", "top1_agreement"}
     assert set(failed["task"]) == {"wiki", "news", "reviews"}
     assert set(failed["status"]) == {"failed"}
     assert set(failed["error"]) == {"ModelError: layer 3 is not finite"}
@@ -201,7 +245,7 @@ def test_the_files_hold_the_frame(build_sweep: Build, tmp_path: Path) -> None:
 
 def test_columns_that_are_not_documented_are_refused() -> None:
     with pytest.raises(KeyError, match="colour"):
-        result_frame([{"colour": 1}])
+        result_frame([{"colour": 1}])  # type: ignore[typeddict-unknown-key]
     assert all(column.description for column in RESULT_COLUMNS.values())
 
 

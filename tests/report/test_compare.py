@@ -13,7 +13,7 @@ from quantbench.core.errors import StoreError
 from quantbench.metrics.metrics import measure, paired
 from quantbench.report.compare import recipe_table
 from quantbench.report.digits import with_error
-from quantbench.report.tables import Table
+from quantbench.report.table import Table
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
@@ -53,8 +53,8 @@ def test_every_run_has_one_row_with_its_bits_and_costs(build_sweep: Build, tmp_p
 def test_differences_between_recipes_are_paired(build_sweep: Build, tmp_path: Path) -> None:
     store, manifest = build_sweep(tmp_path)
     table = recipe_table(store, [manifest], ["kl"], against="rtn")
-    place = ("wiki", "a" * 64)
-    expected = paired("kl", store.load_items("wiki-gptq", *place), store.load_items("rtn", *place))
+    scored = ("wiki", "a" * 64)
+    expected = paired("kl", store.load_items("wiki-gptq", *scored), store.load_items("rtn", *scored))
     assert expected is not None
     column = table.header.index("wiki: kl") + 1
     assert table.header[column] == "− rtn"
@@ -84,7 +84,7 @@ def test_a_task_has_columns_for_its_own_metrics(
         labels = text.assign(item=[f"stars:{i}" for i in range(8)], accuracy=[float(i < right) for i in range(8)])
         known = {"metrics": [measure("accuracy", labels)], "protocol": tasks["stars"]}
         store.save_score(dataclasses.replace(make_score(run_id, labels, task="wiki", **known), task="stars"), labels)
-    cells = [make_cell("wiki", "rtn", "rtn", tasks=tasks, data_free=True, in_distribution={})]
+    cells = [make_cell("wiki", "rtn", "rtn", tasks=tasks, data_free=True)]
     manifest = Manifest(name="demo", overrides=[], cells=cells, caption={"scale": "smoke"})
     table = recipe_table(store, [manifest])
     assert [name for name in table.header if ": " in name] == ["stars: accuracy", "wiki: perplexity"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from quantbench.report.tables import tables
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
+from stored_sweep import origin
 
 Build = Callable[..., tuple[Store, Manifest]]
 Record = Callable[..., RunRecord]
@@ -81,7 +81,7 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
         """\
         perplexity (per token; lower is better): smollm2, gptq, 3.25 bits per weight
 
-        calibration       news               reviews           wiki              OOD − own
+        calibration       news               reviews           wiki              transfer gap
         ----------------  -----------------  ----------------  ----------------  --------------
         (full precision)  29.1±1.2           46.5±2.5          18.3±1.7
         news              30.8 +1.68±0.14*†  49.9 +3.37±0.24†  19.6 +1.32±0.16†  -0.0392±0.0047
@@ -93,7 +93,7 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
         Cells: value, then its difference from full precision ± standard error over windows, paired. Where
           no difference is shown, ± is the standard error of the value.
         * = calibrated on the test distribution (in-distribution).
-        OOD − own: what is lost by not calibrating on the test distribution: the difference from the same
+        transfer gap: what is lost by not calibrating on the test distribution: the difference from the same
           recipe calibrated on it, paired per column, ± propagated standard error; mean over the row's
           out-of-distribution columns among news, wiki.
         [1] failed: ModelError: layer 3 is not finite
@@ -127,7 +127,7 @@ def test_markdown_and_csv_say_the_same(build_sweep: Build, tmp_path: Path) -> No
     ]
     assert "- **bold** = calibrated on the test distribution (in-distribution)." in lines
     rows = list(csv.reader(io.StringIO(csv_table(gptq))))
-    assert rows[0] == ["calibration", "news", "reviews", "wiki", "OOD − own"]
+    assert rows[0] == ["calibration", "news", "reviews", "wiki", "transfer gap"]
     assert rows[2][1:3] == ["30.8 +1.68±0.14*†", "49.9 +3.37±0.24†"]
 
 
@@ -235,52 +235,33 @@ def test_a_metric_nobody_measured_has_no_table(build_sweep: Build, tmp_path: Pat
 
 def test_the_relation_of_each_cell_is_marked_and_explained(build_sweep: Build, tmp_path: Path) -> None:
     store, manifest = build_sweep(tmp_path)
-    known = {
-        "wiki": {"wiki": "in-distribution", "news": "related"},
-        "news": {"news": "in-distribution", "wiki": "far OOD"},
-    }
-    cells = [dataclasses.replace(c, relation=known.get(c.choices["calib"], {})) for c in manifest.cells]
-    gptq, rtn = tables(collate(store, [dataclasses.replace(manifest, cells=cells)]), "kl")
+    calibs = {"wiki": origin("wiki", relatives=("news",)), "news": origin("news")}
+    tests = {"wiki": origin("wiki", language="de"), "news": origin("news"), "reviews": origin("reviews", family="sa")}
+    cells = [
+        dataclasses.replace(cell, task_origins=tests, calib_origins=[calibs.get(cell.choices["calib"], origin("x"))])
+        for cell in manifest.cells
+        if not cell.data_free
+    ]
+    (gptq,) = tables(collate(store, [dataclasses.replace(manifest, cells=cells)]), "kl")
     lines = {row[0].value: [cell.marks for cell in row[1:4]] for row in gptq.rows}
-    assert lines["news"] == ["†", "†", "‡†"]
-    assert lines["wiki"] == ["≈", "", ""]
+    assert gptq.header[1:4] == ["news", "reviews", "wiki"]
+    assert lines["news"] == ["†", "‡†", "‡†"]
+    assert lines["wiki"] == ["≈", "‡", ""]
     assert any(line.startswith("≈ = related: ") for line in gptq.caption)
     assert any(line.startswith("‡ = far OOD: ") for line in gptq.caption)
     assert not any(line.startswith("◐") for line in gptq.caption)
-    assert {cell.marks for row in rtn.rows for cell in row} == {""}
 
 
-def test_a_mixture_has_a_difference_from_its_own_part_but_does_not_count_as_out_of_distribution(
+def test_a_mixture_has_a_transfer_gap_on_its_own_part_but_does_not_count_as_out_of_distribution(
     build_sweep: Build, tmp_path: Path
 ) -> None:
     store, manifest = build_sweep(tmp_path)
-    mix = dataclasses.replace(
-        manifest.cells[1], in_distribution={"wiki": False}, relation={"wiki": "far OOD", "news": "mixed"}
-    )
+    mix = dataclasses.replace(manifest.cells[1], calib_origins=[origin("wiki"), origin("code", language="Python")])
     frame = collate(store, [dataclasses.replace(manifest, cells=[manifest.cells[0], mix])])
     rows = frame[(frame.metric == "kl") & (frame.calib == "news")].set_index("task")
-    assert pd.isna(rows.in_distribution["news"])
-    assert rows.relation.to_dict()["news"] == "mixed"
-    (table,) = [t for t in tables(frame, "kl") if len(t.rows) == 2]
-    assert {row[0].value: row[1].marks for row in table.rows} == {"news": "◐†", "wiki": ""}
-
-
-def test_what_was_stored_without_a_relation_is_read_and_known_in_part(build_sweep: Build, tmp_path: Path) -> None:
-    store, _ = build_sweep(tmp_path)
-    for path in [store.sweep_dir("demo") / "manifest.json", *store.root.glob("runs/*/scores/*.json")]:
-        path.write_text(_without(path.read_text(), "relation"))
-    found = store.load_manifest("demo")
-    assert found is not None
-    frame = collate(store, [found])
-    gptq = frame[(frame.metric == "kl") & (frame.quantizer == "gptq") & (frame.calib == "wiki")].set_index("task")
-    assert gptq.relation["wiki"] == "in-distribution"
-    assert gptq.relation.isna().to_dict() == {"news": True, "reviews": True, "wiki": False}
-
-
-def _without(text: str, name: str) -> str:
-    """A stored file as schema 1 had it, without a field."""
-    data = json.loads(text)
-    data["schema_version"] = 1
-    for one in [data, *data.get("cells", [])]:
-        one.pop(name, None)
-    return json.dumps(data)
+    assert rows.relation.to_dict() == {"news": "near OOD", "reviews": "near OOD", "wiki": "mixed"}
+    assert pd.isna(rows.in_distribution["wiki"])
+    assert rows.transfer_gap.notna().to_dict() == {"news": False, "reviews": False, "wiki": True}
+    (table,) = tables(frame, "kl")
+    assert {row[0].value: row[3].marks for row in table.rows} == {"news": "◐†", "wiki": ""}
+    assert "transfer gap" not in table.header

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,8 +14,10 @@ from pydantic import ValidationError
 import quantbench
 from quantbench.core.errors import StoreError
 from quantbench.metrics.metric import Metric
+from quantbench.store.json_record import SCHEMA_VERSION, SchemaError, check_schema, differences
 from quantbench.store.manifest import CellEntry, Manifest
-from quantbench.store.records import LayerRecord, RunRecord, Score, differences
+from quantbench.store.records import LayerRecord, RunRecord, Score
+from stored_sweep import origin
 
 Record = Callable[..., RunRecord]
 Scored = Callable[..., Score]
@@ -29,7 +32,7 @@ def test_a_run_record_survives_json(make_record: Record) -> None:
     assert again == record
     assert again.layers[0] == layer
     assert again.to_json() == text
-    assert json.loads(text)["schema_version"] == 2
+    assert json.loads(text)["schema_version"] == 3
 
 
 def test_a_score_survives_json(make_score: Scored, make_items: Items) -> None:
@@ -45,18 +48,51 @@ def test_a_manifest_survives_json_and_needs_unique_keys(make_cell: Callable[...,
         Manifest(name="demo", overrides=[], cells=[cells[0], cells[0]])
 
 
-def test_a_newer_schema_is_refused_with_its_writer(make_record: Record) -> None:
-    data = json.loads(make_record("r").to_json()) | {
-        "schema_version": 3,
-        "news": 1,
-        "environment": {"quantbench": "9.9"},
-    }
-    here = quantbench.__version__
-    expected = (
-        rf"x\.json has result schema 3, written by quantbench 9\.9; this is quantbench {here}.*upgrade quantbench"
-    )
-    with pytest.raises(StoreError, match=expected):
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [
+        (SCHEMA_VERSION + 1, "a newer quantbench wrote it. Upgrade quantbench"),
+        (SCHEMA_VERSION - 1, "an older quantbench wrote it. .*output_dir=.*older version.*docs/migration.md"),
+        (1, "an older quantbench wrote it"),
+    ],
+)
+def test_another_schema_is_refused_with_what_to_do(
+    make_record: Record, tmp_path: Path, version: int, remedy: str
+) -> None:
+    data = json.loads(make_record("r").to_json()) | {"schema_version": version, "colour": 1}
+    expected = rf"x\.json has result schema {version}; quantbench {quantbench.__version__} reads schema 3: {remedy}"
+    with pytest.raises(SchemaError, match=expected):
         RunRecord.from_json(json.dumps(data), "x.json")
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(data, indent=1))
+    with pytest.raises(SchemaError, match=expected):
+        check_schema(path)
+
+
+def test_the_schema_of_a_file_is_told_from_its_beginning(make_record: Record, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    assert not check_schema(path)
+    path.write_text(make_record("r").to_json()[:60])
+    assert check_schema(path)
+    path.write_text("")
+    assert not check_schema(path)
+
+
+def test_a_cell_names_the_origin_of_each_of_its_tasks(make_cell: Callable[..., CellEntry]) -> None:
+    with pytest.raises(ValidationError, match="each task needs its origin, and only tasks have one: wiki"):
+        make_cell("wiki", "gptq", "r", tasks={"wiki": None}, task_origins={})
+    with pytest.raises(ValidationError, match="data-free and names calib_origins"):
+        make_cell("wiki", "rtn", "r", data_free=True, calib_origins=[origin("wiki")])
+
+
+def test_an_origin_is_stored_whole_and_its_family_must_be_known(make_score: Scored, make_items: Items) -> None:
+    full = origin("wiki", relatives=("wikipedia",), path="a/b", licence="CC0", size="1 MB", tried="all", note="ä")
+    score = make_score("r", make_items(), origin=full)
+    assert Score.from_json(score.to_json()).origin == full
+    data = json.loads(score.to_json())
+    for change, message in (({"family": "lmm"}, "origin.family: Input should be"), ({"langauge": "en"}, "langauge")):
+        with pytest.raises(StoreError, match=message):
+            Score.from_json(json.dumps(data | {"origin": data["origin"] | change}))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +109,7 @@ def test_unknown_and_wrong_fields_are_refused_by_name(
     make_record: Record, change: dict[str, Any], message: str
 ) -> None:
     data = json.loads(make_record("r").to_json()) | change
-    with pytest.raises(StoreError, match=f"x.json is not a run record of schema 2: .*{message}"):
+    with pytest.raises(StoreError, match=f"x.json is not a run record of schema 3: .*{message}"):
         RunRecord.from_json(json.dumps(data), "x.json")
 
 
@@ -104,6 +140,7 @@ def test_differences_leave_aside_time_and_environment(make_record: Record) -> No
 
     record = make_record("r", layers=layers(1.0, 0.1))
     assert differences(record, make_record("r", layers=layers(1.0, 9.9), created="later", environment={})) == []
+    assert differences(record, make_record("r", layers=layers(1.0, 0.1), origins=[origin("other")])) == []
     assert differences(record, make_record("r", layers=layers(2.0, 0.1), effective_bits=4.0)) == [
         "layers",
         "effective_bits",

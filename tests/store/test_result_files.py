@@ -169,20 +169,6 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
         assert data["filler"] == [data["count"]] * 20_000
 
 
-def test_nothing_but_the_tensors_needs_torch() -> None:
-    code = """
-        import pkgutil, sys
-        import quantbench.report
-        for module in pkgutil.iter_modules(quantbench.report.__path__):
-            if module.name != "tensors":
-                __import__(f"quantbench.report.{module.name}")
-        assert "quantbench.report.render" in sys.modules
-        assert "torch" not in sys.modules
-    """
-    result = run(code)
-    assert result.returncode == 0, result.stderr
-
-
 def test_damaged_files_are_named_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     with pytest.raises(StoreError, match=r"cannot read .*data\.json.*Do this\."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 from quantbench.core.errors import StoreError
+from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
@@ -115,12 +117,44 @@ def test_damaged_files_are_named_and_never_redone(
         store.load_items("r", "wiki", PROTOCOL)
 
 
-def test_a_newer_record_is_not_called_damaged(store: Store, make_record: Record) -> None:
-    store.save_run(make_record("r"))
-    path = store.run_dir("r") / "record.json"
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
-    with pytest.raises(StoreError, match=r"upgrade quantbench$"):
-        store.load_run("r")
+OLD = Path(__file__).parent / "schema_2"
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_store_of_an_older_schema_is_refused_untouched(tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    shutil.copytree(OLD, root)
+    before = contents(root)
+    with pytest.raises(SchemaError, match=r"manifest\.json has result schema 2; .*docs/migration\.md"):
+        Store(root)
+    shutil.rmtree(root / "sweeps")
+    with pytest.raises(SchemaError, match=r"record\.json has result schema 2; .*output_dir=ANOTHER_FOLDER"):
+        Store(root)
+    assert contents(root).items() <= before.items()
+
+
+def test_a_file_of_another_schema_in_a_store_of_this_one_is_neither_read_nor_replaced(
+    store: Store, make_record: Record, make_score: Scored, make_items: Items, make_cell: Callable[..., CellEntry]
+) -> None:
+    shutil.copytree(OLD, store.root)
+    before = contents(store.root)
+    items = make_items()
+    writes: list[Callable[[], object]] = [
+        lambda: store.load_run("r"),
+        lambda: store.load_score("r", "wiki", PROTOCOL),
+        lambda: store.scores("r"),
+        lambda: store.load_manifest("demo"),
+        lambda: store.save_run(make_record("r")),
+        lambda: store.save_score(make_score("r", items), items),
+        lambda: store.save_manifest(Manifest(name="demo", overrides=[], cells=[make_cell("wiki", "gptq", "r")])),
+    ]
+    for write in writes:
+        with pytest.raises(SchemaError, match="has result schema 2"):
+            write()
+    assert contents(store.root) == before | {"runs/r/.lock": b""}
 
 
 def test_a_file_that_belongs_elsewhere_is_noticed(
@@ -142,9 +176,9 @@ def test_a_file_that_belongs_elsewhere_is_noticed(
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", ".hidden", "a b"])
 def test_only_plain_names_become_folders(store: Store, name: str) -> None:
-    for place in (store.run_dir, store.sweep_dir):
+    for folder in (store.run_dir, store.sweep_dir):
         with pytest.raises(StoreError, match="cannot name a file"):
-            place(name)
+            folder(name)
     with pytest.raises(StoreError, match="cannot name a file"):
         store.load_score("r", name, PROTOCOL)
 

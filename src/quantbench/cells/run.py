@@ -15,7 +15,6 @@ import torch
 
 from quantbench.cells.session import Inputs, Session
 from quantbench.config.cell import Cell
-from quantbench.core import origin as distributions
 from quantbench.core import tensors
 from quantbench.core.environment import environment
 from quantbench.core.errors import StoreError
@@ -28,7 +27,7 @@ from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
-from quantbench.store.records import Distribution, LayerRecord, RunRecord, Score
+from quantbench.store.records import LayerRecord, RunRecord, Score
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import protocol_id
 
@@ -82,6 +81,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         config=cell.identity,
         fingerprints=fingerprints,
         calibration=None if inputs.calib is None else inputs.calib.provenance(),
+        origins=[] if cell.calib is None else list(cell.calib.origins),
         layers=[LayerRecord(**dataclasses.asdict(layer)) for layer in quantized.layers],
         effective_bits=quantized.artifact.effective_bits,
         kv_bits=quantized.artifact.kv_bits,
@@ -209,11 +209,7 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
         task=task,
         protocol=protocol,
         protocol_values=test.protocol_values,
-        distribution=Distribution(
-            name=origin.name, family=origin.family, domain=origin.domain, language=origin.language
-        ),
-        in_distribution=in_distribution(cell, task),
-        relation=relation(cell, task),
+        origin=cell.tasks[task].origin,
         metrics=[metrics.measure(name, items) for name in outcome.metrics or test.metrics],
         n_items=len(items),
         n_tokens=int(items["n_tokens"].sum()),
@@ -225,21 +221,6 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
     session.store.save_score(score, items, outcome.attachments)
     _append_cost(session, cell, f"evaluate {task}", meter.read())
     return True
-
-
-def in_distribution(cell: Cell, task: str) -> bool | None:
-    """Whether the cell was calibrated on the distribution it is tested on; None for one that uses no data.
-
-    None as well for a mixture of which that distribution is a part.
-    """
-    calibrated = () if cell.calib is None else cell.calib.origins
-    return distributions.in_distribution(relation(cell, task), calibrated)
-
-
-def relation(cell: Cell, task: str) -> str | None:
-    """How far the test distribution lies from that calibrated on (quantbench.core.origin); None if not known."""
-    calibrated = () if cell.calib is None else cell.calib.origins
-    return distributions.relation(calibrated, cell.tasks[task].origin)
 
 
 # Records

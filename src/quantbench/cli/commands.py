@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import yaml
 
 from quantbench.config.compose import config_dir
 from quantbench.core.errors import ConfigError, StoreError
-from quantbench.core.paths import local_path
+from quantbench.core.paths import local_path, outputs_folder
 
 if TYPE_CHECKING:
     from quantbench.store.manifest import Manifest
@@ -83,9 +82,8 @@ def prepare(arguments: list[str]) -> int:
 
 def _output_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"quantbench {name}", description=description)
-    default = os.environ.get("QUANTBENCH_OUTPUTS", "outputs")
     parser.add_argument(
-        "--output-dir", type=local_path, default=default, help="where results lie (default: %(default)s)"
+        "--output-dir", type=local_path, default=outputs_folder(), help="where results lie (default: %(default)s)"
     )
     return parser
 

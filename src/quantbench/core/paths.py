@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,11 @@ from pydantic import BeforeValidator
 def local_path(text: str) -> Path:
     """The path a text names; a leading ~ is the home folder."""
     return Path(text).expanduser()
+
+
+def outputs_folder() -> Path:
+    """Where results lie unless a command says otherwise: QUANTBENCH_OUTPUTS, else outputs/ in the working folder."""
+    return local_path(os.environ.get("QUANTBENCH_OUTPUTS") or "outputs")
 
 
 def _from_yaml(value: Any) -> Any:

@@ -30,10 +30,10 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     seen: set[int] = set()
     for name, tensor in tensors.items():
         found[name] = tensor.detach().contiguous()
-        place = found[name].untyped_storage().data_ptr()
-        if place in seen:
+        address = found[name].untyped_storage().data_ptr()
+        if address in seen:
             found[name] = found[name].clone()
-        seen.add(place)
+        seen.add(address)
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from quantbench.cells.run import in_distribution, relation
 from quantbench.cells.session import Session
 from quantbench.config.cell import Cell
 from quantbench.launch.naming import caption, sweep_name
@@ -28,8 +27,6 @@ def manifest_of(
 
 def _entry(session: Session, cell: Cell) -> CellEntry:
     tests = session.inputs(cell).tests
-    known = {task: in_distribution(cell, task) for task in cell.tasks}
-    relations = {task: relation(cell, task) for task in cell.tasks}
     entry = CellEntry(
         key=" ".join(sorted(cell.overrides)) or "defaults",
         choices=cell.choices,
@@ -37,8 +34,8 @@ def _entry(session: Session, cell: Cell) -> CellEntry:
         tasks={task: protocol_id(tests[task]) for task in cell.tasks},
         run_id=cell.run_id,
         baseline_run_id=cell.baseline.run_id,
-        in_distribution={task: value for task, value in known.items() if value is not None},
-        relation={task: value for task, value in relations.items() if value is not None},
+        task_origins={name: task.origin for name, task in cell.tasks.items()},
+        calib_origins=[] if cell.calib is None else list(cell.calib.origins),
         data_free=cell.calib is None,
     )
     return dataclasses.replace(entry, status="done") if is_done(session.store, entry) else entry

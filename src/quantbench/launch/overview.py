@@ -154,11 +154,7 @@ def updated(manifest: Manifest, views: Mapping[str, CellView]) -> Manifest:
 
 def is_done(store: Store, entry: CellEntry) -> bool:
     """Whether all results of a cell, and of its full-precision run, are in the store."""
-    return all(
-        run_id is not None and protocol is not None and store.has_score(run_id, task, protocol)
-        for task, protocol in entry.tasks.items()
-        for run_id in (entry.run_id, entry.baseline_run_id)
-    )
+    return store.is_done(entry)
 
 
 def refreshed(manifest: Manifest, store: Store) -> Manifest:

@@ -103,12 +103,12 @@ class SweepState:
             self._folders.add(files.make_folder(folder))
         return folder
 
-    def _write(self, path: Path, record: Stored) -> None:
+    def _write(self, path: Path, record: JsonRecord) -> None:
         self._made(path.parent)
         files.write_text(path, record.to_json())
 
 
-S = TypeVar("S", bound=Stored)
+S = TypeVar("S", bound=JsonRecord)
 
 
 def _load(kind: type[S], path: Path) -> S | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast, get_args, get_type_hints
 
 import pandas as pd
 
@@ -11,82 +11,110 @@ DATA_FREE = "(none: data-free)"
 """What stands for the calibration set of a recipe that reads none, and of full precision."""
 
 
+class ResultRow(TypedDict, total=False):
+    """One row: each column with its type and meaning. None is "not known" or "does not apply", an empty field."""
+
+    sweep: Annotated[str, "name of the sweep"]
+    model: Annotated[str, "chosen model option"]
+    calib: Annotated[
+        str, f"chosen calibration set, or the name of its file where files differ; {DATA_FREE} if none is read"
+    ]
+    calib_variant: Annotated[str, "overrides under calib. that differ between the sweep's cells (draw and seed aside)"]
+    quantizer: Annotated[str, "chosen recipe option"]
+    variant: Annotated[str, "all other overrides that differ between the sweep's cells, e.g. weight.bits=3"]
+    settings: Annotated[str | None, "the recipe's resolved settings"]
+    full_precision: Annotated[bool, "whether this is the full-precision run others are compared with"]
+    scale: Annotated[str, "chosen scale option: how much text the study uses"]
+    seed: Annotated[int | None, "seed of the calibration draw"]
+    draw: Annotated[int | None, "number of the calibration draw"]
+    replicate: Annotated[int | None, "number of the replicate"]
+    run_id: Annotated[str | None, "the run's folder in the store; empty if the cell failed before it was known"]
+    status: Annotated[str, "done, failed, pending (not run yet) or missing (done, but no such score is stored)"]
+    error: Annotated[str | None, "why the cell failed, or why no difference from full precision can be given"]
+    task: Annotated[str, "task"]
+    distribution: Annotated[str | None, "test distribution of the task"]
+    family: Annotated[str | None, "family of the test distribution: lm, sa, nli, td, eqa, ner, exam, ..."]
+    domain: Annotated[str | None, "domain of the test distribution"]
+    language: Annotated[str | None, "language of the test distribution"]
+    in_distribution: Annotated[
+        bool | None, "whether the calibration set is drawn from the test distribution; empty if in part (a mixture)"
+    ]
+    relation: Annotated[
+        str | None,
+        "how far the test distribution is from that calibrated on: in-distribution, mixed, related, near OOD, far OOD, "
+        "control; empty if not known",
+    ]
+    protocol: Annotated[str | None, "protocol id: scores are comparable only where it is equal"]
+    metric: Annotated[str | None, "metric; empty for a cell that failed where no other cell shows which metrics it has"]
+    value: Annotated[float | None, "value of the metric"]
+    stderr: Annotated[float | None, "standard error of the value over items"]
+    n: Annotated[int | None, "number of items (windows, questions)"]
+    n_tokens: Annotated[int | None, "predicted tokens over all items"]
+    unit: Annotated[str | None, "unit of the metric"]
+    higher_is_better: Annotated[bool | None, "direction of the metric"]
+    baseline: Annotated[str | None, "run id of the full-precision run"]
+    difference: Annotated[float | None, "value minus that of full precision, over the same items"]
+    difference_stderr: Annotated[float | None, "paired standard error of the difference"]
+    difference_low: Annotated[float | None, "lower end of its 95 % t interval"]
+    difference_high: Annotated[float | None, "upper end of its 95 % t interval"]
+    transfer_gap: Annotated[
+        float | None,
+        "value minus that of the same recipe calibrated on the test distribution itself, over the same items",
+    ]
+    transfer_gap_stderr: Annotated[float | None, "paired standard error of transfer_gap"]
+    transfer_gap_low: Annotated[float | None, "lower end of its 95 % t interval"]
+    transfer_gap_high: Annotated[float | None, "upper end of its 95 % t interval"]
+    effective_bits: Annotated[float | None, "bits per quantized weight, everything stored counted"]
+    kv_bits: Annotated[float | None, "bits per quantized element of the key-value cache, everything stored counted"]
+    calib_tokens: Annotated[int | None, "tokens calibrated on"]
+    fallbacks: Annotated[str | None, "what gave way while quantizing, and how often: name=count"]
+    overlap_13gram: Annotated[
+        float | None, "share of test items that have a 13-gram in common with the calibration text"
+    ]
+    data_free: Annotated[bool, "whether the recipe reads no calibration data"]
+
+
 class Column(NamedTuple):
-    """A column's type (pandas, nullable: an empty field is "not known" or "does not apply") and meaning."""
+    """A column's type (pandas, nullable) and meaning."""
 
     dtype: Literal["string", "Int64", "Float64", "boolean"]
     description: str
 
 
-RESULT_COLUMNS: dict[str, Column] = {
-    "sweep": Column("string", "name of the sweep"),
-    "model": Column("string", "chosen model option"),
-    "calib": Column(
-        "string", f"chosen calibration set, or the name of its file where files differ; {DATA_FREE} if none is read"
-    ),
-    "calib_variant": Column(
-        "string", "overrides under calib. that differ between the sweep's cells (draw and seed aside)"
-    ),
-    "quantizer": Column("string", "chosen recipe option"),
-    "variant": Column("string", "all other overrides that differ between the sweep's cells, e.g. weight.bits=3"),
-    "settings": Column("string", "the recipe's resolved settings"),
-    "full_precision": Column("boolean", "whether this is the full-precision run others are compared with"),
-    "scale": Column("string", "chosen scale option: how much text the study uses"),
-    "seed": Column("Int64", "seed of the calibration draw"),
-    "draw": Column("Int64", "number of the calibration draw"),
-    "replicate": Column("Int64", "number of the replicate"),
-    "run_id": Column("string", "the run's folder in the store; empty if the cell failed before it was known"),
-    "status": Column("string", "done, failed, pending (not run yet) or missing (done, but no such score is stored)"),
-    "error": Column("string", "why the cell failed, or why no difference from full precision can be given"),
-    "task": Column("string", "task"),
-    "distribution": Column("string", "test distribution of the task"),
-    "family": Column("string", "family of the test distribution: lm, sa, nli, td, eqa, ner, exam, ..."),
-    "domain": Column("string", "domain of the test distribution"),
-    "language": Column("string", "language of the test distribution"),
-    "in_distribution": Column(
-        "boolean", "whether the calibration set is drawn from the test distribution; empty if in part (a mixture)"
-    ),
-    "relation": Column(
-        "string",
-        "how far the test distribution is from that calibrated on: in-distribution, mixed, related, near OOD, far OOD, "
-        "control; empty if not known",
-    ),
-    "protocol": Column("string", "protocol id: scores are comparable only where it is equal"),
-    "metric": Column("string", "metric; empty for a cell that failed where no other cell shows which metrics it has"),
-    "value": Column("Float64", "value of the metric"),
-    "stderr": Column("Float64", "standard error of the value over items"),
-    "n": Column("Int64", "number of items (windows, questions)"),
-    "n_tokens": Column("Int64", "predicted tokens over all items"),
-    "unit": Column("string", "unit of the metric"),
-    "higher_is_better": Column("boolean", "direction of the metric"),
-    "baseline": Column("string", "run id of the full-precision run"),
-    "difference": Column("Float64", "value minus that of full precision, over the same items"),
-    "difference_stderr": Column("Float64", "paired standard error of the difference"),
-    "difference_low": Column("Float64", "lower end of its 95 % t interval"),
-    "difference_high": Column("Float64", "upper end of its 95 % t interval"),
-    "own_difference": Column(
-        "Float64", "value minus that of the same recipe calibrated on the test distribution itself"
-    ),
-    "own_difference_stderr": Column("Float64", "paired standard error of own_difference"),
-    "own_difference_low": Column("Float64", "lower end of its 95 % t interval"),
-    "own_difference_high": Column("Float64", "upper end of its 95 % t interval"),
-    "effective_bits": Column("Float64", "bits per quantized weight, everything stored counted"),
-    "kv_bits": Column("Float64", "bits per quantized element of the key-value cache, everything stored counted"),
-    "calib_tokens": Column("Int64", "tokens calibrated on"),
-    "fallbacks": Column("string", "what gave way while quantizing, and how often: name=count"),
-    "overlap_13gram": Column("Float64", "share of test items that have a 13-gram in common with the calibration text"),
-    "data_free": Column("boolean", "whether the recipe reads no calibration data"),
+_DTYPES: dict[type, Literal["string", "Int64", "Float64", "boolean"]] = {
+    str: "string",
+    int: "Int64",
+    float: "Float64",
+    bool: "boolean",
 }
+
+
+def _column(hint: Any) -> Column:
+    kind, description = get_args(hint)
+    return Column(_DTYPES[next((one for one in get_args(kind) if one is not type(None)), kind)], description)
+
+
+RESULT_COLUMNS = {name: _column(hint) for name, hint in get_type_hints(ResultRow, include_extras=True).items()}
 """In the order of the file. There are no times or dates in it: equal scores give an equal file."""
 
 
-def result_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def result_frame(rows: Iterable[ResultRow]) -> pd.DataFrame:
     """Rows, in their order, as a frame with exactly the columns and types of RESULT_COLUMNS."""
     listed = list(rows)
     unknown = sorted({key for row in listed for key in row} - RESULT_COLUMNS.keys())
     if unknown:
         raise KeyError(f"not in RESULT_COLUMNS: {unknown}")
     columns = {
-        name: pd.array([row.get(name) for row in listed], dtype=column.dtype) for name, column in RESULT_COLUMNS.items()
+        name: pd.Series([row.get(name) for row in listed], dtype=column.dtype)
+        for name, column in RESULT_COLUMNS.items()
     }
     return pd.DataFrame(columns)
+
+
+def result_rows(frame: pd.DataFrame) -> list[ResultRow]:
+    """The rows of a frame of `result_frame` as plain values."""
+    records = frame.to_dict("records")
+    return [
+        cast("ResultRow", {name: None if pd.isna(value) else value for name, value in record.items()})
+        for record in records
+    ]

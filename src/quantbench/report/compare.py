@@ -6,21 +6,37 @@ that what makes a window hard cancels; the error says nothing of other calibrati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
+from quantbench.report.caption import IN_DISTRIBUTION
 from quantbench.report.collate import collate
-from quantbench.report.columns import DATA_FREE
+from quantbench.report.columns import DATA_FREE, ResultRow, result_rows
 from quantbench.report.digits import change, rounded, with_error
-from quantbench.report.legend import FALLBACK, IN_DISTRIBUTION, Footnotes
-from quantbench.report.tables import Cell, Row, Table, default_metrics, plain_rows
+from quantbench.report.footnotes import FALLBACK, Footnotes
+from quantbench.report.table import Table, TableCell
+from quantbench.report.tables import default_metrics
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
 
-RunRows = list[Row]
-"""The rows of one run in the tidy frame, one per task and metric."""
+
+@dataclass(frozen=True)
+class _Run:
+    """One run and its rows in the tidy frame, one per task and metric."""
+
+    id: str
+    rows: list[ResultRow]
+
+    @property
+    def first(self) -> ResultRow:
+        return self.rows[0]
+
+    @property
+    def recipe(self) -> tuple[str, ...]:
+        """Equal for runs that differ in quantizer and calibration set only."""
+        return (self.first["model"], self.first["scale"], self.first["variant"])
 
 
 def recipe_table(
@@ -33,22 +49,20 @@ def recipe_table(
              and model, calibrated on the same text (or on none). Raises StoreError if no such run is in the sweeps.
     """
     frame = collate(store, manifests)
-    rows = [row for row in plain_rows(frame) if row["run_id"] is not None]
-    runs: dict[str, RunRows] = {}
+    rows = [row for row in result_rows(frame) if row["run_id"] is not None]
+    by_run: dict[str, dict[tuple[str, str | None], ResultRow]] = {}
     for row in rows:
-        runs.setdefault(row["run_id"], []).append(row)
-    if not runs:
+        by_run.setdefault(row["run_id"] or "", {})[row["task"], row["metric"]] = row
+    if not by_run:
         raise StoreError("nothing has run yet in " + ", ".join(manifest.name for manifest in manifests))
-    ordered = [list({(r["task"], r["metric"]): r for r in own}.values()) for own in runs.values()]
+    runs = [_Run(run_id, list(own.values())) for run_id, own in by_run.items()]
     columns = _columns(rows, chosen or default_metrics(frame))
-    references = {(*_place(own[0]), own[0]["calib"]): own for own in ordered if own[0]["quantizer"] == against}
+    references = {(*run.recipe, run.first["calib"]): run for run in runs if run.first["quantizer"] == against}
     if against is not None and not references:
         names = ", ".join(sorted({row["quantizer"] for row in rows}))
         raise StoreError(f"against {against}: no such recipe in these sweeps. There are: {names}")
     notes = Footnotes()
-    body = [
-        [*_head(own, notes), *_values(store, own, columns, references, notes), *_spent(store, own)] for own in ordered
-    ]
+    body = [[*_head(run, notes), *_values(store, run, columns, references, notes), *_spent(store, run)] for run in runs]
     header = ["recipe", "calibration", "bits"]
     for task, metric in columns:
         header += [f"{task}: {metric}", *([f"− {against}"] if against else [])]
@@ -62,7 +76,7 @@ def recipe_table(
     )
 
 
-def _columns(rows: Sequence[Row], chosen: Sequence[str]) -> list[tuple[str, str]]:
+def _columns(rows: Sequence[ResultRow], chosen: Sequence[str]) -> list[tuple[str, str]]:
     """Task and metric of each column."""
     metrics_of: dict[str, list[str]] = {}
     for row in rows:
@@ -77,68 +91,65 @@ def _columns(rows: Sequence[Row], chosen: Sequence[str]) -> list[tuple[str, str]
     return [(task, metric) for task, found in metrics_of.items() for metric in chosen if metric in found]
 
 
-def _place(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("model", "scale", "variant"))
-
-
-def _head(own: RunRows, notes: Footnotes) -> list[Cell]:
-    first = own[0]
+def _head(run: _Run, notes: Footnotes) -> list[TableCell]:
+    first = run.first
     name = " ".join(part for part in (first["quantizer"], first["variant"]) if part)
     calib = " ".join(part for part in (first["calib"], first["calib_variant"]) if part)
     bits = "16" if first["full_precision"] else _text(first["effective_bits"], ".3f")
-    return [Cell(name, marks=notes.mark_fallbacks(first)), Cell(calib), Cell(bits)]
+    return [TableCell(name, marks=notes.mark_fallbacks(first)), TableCell(calib), TableCell(bits)]
 
 
 def _values(
     store: Store,
-    own: RunRows,
+    run: _Run,
     columns: Sequence[tuple[str, str]],
-    references: dict[tuple[Any, ...], RunRows],
+    references: Mapping[tuple[str, ...], _Run],
     notes: Footnotes,
-) -> list[Cell]:
-    variant = _place(own[0])
-    reference = references.get((*variant, own[0]["calib"])) or references.get((*variant, DATA_FREE))
-    by_key = {(row["task"], row["metric"]): row for row in own}
+) -> list[TableCell]:
+    reference = references.get((*run.recipe, run.first["calib"])) or references.get((*run.recipe, DATA_FREE))
+    by_key = {(row["task"], row["metric"]): row for row in run.rows}
     cells = []
-    for place in columns:
-        row = by_key.get(place)
-        cells.append(_value(row, own[0], notes))
+    for column in columns:
+        row = by_key.get(column)
+        cells.append(_value(row, run.first, notes))
         if references:
-            cells.append(_difference(store, row, reference))
+            cells.append(_difference(store, row, run, reference))
     return cells
 
 
-def _value(row: Row | None, first: Row, notes: Footnotes) -> Cell:
+def _value(row: ResultRow | None, first: ResultRow, notes: Footnotes) -> TableCell:
     if row is None or row["value"] is None:
         failed = first["status"] == "failed"
-        return Cell("FAILED", marks=notes.number(f"failed: {first['error']}")) if failed else Cell("–")
+        return TableCell("FAILED", marks=notes.number(f"failed: {first['error']}")) if failed else TableCell("–")
     own = bool(row["in_distribution"])
     if row["difference"] is None:
-        return Cell(with_error(row["value"], row["stderr"]), in_distribution=own)
+        return TableCell(with_error(row["value"], row["stderr"]), in_distribution=own)
     paired = change(row["difference"], row["difference_stderr"])
-    return Cell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
+    return TableCell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
 
 
-def _difference(store: Store, row: Row | None, reference: RunRows | None) -> Cell:
-    if row is None or reference is None or row["value"] is None or reference[0]["run_id"] == row["run_id"]:
-        return Cell("")
-    other = store.load_score(reference[0]["run_id"], row["task"], row["protocol"])
-    if other is None or row["metric"] not in {metric.name for metric in other.metrics}:
-        return Cell("")
-    place = (row["task"], row["protocol"])
-    items, others = store.load_items(row["run_id"], *place), store.load_items(other.run_id, *place)
-    found = metrics.paired(row["metric"], items, others)
-    return Cell("" if found is None else change(found.difference, found.stderr))
+def _difference(store: Store, row: ResultRow | None, run: _Run, reference: _Run | None) -> TableCell:
+    if row is None or reference is None or reference.id == run.id:
+        return TableCell("")
+    task, metric, protocol = row["task"], row["metric"], row["protocol"]
+    if row["value"] is None or metric is None or protocol is None:
+        return TableCell("")
+    other = store.load_score(reference.id, task, protocol)
+    if other is None or metric not in {one.name for one in other.metrics}:
+        return TableCell("")
+    items, others = (store.load_items(one.id, task, protocol) for one in (run, reference))
+    found = metrics.paired(metric, items, others)
+    return TableCell("" if found is None else change(found.difference, found.stderr))
 
 
-def _spent(store: Store, own: RunRows) -> list[Cell]:
+def _spent(store: Store, run: _Run) -> list[TableCell]:
     """Processor seconds and GiB of the last time the run was quantized."""
-    found = [cost for cost in store.load_costs(own[0]["run_id"]) if cost.get("what") == "quantize"]
-    if own[0]["full_precision"] or not found:
-        return [Cell(""), Cell("")]
+    found = [cost for cost in store.load_costs(run.id) if cost.get("what") == "quantize"]
+    if run.first["full_precision"] or not found:
+        return [TableCell(""), TableCell("")]
     return [
-        Cell(_text(found[-1].get("cpu_seconds"), ".0f")),
-        Cell(_text(found[-1].get("peak_memory_bytes"), ".2f", 2**30)),
+        TableCell(_text(found[-1].get("cpu_seconds"), ".0f")),
+        TableCell(_text(found[-1].get("peak_memory_bytes"), ".2f", 2**30)),
     ]
 
 
@@ -146,10 +157,10 @@ def _text(value: float | None, form: str, unit: int = 1) -> str:
     return "" if value is None else format(value / unit, form)
 
 
-def _caption(rows: Sequence[Row], against: str | None) -> list[str]:
+def _caption(rows: Sequence[ResultRow], against: str | None) -> list[str]:
     lines = [
         "Cells: value, then its difference from full precision ± standard error over windows or items, paired; kl and "
-        "same_top are measured against full precision already. same: no item has another outcome.",
+        "top1_agreement are measured against full precision already. same: no item has another outcome.",
         "bits: effective bits per quantized weight, everything stored counted. CPU s, GiB: processor seconds and peak "
         "memory of quantizing, as measured when the run was made.",
     ]

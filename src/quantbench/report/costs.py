@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from quantbench.core import files
-from quantbench.report.subjects import subjects
+from quantbench.report.sweep_runs import sweep_runs
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
 
-SUBJECT_COLUMNS = ["sweep", "model", "calib", "calib_variant", "quantizer", "variant", "run_id"]
+RUN_COLUMNS = ["sweep", "model", "calib", "calib_variant", "quantizer", "variant", "run_id"]
 
 
 def costs(store: Store, manifests: Sequence[Manifest]) -> pd.DataFrame:
@@ -20,13 +20,13 @@ def costs(store: Store, manifests: Sequence[Manifest]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for manifest in manifests:
         seen: set[str] = set()
-        for subject in subjects(store, manifest):
-            if subject.run_id is not None and subject.run_id not in seen:
-                seen.add(subject.run_id)
-                what = {name: getattr(subject, name) for name in SUBJECT_COLUMNS}
-                rows += [what | cost for cost in store.load_costs(subject.run_id)]
-    measured = sorted({key for row in rows for key in row} - set(SUBJECT_COLUMNS))
-    return pd.DataFrame(rows, columns=[*SUBJECT_COLUMNS, *measured])
+        for run in sweep_runs(store, manifest):
+            if run.run_id is not None and run.run_id not in seen:
+                seen.add(run.run_id)
+                told = (run.sweep, run.model, run.calib, run.calib_variant, run.quantizer, run.variant, run.run_id)
+                rows += [dict(zip(RUN_COLUMNS, told, strict=True)) | cost for cost in store.load_costs(run.run_id)]
+    measured = sorted({key for row in rows for key in row} - set(RUN_COLUMNS))
+    return pd.DataFrame(rows, columns=[*RUN_COLUMNS, *measured])
 
 
 def write_costs(store: Store, name: str, frame: pd.DataFrame) -> None:

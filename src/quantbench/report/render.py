@@ -11,8 +11,9 @@ import pandas as pd
 from tabulate import tabulate
 
 from quantbench.core import files
-from quantbench.report.legend import IN_DISTRIBUTION
-from quantbench.report.tables import Cell, Table, default_metrics, tables
+from quantbench.report.caption import IN_DISTRIBUTION
+from quantbench.report.table import Table, TableCell
+from quantbench.report.tables import default_metrics, tables
 from quantbench.store.store import Store
 
 WIDTH = 120
@@ -66,7 +67,7 @@ def write_tables(store: Store, name: str, frame: pd.DataFrame, chosen: Sequence[
     return made
 
 
-def _aligned(column: Sequence[Cell]) -> list[str]:
+def _aligned(column: Sequence[TableCell]) -> list[str]:
     """Values and changes each flush right, so that digits stand below each other; marks follow."""
     values = max((len(cell.value) for cell in column if cell.change), default=0)
     changes = max(len(cell.change) for cell in column)
@@ -100,12 +101,12 @@ def _grid(columns: Sequence[list[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines.splitlines())
 
 
-def _joined(cell: Cell, star: str) -> str:
+def _joined(cell: TableCell, star: str) -> str:
     return f"{cell.value}{' ' if cell.change else ''}{cell.change}{star}{cell.marks}"
 
 
-def _bold(cell: Cell) -> str:
-    text = _escaped(_joined(Cell(cell.value, cell.change), ""))
+def _bold(cell: TableCell) -> str:
+    text = _escaped(_joined(TableCell(cell.value, cell.change), ""))
     return (f"**{text}**" if cell.in_distribution else text) + _escaped(cell.marks)
 
 

@@ -10,6 +10,7 @@ from quantbench.report.collate import collate, write
 from quantbench.report.costs import costs, write_costs
 from quantbench.report.render import console, write_tables
 from quantbench.report.tables import DEFAULT_METRICS, tables
+from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
 
@@ -18,6 +19,8 @@ def check_columns(store: Store, manifest: Manifest) -> None:
     """Raise ConfigError if the sweep's tables would have two texts or protocols in one column. Writes nothing."""
     try:
         tables(collate(store, [manifest]), DEFAULT_METRICS[0])
+    except SchemaError:
+        raise
     except StoreError as error:
         raise ConfigError(
             f"nothing was run: {error}. A column is a task: tests on different texts need different task names "

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 from pydantic.dataclasses import dataclass
 
 from quantbench.core.component import STRICT
-from quantbench.store.records import SCHEMA_VERSION, Stored
+from quantbench.core.origin import Origin
+from quantbench.store.json_record import SCHEMA_VERSION, JsonRecord
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -24,8 +25,8 @@ class CellEntry:
     run_id           None while it is not known
     baseline_run_id  the full-precision run it is compared with
     tasks            task name -> protocol id, None until it is known
-    in_distribution  task name -> is it the distribution calibrated on (left out for tasks where that means nothing)
-    relation         task name -> how far its distribution lies from that calibrated on (quantbench.core.origin)
+    task_origins     task name -> the data set it tests on
+    calib_origins    the data sets calibrated on: several for a mixture, none for a data-free recipe
     error            of a failed cell: one line, "Type: message"
     data_free        the recipe reads no calibration data: cells that differ only in it are one run
     """
@@ -34,13 +35,20 @@ class CellEntry:
     choices: dict[str, str]
     overrides: list[str]
     tasks: dict[str, str | None]
+    task_origins: dict[str, Origin]
+    calib_origins: list[Origin] = field(default_factory=list)
     status: Literal["pending", "done", "failed"] = "pending"
     run_id: str | None = None
     baseline_run_id: str | None = None
-    in_distribution: dict[str, bool] = field(default_factory=dict)
-    relation: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     data_free: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tasks.keys() != self.task_origins.keys():
+            odd = sorted(self.tasks.keys() ^ self.task_origins.keys())
+            raise ValueError(f"cell {self.key}: each task needs its origin, and only tasks have one: {', '.join(odd)}")
+        if self.data_free and self.calib_origins:
+            raise ValueError(f"cell {self.key} is data-free and names calib_origins")
 
     def choice(self, group: str) -> str:
         """The option chosen in a group, "" if the cell chose none."""
@@ -48,7 +56,7 @@ class CellEntry:
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class Manifest(Stored):
+class Manifest(JsonRecord):
     """A sweep: its name, the overrides all cells share, what its captions say (scale, windows, ...), and its cells."""
 
     what: ClassVar[str] = "sweep manifest"

@@ -1,19 +1,14 @@
 """The run store under outputs/: the only place that creates run folders, and the only one that says what is finished.
 
-    runs/<run_id>/record.json, weights.safetensors, weights.json, costs.jsonl, log.txt
-    runs/<run_id>/scores/<task>-<protocol[:12]>.json and .parquet
-    sweeps/<name>/manifest.json, results.csv, results.parquet, costs.csv, tables/
-    references/   hidden states of the full-precision model, keyed by run, task and protocol
-
 Every write is atomic. A JSON file is the mark that its part is done: the Parquet file of a score is written before it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,58 +19,29 @@ from filelock import FileLock, Timeout
 from quantbench.core import files
 from quantbench.core.errors import StoreError
 from quantbench.metrics.metrics import check_items
-from quantbench.store.manifest import Manifest
-from quantbench.store.records import NewerSchemaError, RunRecord, Score, Stored, differences
+from quantbench.store.json_record import JsonRecord, SchemaError, check_schema, differences
+from quantbench.store.layout import Layout, safe_name
+from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.records import RunRecord, Score
 
 log = logging.getLogger(__name__)
 
-S = TypeVar("S", bound=Stored)
-
-SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
-PROTOCOL_DIGITS = 12
+S = TypeVar("S", bound=JsonRecord)
 
 
-class Store:
-    """The results under `root`. Nothing is created before something is locked or saved."""
+class Store(Layout):
+    """The results under `root`. Nothing is created before something is locked or saved.
+
+    Raises SchemaError if the folder holds results of another schema: a store is of one schema throughout, so that no
+    command writes into one that it cannot read.
+    """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        super().__init__(root)
         self._locks: dict[str, FileLock] = {}
-
-    # Places
-
-    def run_dir(self, run_id: str) -> Path:
-        """The folder of a run; it need not exist. Raises StoreError if `run_id` is no plain file name."""
-        return self.root / "runs" / _safe(run_id, "run id")
-
-    def weights_path(self, run_id: str) -> Path:
-        """The quantized model's tensors."""
-        return self.run_dir(run_id) / "weights.safetensors"
-
-    def spec_path(self, run_id: str) -> Path:
-        """How the tensors of `weights_path` make up a model: plain JSON."""
-        return self.run_dir(run_id) / "weights.json"
-
-    def log_path(self, run_id: str) -> Path:
-        """The log of the processes that worked on a run."""
-        return self.run_dir(run_id) / "log.txt"
-
-    def checkpoint_dir(self, run_id: str) -> Path:
-        """Where a quantization that is not finished keeps its finished blocks."""
-        return self.run_dir(run_id) / "checkpoint"
-
-    def reference_path(self, run_id: str, task: str, protocol: str) -> Path:
-        """The full-precision hidden states of run `run_id` on a task, in a folder that exists."""
-        folder = files.make_folder(self.root / "references")
-        return folder / f"{_safe(run_id, 'run id')}-{_score_name(task, protocol)}.safetensors"
-
-    def sweep_dir(self, name: str) -> Path:
-        """The folder of a sweep, which exists after the call."""
-        return files.make_folder(self.root / "sweeps" / _safe(name, "sweep name"))
-
-    def run_ids(self) -> list[str]:
-        """The runs that have a record, finished or failed, in alphabetical order."""
-        return sorted(path.parent.name for path in self.root.glob("runs/*/record.json"))
+        for path in itertools.chain(root.glob("sweeps/*/manifest.json"), root.glob("runs/*/record.json")):
+            if check_schema(path):  # one speaks for all
+                break
 
     # Locking
 
@@ -104,6 +70,10 @@ class Store:
 
     # Runs
 
+    def run_ids(self) -> list[str]:
+        """The runs that have a record, finished or failed, in alphabetical order."""
+        return sorted(path.parent.name for path in self.root.glob("runs/*/record.json"))
+
     def load_run(self, run_id: str) -> RunRecord | None:
         """The record of a run, None if there is none. Raises StoreError if it is damaged."""
         path = self.run_dir(run_id) / "record.json"
@@ -130,26 +100,27 @@ class Store:
 
     def load_score(self, run_id: str, task: str, protocol: str) -> Score | None:
         """A run's score on a task under a protocol, None if there is none. Raises StoreError if it is damaged."""
-        return self._load_score(self._score_path(run_id, task, protocol), (run_id, task, protocol))
+        return self._load_score(self.score_path(run_id, task, protocol), (run_id, task, protocol))
 
     def has_score(self, run_id: str, task: str, protocol: str) -> bool:
         """Whether there is such a score; it is not read."""
-        return self._score_path(run_id, task, protocol).exists()
+        return self.score_path(run_id, task, protocol).exists()
 
     def load_items(self, run_id: str, task: str, protocol: str) -> pd.DataFrame:
         """The per-item outcomes behind a score, one row per item. Raises StoreError if missing or damaged."""
-        path = self._score_path(run_id, task, protocol)
+        path = self.score_path(run_id, task, protocol)
         return files.read_parquet(path.with_suffix(".parquet"), _score_remedy(path))
 
     def save_score(self, score: Score, items: pd.DataFrame, attachments: Mapping[str, str] | None = None) -> None:
         """Store a score and its per-item outcomes: columns item and document (str, item unique), then numbers.
 
         For language modelling these are n_tokens, n_bytes, nll (mean nats per predicted token of the item), and where
-        a reference was at hand kl (mean nats per token) and same_top (share of tokens with the same most likely one).
+        a reference was at hand kl (mean nats per token) and top1_agreement (share of
+        tokens with the same most likely one).
         attachments: file name suffix -> text, stored as it is beside the score.
         Raises StoreError if the items do not fit the score or hold NaN, or if a different score is stored already.
         """
-        path = self._score_path(score.run_id, score.task, score.protocol)
+        path = self.score_path(score.run_id, score.task, score.protocol)
         check_items(items, score.n_items, f"the items of task {score.task!r} of run {score.run_id}")
         text = score.to_json()
         with self.lock(score.run_id):
@@ -160,7 +131,7 @@ class Store:
             files.make_folder(path.parent)
             files.write_parquet(path.with_suffix(".parquet"), items)
             for suffix, attached in (attachments or {}).items():
-                files.write_text(path.with_suffix(f".{_safe(suffix, 'attachment')}"), attached)
+                files.write_text(path.with_suffix(f".{safe_name(suffix, 'attachment')}"), attached)
             files.write_text(path, text)
 
     def scores(self, run_id: str) -> list[Score]:
@@ -170,9 +141,6 @@ class Store:
         paths = [path for path in found if "." not in path.stem.rpartition("-")[2]]
         loaded = [self._load_score(path, (run_id,)) for path in paths]
         return sorted((score for score in loaded if score is not None), key=lambda s: (s.task, s.protocol))
-
-    def _score_path(self, run_id: str, task: str, protocol: str) -> Path:
-        return self.run_dir(run_id) / "scores" / f"{_score_name(task, protocol)}.json"
 
     def _load_score(self, path: Path, expected: tuple[str, ...]) -> Score | None:
         score = _load(Score, path, _score_remedy(path))
@@ -210,22 +178,23 @@ class Store:
 
     def load_manifest(self, name: str) -> Manifest | None:
         """The manifest of a sweep, None if there is none. Raises StoreError if it is damaged."""
-        path = self.root / "sweeps" / _safe(name, "sweep name") / "manifest.json"
+        path = self.manifest_path(name)
         return _load(Manifest, path, "Delete it and run the sweep again: finished runs are kept and found")
 
+    def is_done(self, entry: CellEntry) -> bool:
+        """Whether all results of a manifest's cell, and of its full-precision run, are there; none is read."""
+        return all(
+            run_id is not None and protocol is not None and self.has_score(run_id, task, protocol)
+            for task, protocol in entry.tasks.items()
+            for run_id in (entry.run_id, entry.baseline_run_id)
+        )
+
     def save_manifest(self, manifest: Manifest) -> None:
-        """Store a manifest, in place of the one before."""
-        files.write_text(self.sweep_dir(manifest.name) / "manifest.json", manifest.to_json())
-
-
-def _safe(name: str, what: str) -> str:
-    if not SAFE_NAME.fullmatch(name):
-        raise StoreError(f"{what} {name!r} cannot name a file: use letters, digits and _ . + = -")
-    return name
-
-
-def _score_name(task: str, protocol: str) -> str:
-    return f"{_safe(task, 'task name')}-{_safe(protocol, 'protocol id')[:PROTOCOL_DIGITS]}"
+        """Store a manifest, in place of the one before. Raises SchemaError if that has another schema."""
+        path = self.manifest_path(manifest.name)
+        check_schema(path)
+        files.make_folder(path.parent)
+        files.write_text(path, manifest.to_json())
 
 
 def _score_remedy(path: Path) -> str:
@@ -238,13 +207,13 @@ def _load(kind: type[S], path: Path, remedy: str) -> S | None:
     text = files.read_text(path, remedy)
     try:
         return kind.from_json(text, str(path))
-    except NewerSchemaError:
+    except SchemaError:
         raise
     except StoreError as error:
         raise StoreError(f"{error}. {remedy}") from error
 
 
-def _refuse_change(path: Path, old: Stored, new: Stored) -> None:
+def _refuse_change(path: Path, old: JsonRecord, new: JsonRecord) -> None:
     changed = differences(old, new)
     if changed:
         raise StoreError(

@@ -10,7 +10,7 @@ import pandas as pd
 from quantbench.report.collate import collate
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.costs import costs, write_costs
-from quantbench.report.subjects import settings
+from quantbench.report.settings import settings
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord
 from quantbench.store.store import Store
@@ -67,7 +67,7 @@ def test_full_precision_among_the_cells_is_not_listed_twice(
     build_sweep: Build, make_cell: MakeCell, tmp_path: Path
 ) -> None:
     store, manifest = build_sweep(tmp_path)
-    itself = make_cell("wiki", "none", "fp", data_free=True, in_distribution={})
+    itself = make_cell("wiki", "none", "fp", data_free=True)
     frame = collate(store, [sweep([itself, *manifest.cells])])
     pd.testing.assert_frame_equal(frame, collate(store, [manifest]))
 

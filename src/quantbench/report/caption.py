@@ -1,4 +1,4 @@
-"""Captions and footnotes of tables: what a reader needs to trust a number, and what went wrong."""
+"""Captions of tables: what a reader needs to know to trust a number."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from quantbench.core.origin import FAR, MIXED, RELATED
 from quantbench.metrics import metrics
-
-FALLBACK = "†"
+from quantbench.report.columns import ResultRow
 
 RELATION_MARKS = {MIXED: "◐", RELATED: "≈", FAR: "‡"}
 RELATION_WORDS = {
@@ -19,43 +18,14 @@ RELATION_WORDS = {
 }
 """How cells that are not in-distribution are marked, and what the caption says of it."""
 
+GAP_HEADER = "transfer gap"
+
 IN_DISTRIBUTION = "<in-distribution>"
 """Stands in captions for the way a renderer marks such a cell."""
 
 
-class Footnotes:
-    """Numbers reasons in the order they are met, and remembers where something gave way."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[str, int] = {}
-        self._fallbacks: dict[str, None] = {}
-
-    def number(self, reason: str) -> str:
-        """The mark of a reason: "[1]", the same for the same reason."""
-        return f"[{self._reasons.setdefault(reason, len(self._reasons) + 1)}]"
-
-    def mark_fallbacks(self, row: dict[str, Any]) -> str:
-        """A dagger if something gave way while the row's run was quantized."""
-        if not row["fallbacks"]:
-            return ""
-        self._fallbacks.setdefault(f"{row['calib']}: {row['fallbacks']}")
-        return FALLBACK
-
-    def lines(self, rows: Sequence[dict[str, Any]]) -> list[str]:
-        """All footnotes, and the largest overlap of calibration with test text where it was checked."""
-        found = [f"[{number}] {reason}" for reason, number in self._reasons.items()]
-        found += [f"{FALLBACK} gave way while quantizing: {fallback}" for fallback in self._fallbacks]
-        checked = [row for row in rows if row["overlap_13gram"] is not None]
-        if checked:
-            worst = max(checked, key=lambda row: float(row["overlap_13gram"]))
-            where = f", {worst['calib']} on {worst['distribution']}" if worst["overlap_13gram"] else ""
-            share = f"{100 * worst['overlap_13gram']:.3g} %"
-            found.append(f"Items sharing a 13-gram with the calibration text: at most {share}{where}")
-        return found
-
-
 def caption(
-    metric: str, rows: Sequence[dict[str, Any]], own: Sequence[dict[str, Any]], columns: Mapping[str, str]
+    metric: str, rows: Sequence[ResultRow], own: Sequence[ResultRow], columns: Mapping[str, str]
 ) -> tuple[str, list[str]]:
     """Title and explanations of a table: `rows` are all of its tidy rows, `own` those of the recipe.
 
@@ -90,30 +60,30 @@ def caption(
     return title, paragraphs
 
 
-def _same(row: Mapping[str, Any]) -> bool:
+def _same(row: ResultRow) -> bool:
     return row["difference"] == 0 and not row["difference_stderr"]
 
 
-def _agree(row: Mapping[str, Any]) -> bool:
+def _agree(row: ResultRow) -> bool:
     return row["difference"] is None and row["stderr"] == 0
 
 
 def gap_caption(columns: Sequence[str]) -> str:
-    """What the column "OOD − own" is; `columns` are those whose own calibration is among the rows."""
+    """What the column of transfer gaps is; `columns` are those whose own calibration is among the rows."""
     return (
-        "OOD − own: what is lost by not calibrating on the test distribution: the difference from the same recipe "
+        f"{GAP_HEADER}: what is lost by not calibrating on the test distribution: the difference from the same recipe "
         "calibrated on it, paired per column, ± propagated standard error; mean over the row's out-of-distribution "
         f"columns among {', '.join(columns)}."
     )
 
 
-def _metric_words(metric: str, rows: Sequence[dict[str, Any]]) -> str:
+def _metric_words(metric: str, rows: Sequence[ResultRow]) -> str:
     known = [row["higher_is_better"] for row in rows if row["higher_is_better"] is not None]
     direction = "" if not known else "; higher is better" if known[0] else "; lower is better"
     return f"{metric} ({metrics.unit(metric)}{direction})"
 
 
-def _items(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> str:
+def _items(rows: Sequence[ResultRow], columns: Mapping[str, str]) -> str:
     """How much each column is measured on: said once if it is the same."""
     sizes = {task: {_size(row) for row in rows if row["task"] == task and row["n"] is not None} for task in columns}
     texts = {task: " or ".join(sorted(found)) for task, found in sizes.items() if found}
@@ -124,9 +94,9 @@ def _items(rows: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> str:
     return ", ".join(f"{columns[task]}: {text}" for task, text in texts.items())
 
 
-def _size(row: dict[str, Any]) -> str:
+def _size(row: ResultRow) -> str:
     tokens = f" ({row['n_tokens']:,d} tokens)" if row["n_tokens"] else ""
-    return f"n = {row['n']:,d} {metrics.item_word(row['metric'])}{tokens}"
+    return f"n = {row['n']:,d} {metrics.item_word(row['metric'] or '')}{tokens}"
 
 
 def _range(values: Sequence[Any], form: str) -> str:

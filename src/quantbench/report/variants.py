@@ -1,0 +1,63 @@
+"""What tells the cells of a sweep apart: overrides that differ, and files of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantbench.core.paths import short_names
+from quantbench.store.manifest import CellEntry
+
+OWN_COLUMNS = {"seed", "replicate", "calib.seed", "calib.draw"}
+"""Overrides that have a column of their own."""
+
+FILE_KEY = "calib.source.path"
+"""The override that says which file of the user's is calibrated on: where it differs, it names the calibration set."""
+
+
+class Variants:
+    """Names for the cells of one sweep."""
+
+    def __init__(self, cells: Sequence[CellEntry]) -> None:
+        every = [_overrides(cell) for cell in cells]
+        keys = {key for overrides in every for key in overrides}
+        varying = {key for key in keys if len({overrides.get(key) for overrides in every}) > 1}
+        self._calibs = _calib_names(cells, FILE_KEY in varying)
+        self._varying = varying - {FILE_KEY}
+
+    def calib(self, cell: CellEntry) -> str:
+        """The cell's calibration set: the option, or the name of the user's file where files differ."""
+        return self._calibs[cell.key]
+
+    def of_calib(self, cell: CellEntry) -> str:
+        """The overrides under calib. that differ between the cells."""
+        return self._named(cell, "calib.", within=True)
+
+    def of_recipe(self, cell: CellEntry) -> str:
+        """All others that differ; those of the quantizer without their prefix."""
+        return self._named(cell, "quantizer.", within=False)
+
+    def _named(self, cell: CellEntry, prefix: str, *, within: bool) -> str:
+        named = {key: value for key, value in sorted(_overrides(cell).items()) if key in self._varying}
+        kept = {key: value for key, value in named.items() if key.startswith("calib.") == within}
+        return ", ".join(f"{key.removeprefix(prefix)}={value}" for key, value in kept.items())
+
+
+def _overrides(cell: CellEntry) -> dict[str, str]:
+    pairs = (override.lstrip("+~").partition("=") for override in cell.overrides)
+    return {
+        key: value
+        for key, _, value in pairs
+        if key not in OWN_COLUMNS and key not in cell.choices and not key.startswith("hydra.")
+    }
+
+
+def _calib_names(cells: Sequence[CellEntry], by_file: bool) -> dict[str, str]:
+    """What each cell's calibration set is called, by the cell's key: the option, or the name of the user's file."""
+    files = {cell.key: _overrides(cell)[FILE_KEY].strip("'\"") for cell in cells if FILE_KEY in _overrides(cell)}
+    short = short_names(files.values())
+    several = len({cell.choice("calib") for cell in cells}) > 1
+    names = {}
+    for cell in cells:
+        name = short[files[cell.key]] if by_file and cell.key in files else ""
+        names[cell.key] = " ".join(p for p in (cell.choice("calib") if several or not name else "", name) if p)
+    return names
