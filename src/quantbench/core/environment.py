@@ -7,20 +7,24 @@ import os
 import platform
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
 
 import quantbench
 from quantbench.core.errors import ConfigError
 from quantbench.core.hashing import digest
+
+if TYPE_CHECKING:
+    import torch
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "safetensors", "lm_eval")
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
     """Versions and hardware as plain values; `id` is a digest of them."""
+    import torch
+
     values = {**_machine(), "device": str(device), "threads": threads}
     if device.type == "cuda":
         values["gpu"] = torch.cuda.get_device_name(device)
@@ -54,6 +58,8 @@ def pick_device(name: str) -> torch.device:
 
     Raises ConfigError if it is not there, or if `auto` would compute on the CPU though GPUs were given to the process.
     """
+    import torch
+
     if name == "auto":
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         if torch.cuda.is_available():

@@ -6,9 +6,11 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -18,8 +20,12 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self._cuda: ModuleType | None = None
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+            from torch import cuda
+
+            cuda.reset_peak_memory_stats(device)
+            self._cuda = cuda
         if _CLEAR.exists():
             try:
                 _CLEAR.write_text("5")  # sets VmHWM back to what is held now
@@ -41,14 +47,14 @@ class Meter:
             "peak_memory_bytes": _peak(),
             "peak_memory_alone": self._alone,
         }
-        if self._device.type == "cuda":
-            found["peak_device_bytes"] = torch.cuda.max_memory_allocated(self._device)
+        if self._cuda is not None:
+            found["peak_device_bytes"] = self._cuda.max_memory_allocated(self._device)
         return found
 
     def _wait(self) -> None:
         """Kernels run on after the call that started them."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        if self._cuda is not None:
+            self._cuda.synchronize(self._device)
 
 
 def _peak() -> int:

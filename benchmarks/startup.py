@@ -1,0 +1,85 @@
+"""Times how soon the command answers where nothing is computed, against `python -c "import hydra, pandas"`.
+
+    python benchmarks/startup.py [--outputs FOLDER]
+
+Each question is asked REPEATS times, all of them in turn, so that a slow moment of the machine hits none alone; the
+table has medians of seconds by the clock and their ratios to the reference. The aim is a ratio of at most 3. Run it on
+an idle machine. `show` and `status` ask a store: with FOLDER that one, which should hold a sweep, else an empty one.
+The model and the data set of the last two are sought at an address where nobody answers; the default model, which the
+last one uses, should lie in the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPEATS = 5
+AIM = 3.0
+REFERENCE = "import hydra, pandas"
+NOBODY = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+
+
+def questions(outputs: Path) -> dict[str, list[str]]:
+    """What is asked: a name and the arguments of the command."""
+    run = next((path.name for path in sorted(outputs.glob("runs/*"))), "none")
+    return {
+        "--help": ["--help"],
+        "list": ["list"],
+        "list eval": ["list", "eval"],
+        "status": ["status", "--output-dir", str(outputs)],
+        "show": ["show", run, "--output-dir", str(outputs)],
+        "misspelt option": ["quantizer=gptq", "quantizer.weight.bit=4"],
+        "misspelt choice": ["quantizer=gtpq"],
+        "wrong type": ["quantizer=gptq", "quantizer.weight.bits=four"],
+        "missing required option": ["model=local"],
+        "unreachable model": ["model=smollm2_135m"],
+        "unreachable data set": ["quantizer=gptq", "calib=c4"],
+    }
+
+
+def seconds(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[float, str]:
+    """How long a command takes, and the last line that it says."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    taken = time.perf_counter() - start
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return taken, f"[{done.returncode}] {said[-1] if said else ''}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", type=Path, help="a folder of results with a sweep in it")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs = given.outputs.absolute() if given.outputs else Path(scratch) / "outputs"
+        own = {"QUANTBENCH_OUTPUTS": str(outputs), "HF_HOME": f"{scratch}/hf", **NOBODY}
+        source = str(Path(__file__).parents[1] / "src")
+        environment = {**os.environ, **own, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+        commands = {"reference": [sys.executable, "-c", REFERENCE]}
+        for name, arguments in questions(outputs).items():
+            commands[name] = [sys.executable, "-m", "quantbench", *arguments]
+        taken: dict[str, list[float]] = {name: [] for name in commands}
+        answers: dict[str, str] = {}
+        for _ in range(REPEATS):
+            for name, command in commands.items():
+                found, answers[name] = seconds(command, Path(scratch), environment)
+                taken[name].append(found)
+    first = statistics.median(taken["reference"])
+    print(f"{'question':<26}{'seconds':>9}{'ratio':>8}   [exit status] last line of the answer")
+    for name, times in taken.items():
+        middle = statistics.median(times)
+        late = " <" if middle > AIM * first else ""
+        print(f"{name:<26}{middle:>9.2f}{middle / first:>8.2f}{late:<2} {answers[name][:100]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The subjects of C-Eval and CMMLU, as their authors list them."""
+
+from __future__ import annotations
+
+CEVAL_SUBJECTS = """
+advanced_mathematics college_chemistry college_physics college_programming computer_architecture computer_network
+discrete_mathematics electrical_engineer high_school_biology high_school_chemistry high_school_mathematics
+high_school_physics metrology_engineer middle_school_biology middle_school_chemistry middle_school_mathematics
+middle_school_physics operating_system probability_and_statistics veterinary_medicine
+
+business_administration college_economics education_science high_school_geography high_school_politics
+mao_zedong_thought marxism middle_school_geography middle_school_politics teacher_qualification
+
+art_studies chinese_language_and_literature high_school_chinese high_school_history
+ideological_and_moral_cultivation law legal_professional logic middle_school_history modern_chinese_history
+professional_tour_guide
+
+accountant basic_medicine civil_servant clinical_medicine environmental_impact_assessment_engineer fire_engineer
+physician plant_protection sports_science tax_accountant urban_and_rural_planner
+""".split()  # noqa: SIM905 - a line each would be pages
+"""Science and engineering, social science, humanities, other."""
+
+CMMLU_SUBJECTS = """
+anatomy astronomy college_actuarial_science college_engineering_hydrology college_mathematics
+college_medical_statistics computer_science conceptual_physics electrical_engineering elementary_mathematics genetics
+high_school_biology high_school_chemistry high_school_mathematics high_school_physics machine_learning virology
+
+arts college_law global_facts international_law jurisprudence logical marxist_theory philosophy professional_law
+world_history world_religions
+
+business_ethics college_education economics education high_school_geography journalism management marketing
+professional_accounting professional_psychology public_relations security_study sociology
+
+agronomy clinical_knowledge college_medicine computer_security elementary_information_and_technology food_science
+human_sexuality legal_and_moral_basis nutrition professional_medicine sports_science
+
+chinese_history chinese_literature ancient_chinese chinese_civil_service_exam chinese_food_culture
+chinese_foreign_policy chinese_teacher_qualification elementary_chinese ethnology high_school_politics modern_chinese
+chinese_driving_rule construction_project_management elementary_commonsense traditional_chinese_medicine
+""".split()  # noqa: SIM905
+"""Science and engineering, humanities, social science, other, China specific."""
