@@ -102,8 +102,8 @@ def _index(found: Mapping[str, Sequence[Option]]) -> str:
         [
             "# Options",
             "",
-            "Every option is one file; its page shows it whole. `quantbench list GROUP` prints the same in a terminal, those",
-            "of a folder of yours included (`--config-dir FOLDER`). Each key can be changed on the command line.",
+            "Every option is one file; its page shows it whole. `quantbench list GROUP` lists them in a terminal,",
+            "those of a folder of yours included (`--config-dir FOLDER`). Each key can be changed on the command line.",
             "",
             *_table(("group", "options", "chosen by, for instance"), rows),
         ]
