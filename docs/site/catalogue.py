@@ -25,6 +25,9 @@ FACTS = ("family", "domain", "language", "from", "licence", "size")
 HOMES = ("hub", "package", "path", "files", "id")
 """Keys that say where a data set lies, the first that is there."""
 
+LISTS = ("parts", "lm_eval")
+"""Groups whose files hold several entries each."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -57,15 +60,47 @@ class Option:
         content = yaml.safe_load(self.text)
         return content if isinstance(content, dict) else {}
 
-    @property
-    def facts(self) -> tuple[str, ...]:
-        """The values of FACTS, "" for what the file does not say; empty if it describes no data set."""
-        found = {**_mapping(self.content, "source"), **self.content}
-        about = {**found, **_mapping(found, "about")}
-        if "domain" not in about and "language" not in about:
-            return ()
-        home = next((f"{_plain(found[key])}" for key in HOMES if found.get(key)), "")
-        return tuple(home if fact == "from" else _plain(about.get(fact, "")) for fact in FACTS)
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a group's table: an option, or an entry of a file that holds several."""
+
+    name: str
+    anchor: str
+    description: str
+    facts: tuple[str, ...]
+
+
+def rows(option: Option, families: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """An option, or the entries of a file of entries, each a mapping."""
+    entries = [value for value in option.content.values() if isinstance(value, dict)]
+    if option.group not in LISTS or not entries or len(entries) < len(option.content):
+        return [Row(option.name, option.name, option.description, facts(option.content, families))]
+    return [
+        Row(str(name), option.name, _plain(entry.get("description", "")), facts(entry, families))
+        for name, entry in option.content.items()
+    ]
+
+
+def facts(content: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The values of FACTS, "" for what is not said; empty if no data set is described.
+
+    What all sets of a family have in common is said by its file.
+    """
+    told = {**_common(str(content.get("family", "")), families), **_mapping(content, "source"), **content}
+    told |= _mapping(told, "about")
+    if "domain" not in told:
+        return ()
+    home = next((_plain(told[key]).split(" --")[0] for key in HOMES if told.get(key)), "")
+    size = told.get("size", told.get("tested", ""))
+    found = {**told, "from": home, "size": size}
+    return tuple(_plain(found.get(fact, "")) for fact in FACTS)
+
+
+def _common(family: str, families: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    own = families.get(family, {})
+    like = own.get("like")
+    return {**(_common(str(like), families) if like else {}), **_mapping(own, "common")}
 
 
 def groups(conf: Path) -> dict[str, list[Option]]:
@@ -81,7 +116,9 @@ def groups(conf: Path) -> dict[str, list[Option]]:
 def pages(conf: Path) -> dict[str, str]:
     """The pages of the catalogue by file name: index.md, and one for each group."""
     found = groups(conf)
-    return {"index.md": _index(found), **{page_name(group): _page(group, options) for group, options in found.items()}}
+    families = {option.name: option.content for option in found.get("family", [])}
+    made = {page_name(group): _page(group, options, families) for group, options in found.items()}
+    return {"index.md": _index(found), **made}
 
 
 def page_name(group: str) -> str:
@@ -110,10 +147,12 @@ def _index(found: Mapping[str, Sequence[Option]]) -> str:
     )
 
 
-def _page(group: str, options: Sequence[Option]) -> str:
-    columns = ("option", "what it is", *(FACTS if any(option.facts for option in options) else ()))
-    rows = [(f"[`{o.name}`](#{o.name})", o.description, *(o.facts or ("",) * (len(columns) - 2))) for o in options]
-    return "\n".join([f"# `{group}`", "", *_table(columns, rows), *(line for o in options for line in _section(o))])
+def _page(group: str, options: Sequence[Option], families: Mapping[str, Mapping[str, Any]]) -> str:
+    listed = [row for option in options for row in rows(option, families)]
+    columns = ("option", "what it is", *(FACTS if any(row.facts for row in listed) else ()))
+    blank = ("",) * (len(columns) - 2)
+    cells = [(f"[`{row.name}`](#{row.anchor})", row.description, *(row.facts or blank)) for row in listed]
+    return "\n".join([f"# `{group}`", "", *_table(columns, cells), *(line for o in options for line in _section(o))])
 
 
 def _section(option: Option) -> Iterator[str]:
