@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help venv dev demo test test-slow test-slurm lint check format wheel clean
+.PHONY: help venv dev demo test test-slow test-slurm lint check format docs wheel clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -37,11 +37,15 @@ format: dev  ## fix what ruff can fix, and format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(VENV)/installed-docs  ## build the site of docs/ into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html, or: $(BIN)/python -m http.server --directory site"
+
 wheel: dev  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove build products and tool caches; .venv/ and outputs/ stay
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make each install happen once, and again when a dependency changes.
@@ -52,6 +56,10 @@ $(VENV)/installed: $(BIN)/pip pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(BIN)/pip pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(VENV)/installed $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	touch $@
 
 # ensurepip writes pip last, so a half-made environment is made again.
 $(BIN)/pip:

@@ -1,6 +1,25 @@
 """quantbench: what calibrating on one text costs a quantized language model on another."""
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
 
 NUMERICS_VERSION = 1
 """Part of every run's identity. Raised, with a line in CHANGELOG.md, whenever any number may change."""
+
+API = ("LoadedModel", "QuantizationReport", "load_run", "quantize", "read_sweep")
+"""Names of quantbench.api that are there as quantbench.NAME, too."""
+
+__all__ = ["NUMERICS_VERSION", "LoadedModel", "QuantizationReport", "__version__", "load_run", "quantize", "read_sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public API, imported when it is first asked for: `import quantbench` itself imports no library."""
+    if name in API:
+        return getattr(importlib.import_module("quantbench.api"), name)
+    raise AttributeError(f"module 'quantbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *API})

@@ -21,7 +21,7 @@ configs:
   - {split: test, path: test.jsonl}
 ---
 """
-PAGE = Path(__file__).parents[2] / "docs" / "add_a_calibration_set.md"
+PAGE = Path(__file__).parents[2] / "docs" / "own_data.md"
 FILES = dict(
     re.findall(r"^```yaml file=mylab/conf/(\S*cnn.yaml)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 )

@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Workdir:
     """A place with the files of a page, and data of the kind it describes."""
     made = Workdir(tmp_path)
     save_tiny_model(tmp_path / "model", long_llama())
-    for page in ("add_an_evaluation.md", "add_a_calibration_set.md"):
+    for page in ("add_an_evaluation.md", "own_data.md"):
         for name, text in _FILE.findall((DOCS / page).read_text()):
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -203,7 +203,6 @@ def _ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, 
         outcome = test.score(handle, task, reference, device, show)
     items = outcome.items
     overlap = inputs.overlaps.get(task)
-    origin = cell.tasks[task].origin
     score = Score(
         run_id=cell.run_id,
         task=task,

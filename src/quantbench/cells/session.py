@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.calibration.base import CalibSet
 from quantbench.config.cell import Cell
-from quantbench.config.part import Part
+from quantbench.config.node import ConfigNode
 from quantbench.core.environment import pick_device
 from quantbench.core.errors import ConfigError, QuantbenchError
 from quantbench.datasets.overlap import Overlap, overlap
@@ -123,7 +123,7 @@ def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
     matches no layer, before any expensive work.
     """
     problems: dict[str, None] = {}
-    models: dict[Part[ModelSource], bool] = {}
+    models: dict[ConfigNode[ModelSource], bool] = {}
     checked: set[tuple[object, ...]] = set()
     for cell in cells:
         parts = (cell.model_part, cell.calib_part, cell.recipe_part, *cell.task_parts.values())

@@ -17,7 +17,7 @@ from quantbench.core.errors import ConfigError
 DRAW = ("n", "length", "seed", "draw", "split", "allow_short")
 """Options of every calibration set: how much is drawn, and which part of what there is."""
 
-CALIBRATION_ONLY = ("answers", "sampler", "allow_short", "max_documents", "max_rows", "questions")
+CALIBRATION_ONLY = ("with_answers", "sampler", "allow_short", "max_documents", "max_rows", "questions")
 """Keys of a data set that change what is calibrated on, and no test."""
 
 

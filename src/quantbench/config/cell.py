@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantbench.calibration.base import AnyCalibration
 from quantbench.config.identity import run_identity
-from quantbench.config.part import Part
+from quantbench.config.node import ConfigNode
 from quantbench.config.settings import Settings, tells_apart
 from quantbench.core.hashing import digest
 from quantbench.core.launcher import Launcher
@@ -33,12 +33,12 @@ class Cell:
     """
 
     settings: Settings
-    scale_part: Part[Scale]
-    model_part: Part[ModelSource]
-    recipe_part: Part[Recipe]
-    calib_part: Part[AnyCalibration] | None
-    task_parts: Mapping[str, Part[Task]]
-    cluster_part: Part[Launcher]
+    scale_part: ConfigNode[Scale]
+    model_part: ConfigNode[ModelSource]
+    recipe_part: ConfigNode[Recipe]
+    calib_part: ConfigNode[AnyCalibration] | None
+    task_parts: Mapping[str, ConfigNode[Task]]
+    cluster_part: ConfigNode[Launcher]
     choices: dict[str, str]
     overrides: tuple[str, ...]
 
@@ -82,7 +82,7 @@ class Cell:
     @cached_property
     def baseline(self) -> Cell:
         """The full-precision run on the cell's tasks."""
-        recipe = Part(FULL_PRECISION, Recipe, "quantizer")
+        recipe = ConfigNode(FULL_PRECISION, Recipe, "quantizer")
         choices = {**self.choices, "quantizer": "none"}
         return dataclasses.replace(self, recipe_part=recipe, calib_part=None, choices=choices, overrides=())
 
@@ -117,16 +117,16 @@ def cell_of(plain: Mapping[str, Any], overrides: Sequence[str], choices: Mapping
 
     parts = ("scale", "model", "quantizer", "calib", "tasks", "cluster")
     own = {key: value for key, value in plain.items() if key not in parts}
-    settings = Part({"_target_": "quantbench.config.settings.Settings", **own}, Settings, "")
+    settings = ConfigNode({"_target_": "quantbench.config.settings.Settings", **own}, Settings, "")
     calib = plain["calib"]
     return checked(
         settings.component,
-        Part(plain["scale"], Scale, "scale"),
-        Part(plain["model"], ModelSource, "model"),
-        Part(plain["quantizer"], Recipe, "quantizer"),
-        None if calib is None else Part(calib, AnyCalibration, "calib"),
-        {name: Part(task, Task, f"eval.tasks.{name}") for name, task in plain["tasks"].items()},
-        Part(plain["cluster"], Launcher, "cluster"),
+        ConfigNode(plain["scale"], Scale, "scale"),
+        ConfigNode(plain["model"], ModelSource, "model"),
+        ConfigNode(plain["quantizer"], Recipe, "quantizer"),
+        None if calib is None else ConfigNode(calib, AnyCalibration, "calib"),
+        {name: ConfigNode(task, Task, f"eval.tasks.{name}") for name, task in plain["tasks"].items()},
+        ConfigNode(plain["cluster"], Launcher, "cluster"),
         choices=dict(choices),
         overrides=tuple(overrides),
     )
@@ -134,12 +134,12 @@ def cell_of(plain: Mapping[str, Any], overrides: Sequence[str], choices: Mapping
 
 def checked(
     settings: Settings,
-    scale: Part[Scale],
-    model: Part[ModelSource],
-    recipe: Part[Recipe],
-    calib: Part[AnyCalibration] | None,
-    tasks: Mapping[str, Part[Task]],
-    cluster: Part[Launcher],
+    scale: ConfigNode[Scale],
+    model: ConfigNode[ModelSource],
+    recipe: ConfigNode[Recipe],
+    calib: ConfigNode[AnyCalibration] | None,
+    tasks: Mapping[str, ConfigNode[Task]],
+    cluster: ConfigNode[Launcher],
     *,
     choices: dict[str, str],
     overrides: tuple[str, ...],

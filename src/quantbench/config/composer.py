@@ -17,9 +17,9 @@ from quantbench.config.explain import check_additions, hydra_explained
 from quantbench.config.factored import Factored, Node
 from quantbench.config.folders import Folders, config_dir, search
 from quantbench.config.groups import CELL, ROOT
+from quantbench.config.node import ConfigNode
 from quantbench.config.overrides import as_typed, expand, to_hydra
 from quantbench.config.own_files import name_by_file, named_nodes
-from quantbench.config.part import Part
 from quantbench.config.resolving import resolved, resolver
 from quantbench.config.settings import Scale, Settings
 from quantbench.core.launcher import Launcher
@@ -76,7 +76,7 @@ class Composer:
         self, nodes: dict[str, Node], choices: dict[str, str], own: tuple[str, ...], names: Mapping[str, str]
     ) -> Cell:
         def part(name: str, expected: Any) -> Any:
-            return self._once(("part", nodes[name]), lambda: Part(nodes[name].plain, expected, name))
+            return self._once(("part", nodes[name]), lambda: ConfigNode(nodes[name].plain, expected, name))
 
         plain = {name: node.plain for name, node in nodes.items()}
         settings = {key: value for key, value in plain.items() if key not in ROOT}
@@ -85,7 +85,9 @@ class Composer:
         calib = self._once(("calib", option, *read), lambda: self._calib(plain, option, names))
         own_eval = (nodes["eval"], *(read if Evaluations.is_auto(plain["eval"]) or _named(plain, option) else read[1:]))
         return checked(
-            self._once(("settings", *(nodes[key] for key in settings)), lambda: Part(whole, Settings, "")).component,
+            self._once(
+                ("settings", *(nodes[key] for key in settings)), lambda: ConfigNode(whole, Settings, "")
+            ).component,
             part("scale", Scale),
             part("model", ModelSource),
             part("quantizer", Recipe),
@@ -96,16 +98,16 @@ class Composer:
             overrides=own,
         )
 
-    def _calib(self, plain: Mapping[str, Any], option: str, names: Mapping[str, str]) -> Part[AnyCalibration]:
+    def _calib(self, plain: Mapping[str, Any], option: str, names: Mapping[str, str]) -> ConfigNode[AnyCalibration]:
         node = named_nodes(dict(plain), names)["calib"]
         made = Calibrations(self._catalogue, resolver(plain, "calib"))
-        return Part(made.full(option, node), AnyCalibration, "calib")
+        return ConfigNode(made.full(option, node), AnyCalibration, "calib")
 
-    def _tasks(self, plain: Mapping[str, Any], option: str, names: Mapping[str, str]) -> dict[str, Part[Task]]:
+    def _tasks(self, plain: Mapping[str, Any], option: str, names: Mapping[str, str]) -> dict[str, ConfigNode[Task]]:
         nodes = named_nodes(dict(plain), names)
         made = Evaluations(self._catalogue, resolver(plain, "eval"))
         tasks = made.full(nodes["eval"], option, nodes["calib"])
-        return {name: Part(task, Task, f"eval.tasks.{name}") for name, task in tasks.items()}
+        return {name: ConfigNode(task, Task, f"eval.tasks.{name}") for name, task in tasks.items()}
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         if key not in self._parts:

@@ -27,7 +27,7 @@ SOURCES = {
 
 ORIGIN = ("domain", "language", "relatives", "licence", "size", "tried", "note")
 LABELS = ("label", "labels", "cuts")
-OWN = ("name", "family", "tests", "testing", "sampler", "template", "answers", "joiner", "allow_short")
+OWN = ("name", "family", "tests", "testing", "sampler", "template", "with_answers", "joiner", "allow_short")
 """Keys that are read here, or by what uses the set."""
 
 EXAMPLES = "quantbench.datasets.rendered.RenderedExamples"
@@ -105,7 +105,7 @@ class DataSet:
         """The component that a calibration set draws from: examples go through the template they are tested with."""
         if self.is_text:
             return self.data()
-        told = {key: self.facts[key] for key in ("answers", "joiner") if key in self.facts}
+        told: Plain = {key: self.facts[key] for key in ("with_answers", "joiner") if key in self.facts}
         return {"_target_": EXAMPLES, "data": self.data(), "template": self.template, **told}
 
     def _own_class(self) -> Plain:

@@ -36,7 +36,7 @@ _MOVED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"task@eval\.tasks\.[^=]*=(.*)"), r"eval.on=[\1]"),
     (re.compile(r"calib\.natural\b.*"), "calib.tests=[NAME,...]"),
     (re.compile(r"calib\.source\.column=\[?([^\]]*)\]?"), r"calib.text=\1"),
-    (re.compile(r"calib\.source\.labels=(.*)"), r"calib.answers=\1"),
+    (re.compile(r"calib\.source\.labels=(.*)"), r"calib.with_answers=\1"),
     (re.compile(r"calib\.source\.(?:(?:rows|data|source)\.)*(.*)"), r"calib.\1"),
     (re.compile(r"(eval\.tasks\.[^.=]+)\.source\.column=(.*)"), r"\1.text=\2"),
     (re.compile(r"(eval\.tasks\.[^.=]+)\.(?:source|data)\.(?:(?:rows|data|source)\.)*(.*)"), r"\1.\2"),

@@ -30,9 +30,25 @@ CONTROL_FAMILY = "control"
 UNKNOWN = "unknown"
 
 Family = Literal[
-    *("lm", "instruct", "sa", "nli", "td", "eqa", "ner", "exam"),
-    *("bias", "commonsense", "grammar", "math", "qa", "reading", "reasoning", "science", "truthfulness"),
-    *("control", "unknown"),
+    "lm",
+    "instruct",
+    "sa",
+    "nli",
+    "td",
+    "eqa",
+    "ner",
+    "exam",
+    "bias",
+    "commonsense",
+    "grammar",
+    "math",
+    "qa",
+    "reading",
+    "reasoning",
+    "science",
+    "truthfulness",
+    "control",
+    "unknown",
 ]
 """Kinds of data: running text, instructions, sentiment, inference, toxicity, extractive questions, entities, exams, ...
 

@@ -12,14 +12,14 @@ from quantbench.datasets.template import Template
 
 @component
 class RenderedExamples:
-    """One document an example: its zero-shot prompt, with `answers` what is expected behind it.
+    """One document an example: its zero-shot prompt, with `with_answers` what is expected behind it.
 
     The train split goes without the examples that are in the set's own test split, too.
     """
 
     data: ExampleSet
     template: Template
-    answers: bool = True
+    with_answers: bool = True
     joiner: str = "\n\n"
 
     @property
@@ -31,14 +31,14 @@ class RenderedExamples:
         """See TextSource."""
         found = train_examples(self.data) if split == "train" else self.data.load(split)
         self.template.check(found)
-        if self.answers and not all(example.target for example in found.examples):
+        if self.with_answers and not all(example.target for example in found.examples):
             raise DataError(
-                f"data {self.origin.name}, split {split}: it has no answers to render; set calib.answers=false"
+                f"data {self.origin.name}, split {split}: it has no answers to render; set calib.with_answers=false"
             )
         return Documents(
             name=self.origin.name,
             split=split,
-            documents=[self.template.rendered(example, found.labels, self.answers) for example in found.examples],
+            documents=[self.template.rendered(example, found.labels, self.with_answers) for example in found.examples],
             revision=found.rows.revision,
             joiner=self.joiner,
             notes=found.notes,

@@ -12,13 +12,13 @@ from pydantic.dataclasses import dataclass
 
 from quantbench.core.component import STRICT
 from quantbench.core.hashing import digest
-from quantbench.store.records import SCHEMA_VERSION, Stored
+from quantbench.store.json_record import SCHEMA_VERSION, JsonRecord
 
 State = Literal["running", "done", "failed", "interrupted"]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class CellStatus(Stored):
+class CellStatus(JsonRecord):
     """What became of a cell.
 
     job      "<token>/<index>" of the job that ran it last, or a name of its own for a cell run in the command itself
@@ -41,7 +41,7 @@ class CellStatus(Stored):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class JobRecord(Stored):
+class JobRecord(JsonRecord):
     """One submission of one or more jobs.
 
     token   its name, which is that of its jobs on the cluster
@@ -75,7 +75,7 @@ class FrozenCell:
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
-class Chunk(Stored):
+class Chunk(JsonRecord):
     """The cells of one job, and where it is to run them.
 
     root  the output folder; cwd and path: working folder and import path of the command that submitted it

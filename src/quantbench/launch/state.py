@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from quantbench.core import files
 from quantbench.launch.records import CellStatus, Chunk, JobRecord
-from quantbench.store.records import Stored
+from quantbench.store.json_record import JsonRecord
 
 
 class SweepState:

@@ -10,7 +10,7 @@ import logging
 import torch
 from torch import Tensor
 
-from quantbench.core.progress import Progress
+from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.allocate import allocate_bits
 from quantbench.pipeline.block import BlockStep, round_data_free
@@ -31,7 +31,7 @@ def quantize_model(
     recipe: Recipe,
     tokens: Tensor | None,
     device: torch.device,
-    progress: Progress,
+    progress: ProgressCallback,
     checkpoint: Checkpoint | None = None,
 ) -> Quantized:
     """Quantize a full-precision model by a recipe, with calibration tokens int64 [N, L] (None if it is data-free).
@@ -49,7 +49,12 @@ def quantize_model(
 
 class _Walk:
     def __init__(
-        self, decoder: Decoder, recipe: Recipe, device: torch.device, progress: Progress, checkpoint: Checkpoint | None
+        self,
+        decoder: Decoder,
+        recipe: Recipe,
+        device: torch.device,
+        progress: ProgressCallback,
+        checkpoint: Checkpoint | None,
     ) -> None:
         self.decoder, self.recipe, self.device, self.progress = decoder, recipe, device, progress
         self.checkpoint = checkpoint

@@ -35,7 +35,7 @@ class ExamTask(LabelTask):
         if unanswered:
             raise ConfigError(
                 f"data {self.origin.name}: {unanswered[0]} and {len(unanswered) - 1} others have no answer, so the "
-                f"split {self.data.test_on!r} cannot be tested (test_on)"
+                f"split {self.data.source.test!r} cannot be tested (`test`)"
             )
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +13,7 @@ from quantbench.core.hashing import digest
 T = TypeVar("T")
 
 
-class Part(Generic[T]):
+class ConfigNode(Generic[T]):
     """Plain values with `_target_`; the component, its identity and digest are made of them when they are asked for.
 
     Cells of a grid share their parts: two parts are equal if they are the same object.
@@ -22,7 +23,7 @@ class Part(Generic[T]):
     key       where the node stands in the configuration, for messages
     """
 
-    def __init__(self, plain: dict[str, Any], expected: type[T], key: str) -> None:
+    def __init__(self, plain: dict[str, Any], expected: Callable[..., T], key: str) -> None:
         self.plain, self.expected, self.key = plain, expected, key
 
     @cached_property
