@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @component
 class Calibration:
-    """N sequences of `length` tokens of a text.
+    """n sequences of `length` tokens of a text.
 
     draw         which of the disjoint sets of n sequences that a seed gives
     allow_short  take fewer sequences where the text has no more, and record the shortfall

@@ -30,7 +30,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
 @component
 class RandomTokens:
-    """N sequences of tokens drawn uniformly from the vocabulary; special tokens are left out.
+    """n sequences of tokens drawn uniformly from the vocabulary; special tokens are left out.
 
     draw  which of the sets of n sequences that the seed's stream of tokens gives: draws share none of it
     """

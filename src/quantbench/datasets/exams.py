@@ -87,7 +87,7 @@ class ExamSet:
         return finish(rows, examples, LETTERS, {})
 
     def shots(self, k: int, seed: int) -> dict[str, list[Example]]:
-        """K worked examples of each subject, in their order in the file; `seed` chooses where there are more.
+        """k worked examples of each subject, in their order in the file; `seed` chooses where there are more.
 
         Raises DataError if there are fewer.
         """

@@ -132,7 +132,7 @@ class LowRank(SameWidth):
     right: TensorField
 
     def apply(self, weight: Tensor) -> Tensor:
-        """Weight + left right."""
+        """weight + left right."""
         return weight.addmm_(self.left.to(weight), self.right.to(weight))
 
     def bits(self) -> int:

@@ -86,7 +86,7 @@ class KVCache(Part):
         return self._on_grid(V, self.bits if self.value_bits is None else self.value_bits)
 
     def _on_grid(self, x: Tensor, bits: int) -> Tensor:
-        """X [.., n], each run of group_size values along the last dimension on a grid of its own."""
+        """x [.., n], each run of group_size values along the last dimension on a grid of its own."""
         width = x.shape[-1]
         group = width if self.group_size == "head" else self.group_size
         whole = width - width % group
@@ -96,7 +96,7 @@ class KVCache(Part):
         return torch.cat(parts, dim=-1).to(x.dtype)
 
     def _fit(self, x: Tensor, bits: int) -> Tensor:
-        """X float32 [.., g], each row on its grid."""
+        """x float32 [.., g], each row on its grid."""
         low, high = x.aminmax(dim=-1, keepdim=True)
         if self.symmetric:
             grid = IntGrid(bits, self.scale_convention, self.scale_dtype)

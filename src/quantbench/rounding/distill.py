@@ -52,7 +52,7 @@ class Distill(Part):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def round_block(self, block: BlockProblem) -> dict[str, Rounded]:
-        """See the steps of this file."""
+        """Steps 1 and 2 for all weights of the block."""
         trained = {name: W.clone().requires_grad_() for name, W in block.weights().items()}  # step 1
 
         def make() -> Candidate:

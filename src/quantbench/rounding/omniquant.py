@@ -82,7 +82,7 @@ class OmniQuant:
         return refuse_unlearnable(recipe, "OmniQuant")
 
     def round_block(self, block: BlockProblem) -> dict[str, Rounded]:
-        """See the steps of this file."""
+        """Steps 1 to 4 for all weights of the block."""
         logs = self._first_scales(block) if self.let else {}  # step 1
         scale_of = {name: log for i, log in logs.items() for name in block.scalable_weights[i]}
         weights = block.weights()
@@ -104,7 +104,7 @@ class OmniQuant:
         return with_fallbacks(rounded, fallbacks)
 
     def _first_scales(self, block: BlockProblem) -> dict[int, Tensor]:
-        """A = log s [in] of the groups that can be scaled, by their index in the block."""
+        """a = log s [in] of the groups that can be scaled, by their index in the block."""
         weights, smooth = block.weights(), SmoothQuant(alpha=self.alpha)
         logs: dict[int, Tensor] = {}
         for index, names in block.scalable_weights.items():

@@ -66,7 +66,7 @@ class SignRound(Part):
         return refuse_unlearnable(recipe, "signed-gradient rounding")
 
     def round_block(self, block: BlockProblem) -> dict[str, Rounded]:
-        """See the steps of this file."""
+        """Steps 1 to 3, T times, for all weights of the block."""
         layers = {name: _Layer.of(W, block.formats[name]) for name, W in block.weights().items()}
         learned = [p for layer in layers.values() for p in layer.parameters(self.learn_range)]
         for parameter in learned:

@@ -114,7 +114,7 @@ class _SparseGroups(Groups):
 
 
 def saved_errors(W: Tensor, u: Tensor, format: Format) -> Tensor:
-    """E - e_(-k) for every weight of a group W [out, g] whose columns have the diagonal entries u [g] of U."""
+    """e - e_(-k) for every weight of a group W [out, g] whose columns have the diagonal entries u [g] of U."""
 
     def errors(values: Tensor) -> Tensor:
         params = format.params(values)

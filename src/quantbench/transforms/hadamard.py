@@ -46,7 +46,7 @@ class Orthogonal:
         self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, list[Tensor]]] = {}
 
     def apply(self, x: Tensor, stride: int = 1) -> Tensor:
-        """X Q for x [.., k size stride], on the axis `size` of its view [.., k, size, stride]; x is not modified.
+        """x Q for x [.., k size stride], on the axis `size` of its view [.., k, size, stride]; x is not modified.
 
         So the heads of x [.., heads d] are rotated each on its own by a matrix of size d, and among each other by one
         of size `heads` with stride d. Computed in float64 for float64, else in float32, and returned in x's dtype.
