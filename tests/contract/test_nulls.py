@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from quantbench.config.compose import cell_from, config_dir
+from quantbench.config.compose import cell_of, config_dir, resolved
 from quantbench.core.build import build
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
@@ -19,16 +22,31 @@ CALIBRATED = [name for name in NAMES if not make_recipe(name).data_free]
 CHANGES = ("calib=wiki_sample", "calib=code_sample", "seed=1", "calib.draw=1")
 
 
-def run_id(*overrides: str) -> str:
+@cache
+def composed(*overrides: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A resolved configuration, and the options chosen in it."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("config", overrides=list(overrides), return_hydra_config=True)
         choices = OmegaConf.to_container(config.hydra.runtime.choices)
-        return cell_from(config, overrides, choices).run_id  # type: ignore[arg-type]
+    assert isinstance(choices, dict)
+    return resolved(config), {str(group): choice for group, choice in choices.items()}
+
+
+def run_ids(name: str) -> set[str]:
+    """The run of a recipe under each change of what it is calibrated on."""
+    recipe = recipe_spec(name)
+    return {cell_of({**config, "quantizer": recipe}, [], chosen).run_id for config, chosen in map(composed, CHANGES)}
+
+
+@pytest.mark.parametrize("name", ["rtn", "gptq"])
+def test_a_recipe_is_the_same_in_a_whole_configuration_as_alone(name: str) -> None:
+    for change in CHANGES:
+        assert composed(f"quantizer={name}", change)[0] == {**composed(change)[0], "quantizer": recipe_spec(name)}
 
 
 @pytest.mark.parametrize("name", DATA_FREE)
 def test_a_data_free_recipe_is_one_run_whatever_it_is_calibrated_on(name: str) -> None:
-    assert len({run_id(f"quantizer={name}", change) for change in CHANGES}) == 1
+    assert len(run_ids(name)) == 1
 
 
 @pytest.mark.parametrize("name", DATA_FREE)
@@ -46,4 +64,4 @@ def test_a_data_free_recipe_gives_the_same_weights_whatever_it_is_shown(name: st
 
 @pytest.mark.parametrize("name", CALIBRATED)
 def test_a_calibrated_recipe_is_another_run_for_another_text_or_draw(name: str) -> None:
-    assert len({run_id(f"quantizer={name}", change) for change in CHANGES}) == 4
+    assert len(run_ids(name)) == 4
