@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from quantbench.config.compose import config_dir
+from quantbench.config.folders import config_dir
 from quantbench.core.build import build
 from quantbench.pipeline.recipe import Recipe
 from quantbench.rounding.base import Rounding
