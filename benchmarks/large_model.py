@@ -18,7 +18,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from quantbench.config.compose import config_dir, resolved
+from quantbench.config.folders import config_dir
+from quantbench.config.resolving import resolved_node
 from quantbench.core.build import build
 from quantbench.core.meter import Meter
 from quantbench.models.handle import ModelHandle
@@ -67,7 +68,7 @@ def make_model(given: argparse.Namespace) -> ModelHandle:
 def make_recipe(name: str) -> Recipe:
     """A shipped recipe as it is."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return build(resolved(compose("config", [f"quantizer={name}"]))["quantizer"], Recipe, "quantizer")
+        return build(resolved_node(compose("config", [f"quantizer={name}"]), "quantizer"), Recipe, "quantizer")
 
 
 def main() -> None:

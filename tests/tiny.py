@@ -72,7 +72,7 @@ def _make(kind: Callable[[Any], M], config: Callable[..., PreTrainedConfig], see
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": POSITIONS}
     torch.manual_seed(seed)
     given = {name: value for name, value in (shape | own).items() if value is not None}
-    return _settled(kind(config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, **given)))
+    return settled(kind(config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=1, **given)))
 
 
 def tiny_llama(seed: int = 0, tied: bool = False) -> LlamaForCausalLM:
@@ -223,7 +223,7 @@ def save_tiny_model(folder: Path, model: PreTrainedModel | None = None) -> Path:
     return folder
 
 
-def _settled(model: M) -> M:
+def settled(model: M) -> M:
     """Evaluation mode; weights five times the usual random ones, so that distributions are far from uniform."""
     with torch.no_grad():
         for parameter in model.parameters():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from quantbench.config.compose import cell_from, config_dir
+from quantbench.config.composer import offline_composer
 from quantbench.core.build import build
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
@@ -19,16 +19,28 @@ CALIBRATED = [name for name in NAMES if not make_recipe(name).data_free]
 CHANGES = ("calib=wiki_sample", "calib=code_sample", "seed=1", "calib.draw=1")
 
 
-def run_id(*overrides: str) -> str:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("config", overrides=list(overrides), return_hydra_config=True)
-        choices = OmegaConf.to_container(config.hydra.runtime.choices)
-        return cell_from(config, overrides, choices).run_id  # type: ignore[arg-type]
+@cache
+def run_ids() -> dict[str, list[str]]:
+    """Of each recipe the runs under the changes of what it is calibrated on, composed as a grid of the command is."""
+    points = [(name, change) for name in NAMES for change in CHANGES]
+    with offline_composer() as (composer, _):
+        cells = composer.cells([[f"quantizer={name}", change] for name, change in points])
+    found: dict[str, list[str]] = {name: [] for name in NAMES}
+    for (name, _), cell in zip(points, cells, strict=True):
+        found[name].append(cell.run_id)
+    return found
+
+
+@pytest.mark.parametrize("name", ["rtn", "gptq", "quarot", "kivi2"])
+def test_a_recipe_is_the_same_alone_as_in_a_whole_configuration(name: str) -> None:
+    with offline_composer() as (composer, _):
+        (cell,) = composer.cells([[f"quantizer={name}"]])
+    assert cell.recipe == make_recipe(name)
 
 
 @pytest.mark.parametrize("name", DATA_FREE)
 def test_a_data_free_recipe_is_one_run_whatever_it_is_calibrated_on(name: str) -> None:
-    assert len({run_id(f"quantizer={name}", change) for change in CHANGES}) == 1
+    assert len(set(run_ids()[name])) == 1
 
 
 @pytest.mark.parametrize("name", DATA_FREE)
@@ -46,4 +58,4 @@ def test_a_data_free_recipe_gives_the_same_weights_whatever_it_is_shown(name: st
 
 @pytest.mark.parametrize("name", CALIBRATED)
 def test_a_calibrated_recipe_is_another_run_for_another_text_or_draw(name: str) -> None:
-    assert len({run_id(f"quantizer={name}", change) for change in CHANGES}) == 4
+    assert len(set(run_ids()[name])) == 4

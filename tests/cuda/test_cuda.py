@@ -24,16 +24,16 @@ from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
-from quantbench.tasks.decoding import greedy
 from quantbench.tasks.evaluate import evaluate
 from quantbench.tasks.lm_eval.task import LmEvalTask
-from quantbench.tasks.loglikelihood import Continuation, loglikelihoods
+from quantbench.tasks.loglikelihood import Continuation, greedy, loglikelihoods
 from quantbench.tasks.reference import Reference
-from quantbench.tasks.text_windows import Windows
-from recipes import NAMES, make_recipe, small_spec
+from quantbench.tasks.windows import Windows
+from recipes import NAMES, make_recipe, refused, small_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+if not torch.cuda.is_available():
+    pytest.skip("torch sees no CUDA device", allow_module_level=True)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 MODELS = ("llama", "gpt2", "gemma2", "mixtral")
@@ -56,12 +56,9 @@ def quantize(handle: ModelHandle, recipe: Recipe, device: torch.device, store: C
 
 
 @cache
-def quantized(name: str, family: str, device: torch.device) -> Quantized | str:
-    """The recipe on the model, or what a refusal says."""
-    try:
-        return quantize(tiny_handle(FAMILIES[family]()), build(small_spec(name), Recipe, "quantizer"), device)
-    except QuantbenchError as error:
-        return str(error)
+def quantized(name: str, family: str, device: torch.device) -> Quantized:
+    """The recipe on the model; computed once for all tests."""
+    return quantize(tiny_handle(FAMILIES[family]()), build(small_spec(name), Recipe, "quantizer"), device)
 
 
 @torch.no_grad()
@@ -71,15 +68,22 @@ def logits(handle: ModelHandle, device: torch.device = CPU) -> Tensor:
     return found
 
 
-each = pytest.mark.parametrize(("name", "family"), [(n, f) for n in RECIPES for f in MODELS])
+REFUSED = {pair: reason for pair, reason in refused().items() if pair[1] in MODELS}
+each = pytest.mark.parametrize(
+    ("name", "family"), [(name, family) for name in RECIPES for family in MODELS if (name, family) not in REFUSED]
+)
+
+
+@pytest.mark.parametrize("family", sorted({family for _, family in REFUSED}))
+def test_what_is_refused_on_the_cpu_is_refused_here(family: str) -> None:
+    for name in (name for name, refusing in REFUSED if refusing == family):
+        with pytest.raises(QuantbenchError, match=REFUSED[name, family]):
+            quantized(name, family, CUDA)
 
 
 @each
 def test_a_recipe_gives_the_model_it_gives_on_the_cpu(name: str, family: str) -> None:
     here, there = quantized(name, family, CPU), quantized(name, family, CUDA)
-    if isinstance(here, str) or isinstance(there, str):
-        assert here == there
-        return
     handle = tiny_handle(FAMILIES[family]())
     full = logits(handle)
     here.artifact.install(handle)
@@ -96,8 +100,6 @@ def test_a_recipe_gives_the_model_it_gives_on_the_cpu(name: str, family: str) ->
 @each
 def test_it_is_stored_on_the_cpu_and_reloads_bit_for_bit(name: str, family: str, tmp_path: Path) -> None:
     found = quantized(name, family, CUDA)
-    if isinstance(found, str):
-        pytest.skip(f"refused, on the CPU as well: {found}")
     handle = tiny_handle(FAMILIES[family]())
     before = handle.model.state_dict()
     found.artifact.install(handle)
@@ -156,7 +158,6 @@ def test_one_block_at_a_time_is_on_the_device(name: str) -> None:
 @pytest.mark.usefixtures("memory")
 def test_evaluation_scores_as_on_the_cpu(tmp_path: Path) -> None:
     handle, found = tiny_handle(), quantized("gptq", "llama", CPU)
-    assert isinstance(found, Quantized)
     windows = Windows(
         tokens=tokens(3, 40),
         offsets=(0, 40, 80),
@@ -171,10 +172,10 @@ def test_evaluation_scores_as_on_the_cpu(tmp_path: Path) -> None:
     for device in (CPU, CUDA):
         handle.restore()
         path = tmp_path / f"{device}.safetensors"
-        full = windows.score(handle, "t", Reference.capture(path), device, silent).items
+        full = evaluate(handle, windows, "t", Reference.capture(path), device, silent).items
         assert full["kl"].tolist() == [0.0] * 3
         found.artifact.install(handle)
-        items.append(windows.score(handle, "t", Reference.load(path), device, silent).items)
+        items.append(evaluate(handle, windows, "t", Reference.load(path), device, silent).items)
     for column in ("nll", "kl"):
         np.testing.assert_allclose(items[0][column], items[1][column], rtol=1e-3)
 

@@ -12,7 +12,8 @@ import torch
 
 from command import Done, Workdir
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+if not torch.cuda.is_available():
+    pytest.skip("torch sees no CUDA device", allow_module_level=True)
 
 FAULTY = '''
 import torch

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from quantbench.config.compose import config_dir
+from quantbench.config.folders import config_dir
 
 PARTS = (
     "model",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantbench.config.compose import config_dir
+from quantbench.config.folders import config_dir
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput

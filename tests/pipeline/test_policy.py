@@ -108,8 +108,29 @@ PARTS = ("attention", "mlp")
 @pytest.mark.parametrize(("part", "names"), [("attention", ATTENTION), ("mlp", MLP)])
 @pytest.mark.parametrize("name", ["gptq", "awq", "gptq_awq"])
 def test_only_one_component_is_quantized_and_the_other_stays_exact(name: str, part: str, names: list[str]) -> None:
-    artifact = run(recipe(name, f"quantizer.policy.component={part}")).artifact
+    """Bit for bit: its weights, and what it computes of one input, in the model that the stored artifact gives."""
+    handle = tiny_handle()
+    weights, outputs = of_components(handle.model)
+    artifact = run(recipe(name, f"quantizer.policy.component={part}"), handle).artifact
+    Artifact.from_tensors(*artifact.to_tensors()).install(handle)
+    weights_after, outputs_after = of_components(handle.model)
     assert {key.rpartition(".")[2] for key in artifact.weights} == set(names)
+    for key in weights:
+        assert torch.equal(weights_after[key], weights[key]) == (key.rpartition(".")[2] not in names), key
+    for key in outputs:
+        assert torch.equal(outputs_after[key], outputs[key]) == (key[0] != part), key
+
+
+@torch.no_grad()
+def of_components(model: Any) -> tuple[dict[str, Tensor], dict[tuple[str, int], Tensor]]:
+    """The weights of all linear layers, by name, and what each block's attention and MLP make of one input."""
+    weights = {key: m.weight.clone() for key, m in model.model.layers.named_modules() if isinstance(m, torch.nn.Linear)}
+    states = torch.randn(1, 12, 32, generator=torch.Generator().manual_seed(2))
+    rotary = model.model.rotary_emb(states, torch.arange(12)[None])
+    outputs = {("mlp", i): block.mlp(states) for i, block in enumerate(model.model.layers)}
+    for i, block in enumerate(model.model.layers):
+        outputs["attention", i] = block.self_attn(states, position_embeddings=rotary, attention_mask=None)[0]
+    return weights, outputs
 
 
 def test_activations_of_kept_layers_are_not_quantized() -> None:
@@ -232,19 +253,20 @@ def test_columns_of_experts_are_kept_by_the_tokens_routed_to_them() -> None:
     [
         (Policy(keep=("dwon",)), r"quantizer\.policy\.keep: 'dwon' matches no layer, for example not 'model"),
         (Policy(rules={"a": Rule(match="x_proj", format=None)}), r"rules\.a\.match: 'x_proj' matches no layer"),
-        (Policy(no_clip=("x_proj",)), None),  # patterns of the recipes name projections that not every model has
         (Policy(keep=("proj",)), "no layer is left to quantize"),
         (Policy(keep_first_blocks=2, keep_last_blocks=2), "no layer is left to quantize"),
         (Policy(keep_first_blocks=9), "no layer is left to quantize"),
         (Policy(rules={"all": Rule(match="", format=None)}), "no layer is left to quantize"),
     ],
 )
-def test_patterns_that_match_nothing_or_everything_are_refused(policy: Policy, message: str | None) -> None:
-    if message is None:
-        assert policy.plan(BLOCKS, formats(4))
-        return
+def test_patterns_that_match_nothing_or_everything_are_refused(policy: Policy, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         policy.plan(BLOCKS, formats(4))
+
+
+def test_layers_that_are_not_clipped_need_not_be_there() -> None:
+    """Patterns of the recipes name projections that not every model has."""
+    assert Policy(no_clip=("x_proj",)).plan(BLOCKS, formats(4)) == Policy().plan(BLOCKS, formats(4))
 
 
 def test_a_component_the_model_does_not_have_is_refused() -> None:

@@ -85,7 +85,9 @@ class ModelHandle:
         """The model as it stands, on `device`; afterwards every tensor is where it was, without a copy back."""
         parameters = [(parameter, parameter.data) for parameter in self.model.parameters()]
         buffers = [
-            (module, name, buffer) for module in self.model.modules() for name, buffer in module._buffers.items()
+            (module, name, buffer)
+            for module in self.model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
         ]
         nn.Module.to(self.model, device)
         try:
@@ -94,7 +96,7 @@ class ModelHandle:
             for parameter, data in parameters:
                 parameter.data = data
             for module, name, buffer in buffers:
-                module._buffers[name] = buffer
+                setattr(module, name, buffer)
 
     @contextmanager
     def full_precision_head(self) -> Iterator[None]:

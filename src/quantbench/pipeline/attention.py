@@ -19,7 +19,8 @@ from quantbench.pipeline.fold import check_unchanged
 from quantbench.transforms.hadamard import Orthogonal
 
 _PROBE_TOKENS = 8
-_SCORES = 1 << 20
+MOST_SCORES = 1 << 20
+"""Elements of the scores that are held at once."""
 
 
 @component
@@ -58,7 +59,7 @@ class QuantizeKVCache:
             query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, arguments: Mapping[str, Any]
         ) -> Tensor:
             try:
-                return _attend(query, key, value, mask, arguments, self.cache, rotation)
+                return attend_by_heads(query, key, value, mask, arguments, self.cache, rotation)
             except ValueError as error:
                 raise ModelError(f"{self.module}: {error} in its keys or values") from error
 
@@ -126,12 +127,12 @@ def find_attention(
 def _noting(name: str, seen: dict[str, tuple[tuple[int, int], tuple[int, int]]]) -> Attend:
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, arguments: Mapping[str, Any]) -> Tensor:
         seen[name] = (key.shape[1], key.shape[3]), (value.shape[1], value.shape[3])
-        return _attend(query, key, value, mask, arguments, None, None)
+        return attend_by_heads(query, key, value, mask, arguments, None, None)
 
     return attend
 
 
-def _attend(
+def attend_by_heads(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -140,14 +141,14 @@ def _attend(
     cache: KVCache | None,
     rotation: Tensor | None,
 ) -> Tensor:
-    """Output [B, T, H, d], so many key-value heads at a time that their scores take at most _SCORES elements."""
+    """Output [B, T, H, d], so many key-value heads at a time that their scores take at most MOST_SCORES elements."""
     check_arguments(query, key, mask, arguments)
     allowed, bias = masks(query, mask, arguments)
     scale = arguments.get("scaling")
     heads = key.shape[1]
     query = query.reshape(len(query), heads, -1, *query.shape[2:])
     allowed, bias = by_group(allowed, heads), by_group(bias, heads)
-    step = max(1, _SCORES * heads // (query[..., 0].numel() * key.shape[2]))
+    step = max(1, MOST_SCORES * heads // (query[..., 0].numel() * key.shape[2]))
     parts = []
     for some in (slice(h, h + step) for h in range(0, heads, step)):
         output = attention(
