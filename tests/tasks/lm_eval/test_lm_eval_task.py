@@ -50,9 +50,10 @@ def alone(folder: Path, name: str, handle: ModelHandle, **options: Any) -> dict[
 
     live = HFLM(pretrained=handle.model, tokenizer=handle.tokenizer, batch_size=3)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
-    found: dict[str, Any] = lm_eval.simple_evaluate(
-        model=live, tasks=[name], task_manager=manager, bootstrap_iters=0, **options
-    )
+    with library.machine_described_once():
+        found: dict[str, Any] = lm_eval.simple_evaluate(
+            model=live, tasks=[name], task_manager=manager, bootstrap_iters=0, **options
+        )
     return found
 
 
@@ -123,6 +124,7 @@ def test_what_lm_eval_reports_is_kept_as_it_is(folder: Path, handle: ModelHandle
     assert kept["results"] == json.loads(json.dumps(theirs["results"]))
     assert kept["n-samples"]["own_rolling"] == {"original": TEST, "effective": 5}
     assert kept["configs"]["own_rolling"]["dataset_path"] == "json"
+    assert kept["transformers_version"] == theirs["transformers_version"]
     assert "samples" not in kept
     assert any("byte_perplexity" in note for note in notes["notes"])
     assert notes["data"]["own_rolling"]["revision"] == "unverified"

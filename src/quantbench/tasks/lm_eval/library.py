@@ -1,4 +1,4 @@
-"""The insides of lm-eval that are used here: its index of names, its filters, its seeds."""
+"""The insides of lm-eval that are used here: its index of names, its filters, its seeds, its notes."""
 
 from __future__ import annotations
 
@@ -39,6 +39,33 @@ def as_by_itself() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
+
+
+@contextlib.contextmanager
+def machine_described_once() -> Iterator[None]:
+    """lm-eval asks the system's tools about the machine, for seconds, at every evaluation: here the first answer stays.
+
+    It also notes the commit of the working folder, whatever lies there, and git complains if nothing of its does: not
+    here.
+    """
+    from lm_eval import evaluator
+
+    asked = evaluator.get_git_commit_hash, evaluator.add_env_info
+    evaluator.get_git_commit_hash = lambda: None
+    evaluator.add_env_info = lambda results: results.update(_machine())
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash, evaluator.add_env_info = asked
+
+
+@cache
+def _machine() -> dict[str, Any]:
+    from lm_eval.loggers.utils import add_env_info
+
+    found: dict[str, Any] = {}
+    add_env_info(found)
+    return found
 
 
 def manager_for(name: str, include_path: Path | None) -> Any:

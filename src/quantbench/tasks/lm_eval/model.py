@@ -61,7 +61,7 @@ class LiveModel(HFLM):  # type: ignore[misc]
         self._longest = 0
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
-        """See LM."""
+        """Log p of each answer behind its prompt, and whether greedy decoding gives it; counts tokens and cut prompts."""
         self._asked = requests
         found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
         self._asked = ()
@@ -82,7 +82,7 @@ class LiveModel(HFLM):  # type: ignore[misc]
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:  # noqa: ARG002
-        """See LM."""
+        """Log p of each text; counts its tokens."""
         for asked in requests:
             n_tokens = len(self.tok_encode(asked.args[0]))
             self.n_tokens[asked.task_name, asked.doc_id] += n_tokens
@@ -91,7 +91,7 @@ class LiveModel(HFLM):  # type: ignore[misc]
         return found
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:  # noqa: ARG002
-        """See LM."""
+        """What is written behind each prompt; counts its tokens and cut prompts."""
         for asked in requests:
             prompt, options = asked.args
             room = normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-from collections.abc import Iterator
 
 import lm_eval
 import torch
-from lm_eval import evaluator
 from lm_eval.utils import handle_non_serializable
 
 from quantbench.core.errors import DataError
@@ -17,7 +14,7 @@ from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks.lm_eval.attachments import data_of, notes_of, responses_of
 from quantbench.tasks.lm_eval.items import Samples, items_of, of_filter
-from quantbench.tasks.lm_eval.library import OTHER_SEED, RANDOM_SEED, as_by_itself
+from quantbench.tasks.lm_eval.library import OTHER_SEED, RANDOM_SEED, as_by_itself, machine_described_once
 from quantbench.tasks.lm_eval.model import LiveModel
 from quantbench.tasks.lm_eval.prepared import Prepared
 from quantbench.tasks.lm_eval.reported import check_reported
@@ -36,7 +33,7 @@ def score(
     finite, and if a metric of ours is not what lm-eval reports.
     """
     options = prepared.options
-    with torch.no_grad(), handle.on_device(device) as model, as_by_itself(), _without_git():
+    with torch.no_grad(), handle.on_device(device) as model, as_by_itself(), machine_described_once():
         live = LiveModel(
             handle,
             model,
@@ -73,17 +70,6 @@ def score(
     if prepared.generates:
         attached["responses.jsonl"] = "".join(responses_of(samples))
     return Outcome(items, attached, tuple(kept))
-
-
-@contextlib.contextmanager
-def _without_git() -> Iterator[None]:
-    """lm-eval notes the commit of the working folder, whatever lies there, and git complains if nothing of its does."""
-    asked = evaluator.get_git_commit_hash
-    evaluator.get_git_commit_hash = lambda: None
-    try:
-        yield
-    finally:
-        evaluator.get_git_commit_hash = asked
 
 
 def _check_prompts(prepared: Prepared, task: str, samples: Samples) -> None:
