@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help venv dev demo test test-slow test-slurm lint check format docs wheel clean
+.PHONY: help venv dev demo test test-slow test-slurm mutation lint check format docs wheel clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -26,6 +26,11 @@ test-slow: dev  ## run the tests that take minutes
 test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
+mutation: dev  ## change what must not be wrong, line by line, and see that a test fails; benchmarks/mutation.md has the results
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,mutation]"
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 lint: dev  ## check style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -45,7 +50,7 @@ wheel: dev  ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove build products and tool caches; .venv/ and outputs/ stay
-	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps make each install happen once, and again when a dependency changes.

@@ -26,9 +26,10 @@ from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
 from quantbench.tasks.evaluate import evaluate
 from quantbench.tasks.lm_eval.task import LmEvalTask
-from quantbench.tasks.loglikelihood import Continuation, greedy, loglikelihoods
+from quantbench.tasks.decoding import greedy
+from quantbench.tasks.loglikelihood import Continuation, loglikelihoods
 from quantbench.tasks.reference import Reference
-from quantbench.tasks.windows import Windows
+from quantbench.tasks.text_windows import Windows
 from recipes import NAMES, make_recipe, refused, small_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle
 

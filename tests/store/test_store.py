@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -205,7 +206,20 @@ def test_a_manifest_is_replaced_as_the_sweep_goes_on(store: Store, make_cell: Ca
     assert store.sweep_names() == ["demo"]
 
 
-def test_references_have_a_place_by_run_and_protocol(store: Store) -> None:
+def test_a_cell_is_done_when_it_and_its_baseline_are_scored(
+    store: Store, make_score: Scored, make_items: Items, make_cell: Callable[..., CellEntry]
+) -> None:
+    items = make_items()
+    cell = make_cell("wiki", "gptq", "r", tasks={"wiki": PROTOCOL}, status="pending")
+    for run_id, done in (("r", False), ("fp", True)):
+        assert not store.is_done(cell)
+        store.save_score(make_score(run_id, items), items)
+        assert store.is_done(cell) == done
+    for change in ({"run_id": None}, {"baseline_run_id": None}, {"tasks": {"wiki": None}}):
+        assert not store.is_done(dataclasses.replace(cell, **change))
+
+
+def test_references_are_kept_by_run_and_protocol(store: Store) -> None:
     path = store.reference_path("fp", "wiki", PROTOCOL)
     assert path == store.root / "references" / f"fp-wiki-{'a' * 12}.safetensors"
     assert path.parent.is_dir()

@@ -108,6 +108,10 @@ def show(arguments: list[str]) -> int:
         ("identity", record.config),
         ("fingerprints", record.fingerprints),
         ("calibration", record.calibration),
+        (
+            "calibrated on",
+            "; ".join(f"{one.name}, {one.family}, {one.domain}, {one.language}" for one in record.origins),
+        ),
         ("effective bits per quantized weight", record.effective_bits),
         ("effective bits per quantized key or value", record.kv_bits),
         ("bits per parameter of the model", record.bits_model),
@@ -117,7 +121,7 @@ def show(arguments: list[str]) -> int:
         ("environment", record.environment),
         ("error", record.error),
     ):
-        if value not in (None, {}, []):
+        if value not in (None, {}, [], ""):
             body = (
                 yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False) if not isinstance(value, str) else value
             )

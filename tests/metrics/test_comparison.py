@@ -1,0 +1,86 @@
+"""Paired differences against the textbook, and against repeated sampling."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from quantbench.metrics import statistics
+from quantbench.metrics.comparison import align, compare
+from quantbench.metrics.statistics import Values
+
+
+def values(*numbers: float) -> Values:
+    return np.array(numbers, dtype=np.float64)
+
+
+def test_one_item_has_no_error_and_two_equal_runs_no_difference() -> None:
+    one = statistics.perplexity(values(1.0), values(10))
+    assert one.stderr is None
+    compared = compare(one, statistics.perplexity(values(0.5), values(10)))
+    assert (compared.stderr, compared.lower, compared.upper, compared.n) == (None, None, None, 1)
+    assert compared.difference == pytest.approx(math.e - math.sqrt(math.e))
+    same = statistics.mean(values(1, 2, 3))
+    equal = compare(same, same)
+    assert (equal.difference, equal.stderr, equal.lower, equal.upper) == (0, 0, 0, 0)
+
+
+def test_the_paired_interval_is_the_paired_t_test() -> None:
+    generator = np.random.default_rng(0)
+    one, other = generator.normal(3, 1, 9), generator.normal(2.5, 1, 9)
+    found = compare(statistics.mean(one), statistics.mean(other))
+    interval = stats.ttest_rel(one, other).confidence_interval(0.95)
+    assert (found.lower, found.upper) == pytest.approx((interval.low, interval.high))
+    assert found.stderr == pytest.approx(stats.sem(one - other))
+
+
+def test_pairing_removes_what_both_runs_share() -> None:
+    difficulty = np.random.default_rng(1).normal(3, 0.3, 8)
+    tokens = np.full(8, 511.0)
+    base = statistics.perplexity(difficulty, tokens)
+    worse = statistics.perplexity(difficulty + 0.05, tokens)
+    compared = compare(worse, base)
+    assert base.stderr is not None
+    assert compared.stderr is not None
+    assert compared.stderr / compared.difference == pytest.approx(base.stderr / base.value)
+    assert compared.stderr < base.stderr / 15
+
+
+@pytest.mark.parametrize("kind", ["mean", "perplexity"])
+def test_the_interval_covers_as_often_as_it_says(kind: str) -> None:
+    """2,000 pairs of runs over 20 windows of differing length; a share of 0.95 has a standard error of 0.5 %."""
+    generator = np.random.default_rng(7)
+    n, repeats, shift, spread = 20, 2000, 0.08, 0.05
+    covered = 0
+    for _ in range(repeats):
+        difficulty = generator.normal(3, 0.15, n)
+        worse = difficulty + generator.normal(shift, spread, n)
+        tokens = generator.integers(400, 600, n).astype(np.float64)
+        if kind == "mean":
+            found = compare(statistics.mean(worse), statistics.mean(difficulty))
+            truth = shift
+        else:
+            pair = statistics.perplexity(worse, tokens), statistics.perplexity(difficulty, tokens)
+            found = compare(*pair)
+            truth = math.exp(3) * math.expm1(shift)
+        assert found.lower is not None
+        assert found.upper is not None
+        covered += found.lower <= truth <= found.upper
+    assert 0.93 < covered / repeats < 0.97
+
+
+def test_alignment_is_by_item_and_refuses_other_items() -> None:
+    order = align(["a", "b", "c"], ["c", "a", "b"])
+    assert order.tolist() == [1, 2, 0]
+    with pytest.raises(ValueError, match=r"3 against 3, of which 2 occur on one side only \['c', 'd'\]"):
+        align(["a", "b", "c"], ["a", "b", "d"])
+    with pytest.raises(ValueError, match="must be the same"):
+        align(["a"], ["a", "a"])
+
+
+def test_estimates_over_other_numbers_of_items_are_not_compared() -> None:
+    with pytest.raises(ValueError, match=r"^paired estimates need the same items: 2 against 3$"):
+        compare(statistics.mean(values(1, 2)), statistics.mean(values(1, 2, 3)))
