@@ -185,7 +185,7 @@ def test_damaged_files_are_named_with_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (2048, "2 KiB"), (5_400_000, "5.15 MiB"), (2**41, "2048.0 GiB")]
+    ("count", "text"), [(0, "0 Bytes"), (2048, "2.0 KiB"), (5_400_000, "5.1 MiB"), (2**41, "2.0 TiB")]
 )
 def test_sizes_are_readable(count: int, text: str) -> None:
     assert files.readable_bytes(count) == text
