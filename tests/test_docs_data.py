@@ -1,0 +1,76 @@
+"""The data sets of docs/own_data.md, from a folder outside the repository, by the real command: one file each."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from command import Workplace
+from doc_pages import write_files
+from prompts import long_llama
+from quantbench.config.compose import config_dir
+from tiny import save_tiny_model
+
+pytestmark = pytest.mark.skipif(not (config_dir() / "family").is_dir(), reason="data sets are not flat files yet")
+
+GROUPS_OF_16 = "quantizer.weight.group_size=16"
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Workplace:
+    """A place with the files of the pages, and tickets of the kind they describe."""
+    made = Workplace(tmp_path)
+    save_tiny_model(tmp_path / "model", long_llama())
+    write_files(tmp_path)
+    words = random.Random(1)
+    rows = [
+        {
+            "subject": "" if number % 5 == 0 else f"ticket {number}",
+            "body": " ".join("".join(words.choices("klmnop", k=4)) for _ in range(6)),
+            "level": number % 3,
+            "customer": f"A-{number // 4}",
+        }
+        for number in range(120)
+    ]
+    (tmp_path / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return made
+
+
+def results(lab: Workplace, *arguments: str) -> pd.DataFrame:
+    base = [one for one in lab.base if not one.startswith("calib")]
+    sizes = ["calib.n=4", "calib.length=32"]
+    done = lab.run("--config-dir=mine", *base, *sizes, GROUPS_OF_16, *arguments, base=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = lab.outputs.glob("sweeps/*/results.csv")
+    return pd.read_csv(path)
+
+
+def test_tickets_of_two_columns_are_calibrated_on_and_tested_on(lab: Workplace) -> None:
+    frame = results(lab, "quantizer=gptq", "calib=tickets", "eval.on=[tickets]")
+    found = frame[(frame["quantizer"] == "gptq") & (frame["metric"] == "kl")]
+    assert found["in_distribution"].tolist() == [True]
+    assert set(found["task"]) == {"tickets"}
+    assert set(found["domain"]) == {"support"}
+
+
+def test_columns_are_joined_on_the_command_line(lab: Workplace) -> None:
+    template = 'calib.text="{subject}\\n\\n{body}"'
+    frame = results(lab, "quantizer=gptq", "calib=local", "calib.path=tickets.jsonl", template)
+    assert frame["calib_tokens"].dropna().eq(128).all()
+
+
+def test_numbers_are_labels(lab: Workplace) -> None:
+    frame = results(lab, "quantizer=gptq", "calib=urgency", "eval.tasks.urgency.shots=3")
+    found = frame[(frame["metric"] == "accuracy") & (frame["quantizer"] == "gptq")]
+    assert found["in_distribution"].tolist() == [True]
+    assert found["stderr"].notna().all()
+
+
+def test_a_set_is_a_part_of_a_mixture(lab: Workplace) -> None:
+    parts = ["calib.parts.tickets=0.5", "calib.parts.urgency=0.5"]
+    frame = results(lab, "quantizer=gptq", "calib=mix", *parts, "eval.on=[tickets]")
+    assert set(frame[frame["quantizer"] == "gptq"]["relation"]) == {"mixed"}
