@@ -6,6 +6,7 @@ missing. Everything else can be imported as well, but may move between releases.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def quantize(
     for layer in quantized.layers:
         fallbacks |= {kind: fallbacks.get(kind, 0) + count for kind, count in layer.fallbacks.items()}
     return QuantizationReport(
-        layers=tuple(quantized.layers),
+        layers=tuple(LayerRecord(**dataclasses.asdict(layer)) for layer in quantized.layers),
         effective_bits=quantized.artifact.effective_bits,
         kv_bits=quantized.artifact.kv_bits,
         calibration_tokens=0 if tokens is None else tokens.numel(),

@@ -15,7 +15,7 @@ from quantbench.calibration.calibration import Calibration
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
 from quantbench.core.lazy import lazy_module
-from quantbench.core.origin import CONTROL_FAMILY, Origin
+from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents, TextSource
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class RandomTokens:
     @property
     def origins(self) -> tuple[Origin, ...]:
         """See AnyCalibration."""
-        return (Origin(name="random_tokens", family=CONTROL_FAMILY),)
+        return (Origin(name="random_tokens", family="control"),)
 
     @property
     def sources(self) -> tuple[TextSource, ...]:
@@ -91,7 +91,7 @@ class Shuffled(Calibration):
     @property
     def origins(self) -> tuple[Origin, ...]:
         """See AnyCalibration."""
-        return (Origin(name=self._name, family=CONTROL_FAMILY),)
+        return (Origin(name=self._name, family="control"),)
 
     @property
     def _name(self) -> str:

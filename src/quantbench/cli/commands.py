@@ -1,4 +1,4 @@
-"""The sub-commands beside Hydra's overrides: list, prepare, show, collate, compare. Each returns its exit status."""
+"""The sub-commands beside Hydra's overrides: show, collate, compare. Each returns its exit status."""
 
 from __future__ import annotations
 
@@ -10,74 +10,16 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from quantbench.config.compose import config_dir
-from quantbench.core.errors import ConfigError, StoreError
+from quantbench.core.errors import StoreError
 from quantbench.core.paths import local_path, outputs_folder
 
 if TYPE_CHECKING:
     from quantbench.store.manifest import Manifest
     from quantbench.store.store import Store
 
-SHOWN_GROUPS = (
-    *("model", "calib", "quantizer", "eval", "scale", "cluster"),
-    *("format", "activation", "kv_cache", "rotation", "transform", "clip", "rounding", "policy"),
-    *("sampler", "text", "render", "rows", "template", "scoring", "task", "task/lm_eval", "sweep"),
-)
-
 
 def _say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
-
-
-def list_options(arguments: list[str]) -> int:
-    """`quantbench list [GROUP]`: every option with a line saying what it is."""
-    parser = argparse.ArgumentParser(prog="quantbench list", description="Options, each with a line saying what it is.")
-    parser.add_argument("group", nargs="?", help=f"one of {', '.join(SHOWN_GROUPS)}; default: all")
-    parser.add_argument("--config-dir", type=Path, help="a folder with options of yours")
-    given = parser.parse_args(arguments)
-    if given.group is not None and given.group not in SHOWN_GROUPS:
-        raise ConfigError(f"list {given.group}: no such group. Groups: {', '.join(SHOWN_GROUPS)}")
-    folders = [config_dir(), *([given.config_dir] if given.config_dir else [])]
-    for group in [given.group] if given.group else SHOWN_GROUPS:
-        files = sorted(f for folder in folders for f in (folder / group).glob("*.yaml"))
-        _say(f"{'+sweep' if group == 'sweep' else group}=")
-        for file in files:
-            _say(f"  {file.stem:<18} {_description(file)}")
-        if given.group in {"calib", "eval", "task", "text", "rows"}:
-            _say_data_sets(folders, given.group, [file.stem for file in files])
-        _say()
-    return 0
-
-
-def _say_data_sets(folders: list[Path], group: str, options: list[str]) -> None:
-    """A line for each data set of each option: name, family, domain, language, licence and size, from its yaml."""
-    from tabulate import tabulate
-
-    from quantbench.cli.listing import HEADER, SOURCES, data_set, data_sets_of, find
-
-    rows = []
-    for option in options:
-        file = find(folders, group, option) if group in SOURCES else None
-        found = [data_set(file)] if file is not None else data_sets_of(folders, group, option)
-        rows += [(option if number == 0 else "", *one.cells) for number, one in enumerate(found)]
-    _say("\n" + tabulate(rows, headers=[f"{group}=", *HEADER], tablefmt="simple", disable_numparse=True))
-
-
-def _description(file: Path) -> str:
-    """The first comment line of an option that is not a Hydra directive, without the command it repeats."""
-    for line in file.read_text().splitlines():
-        text = line.lstrip("# ").strip()
-        if line.startswith("#") and not text.startswith("@package"):
-            command, colon, rest = text.partition(": ")
-            return rest if (colon and "=" in command) or command == "eval task" else text
-    return ""
-
-
-def prepare(arguments: list[str]) -> int:
-    """`quantbench prepare [key=value ...]`: fetch models and data of every cell of a configuration or sweep."""
-    from quantbench.cli.preparing import prepare as run
-
-    return run(arguments)
 
 
 def _output_parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -103,6 +103,9 @@ def _commands() -> dict[str, Callable[[list[str]], int]]:
 
         return run
 
-    found = {"list": command("quantbench.cli.commands.list_options")}
-    found |= {name: command(f"quantbench.cli.commands.{name}") for name in ("prepare", "show", "collate", "compare")}
+    found = {
+        "list": command("quantbench.cli.listing.list_options"),
+        "prepare": command("quantbench.cli.preparing.prepare"),
+    }
+    found |= {name: command(f"quantbench.cli.commands.{name}") for name in ("show", "collate", "compare")}
     return found | {name: command(f"quantbench.cli.sweeps.{name}") for name in ("status", "logs", "cancel", "retry")}

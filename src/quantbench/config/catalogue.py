@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,17 @@ class Catalogue:
         if chosen not in known:
             raise ConfigError(unknown_choice(kind, chosen, list(known)))
         return dict(known[chosen])
+
+    def comments(self, kind: str) -> dict[str, str]:
+        """What stands as a comment before each part of a kind."""
+        found: dict[str, str] = {}
+        for folder in reversed(self._folders):
+            file = folder / "parts" / f"{kind}.yaml"
+            lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+            for before, line in pairwise(lines):
+                if before.startswith("# ") and line[:1].isalpha():
+                    found[line.partition(":")[0]] = before.removeprefix("# ")
+        return found
 
     def lm_eval(self) -> Plain:
         """What is known of lm-eval's tasks, by name."""
