@@ -50,7 +50,7 @@ def results(lab: Workplace, *arguments: str) -> pd.DataFrame:
 
 
 def test_tickets_of_two_columns_are_calibrated_on_and_tested_on(lab: Workplace) -> None:
-    frame = results(lab, "quantizer=gptq", "calib=tickets", "eval.on=[tickets]")
+    frame = results(lab, "quantizer=gptq", "calib=tickets", "eval.sets=[tickets]")
     found = frame[(frame["quantizer"] == "gptq") & (frame["metric"] == "kl")]
     assert found["in_distribution"].tolist() == [True]
     assert set(found["task"]) == {"tickets"}
@@ -72,5 +72,5 @@ def test_numbers_are_labels(lab: Workplace) -> None:
 
 def test_a_set_is_a_part_of_a_mixture(lab: Workplace) -> None:
     parts = ["calib.parts.tickets=0.5", "calib.parts.urgency=0.5"]
-    frame = results(lab, "quantizer=gptq", "calib=mix", *parts, "eval.on=[tickets]")
+    frame = results(lab, "quantizer=gptq", "calib=mix", *parts, "eval.sets=[tickets]")
     assert set(frame[frame["quantizer"] == "gptq"]["relation"]) == {"mixed"}
