@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quantbench.config.schema import Settings
+from quantbench.config.settings import Settings
 from quantbench.core.paths import brief, local_path, short_names
 
 

@@ -61,7 +61,7 @@ class LiveModel(HFLM):  # type: ignore[misc]
         self._longest = 0
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:  # noqa: ARG002
-        """Log p of each answer behind its prompt, and whether greedy decoding gives it; counts cut prompts."""
+        """Log p of each answer behind its prompt, and whether it is the greedy one; counts tokens and cut prompts."""
         self._asked = requests
         found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
         self._asked = ()
