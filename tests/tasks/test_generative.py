@@ -14,7 +14,7 @@ from prompts import QUESTION, answered, long_llama, write_rows
 from quantbench.core.errors import DataError, ModelError
 from quantbench.datasets.examples import Example
 from quantbench.datasets.local_rows import LocalRows
-from quantbench.datasets.spans import SpanSet, counts, read, spans_of, written
+from quantbench.datasets.spans import SpanSet, answer_of, span_counts, spans_in, spans_of
 from quantbench.datasets.template import Template
 from quantbench.formats.kv import KVCache
 from quantbench.metrics.metrics import measure

@@ -15,6 +15,9 @@ from quantbench.core.origin import UNKNOWN, Origin
 
 LM_EVAL_TASK = "quantbench.tasks.lm_eval.task.LmEvalTask"
 LM_EVAL_OPTIONS = ("limit", "include_path", "seed", "max_length", "batch_size")
+SUITE = ("sets", "names", "suites", "shots", "suffix")
+"""What an option of `eval` says for itself, where it is a part of another one."""
+
 MADE = ("source", "data", "template", "origin", "task")
 """Options of tasks that follow from what is tested."""
 
@@ -67,7 +70,7 @@ class Evaluations:
 
     def _collect(self, tests: dict[str, Plain], node: Mapping[str, Any], chosen: Callable[[str], DataSet]) -> None:
         for suite in node.get("suites") or ():
-            own = {key: value for key, value in node.items() if key not in {"sets", "names", "suites", "shots", "suffix"}}
+            own = {key: value for key, value in node.items() if key not in SUITE}
             self._collect(tests, {**own, **self.catalogue.option("eval", str(suite))}, chosen)
         suffix = node.get("suffix") or ""
         for name in node.get("sets") or ():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -40,7 +40,7 @@ class AnswerSet(RowExamples):
         return finish(rows, examples, (), skipped)
 
 
-def _texts(value: Any, label: str) -> tuple[str, ...]:
+def _texts(value: object, label: str) -> tuple[str, ...]:
     """The distinct answers of a column's value, in order."""
     texts = value.get("text") if isinstance(value, dict) else value
     if isinstance(texts, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -23,7 +23,7 @@ class Rendering(Protocol):
         """The columns it reads."""
         ...
 
-    def document(self, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None) -> str:
+    def document(self, row: Mapping[str, object], tokenizer: PreTrainedTokenizerBase | None) -> str:
         """The text of a row. Raises DataError for a row that is not as expected."""
         ...
 
@@ -44,7 +44,7 @@ class PlainChat:
         """The list's."""
         return (self.column,)
 
-    def document(self, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None) -> str:  # noqa: ARG002
+    def document(self, row: Mapping[str, object], tokenizer: PreTrainedTokenizerBase | None) -> str:  # noqa: ARG002
         """The messages one below the other."""
         messages = _messages(row, self.column)
         unknown = [message["role"] for message in messages if message["role"] not in self.prefixes]
@@ -64,7 +64,7 @@ class ModelChat:
         """The list's."""
         return (self.column,)
 
-    def document(self, row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | None) -> str:
+    def document(self, row: Mapping[str, object], tokenizer: PreTrainedTokenizerBase | None) -> str:
         """What the template makes of the messages. Raises ConfigError if the tokenizer has no chat template."""
         if tokenizer is None or not tokenizer.chat_template:
             raise ConfigError("the model's tokenizer has no chat template; use calib.render=chat, which needs none")
@@ -73,11 +73,13 @@ class ModelChat:
         return text
 
 
-def _messages(row: Mapping[str, Any], column: str) -> Sequence[Mapping[str, str]]:
+def _messages(row: Mapping[str, object], column: str) -> Sequence[Mapping[str, str]]:
     found = row[column]
-    fine = isinstance(found, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in found
-    )
-    if not fine:
+    messages = [one for one in found if _is_message(one)] if isinstance(found, list) else []
+    if not isinstance(found, list) or len(messages) < len(found):
         raise DataError(f"the column {column!r} is not a list of messages with role and content: {found!r:.120}")
-    return list(found)
+    return messages
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)

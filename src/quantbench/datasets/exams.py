@@ -6,9 +6,9 @@ import dataclasses
 import hashlib
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -161,7 +161,7 @@ def subject_of(example: Example) -> str:
     return example.id.partition(":")[0]
 
 
-def _spread(found: BySubject, total: int, order: Any) -> dict[str, list[Example]]:
+def _spread(found: BySubject, total: int, order: Callable[[Example], str]) -> dict[str, list[Example]]:
     """`total` questions, spread evenly over the subjects; `order` says which of a subject come first."""
     shares = evenly(total, [len(several) for several in found.values()])
     chosen = {}

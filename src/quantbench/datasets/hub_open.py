@@ -7,7 +7,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantbench.core.errors import DataError
 from quantbench.datasets.hub_access import Commit, explain, find_commit, find_file, first_match, from_cache_only, quiet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("quantbench")
 
 UNVERIFIED = "unverified"
-FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+FORMATS: dict[str, tuple[str, dict[str, object]]] = {
     ".json": ("json", {}),
     ".jsonl": ("json", {}),
     ".parquet": ("parquet", {}),
@@ -83,7 +83,7 @@ class HubSplit:
         dataset = self._load(self.path, commit, options)
         return dataset, self._revision_of(dataset, commit) if on_hub else UNVERIFIED
 
-    def _load(self, path: str, commit: Commit, options: dict[str, Any]) -> Dataset:
+    def _load(self, path: str, commit: Commit, options: dict[str, object]) -> Dataset:
         import datasets
 
         # Readers of many formats, and an HTTP library that is another one in other versions: hence `Exception`.
@@ -127,7 +127,7 @@ def builder_of(label: str, file: str) -> str:
     return _format(label, file)[0]
 
 
-def _format(label: str, file: str) -> tuple[str, dict[str, Any]]:
+def _format(label: str, file: str) -> tuple[str, dict[str, object]]:
     """The reader of `datasets` for a file name, and its options; of "zip://inner::address" the inner name counts."""
     suffixes = [suffix for suffix in Path(file.partition("::")[0]).suffixes if suffix not in PACKED]
     if not suffixes or suffixes[-1] not in FORMATS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -91,7 +91,7 @@ class CutLabel:
     def label(self, row: Row) -> str | None:
         """See LabelRule."""
         try:
-            values = [float(row[column]) for column in self.columns]
+            values = [_number(row[column]) for column in self.columns]
         except (TypeError, ValueError) as error:
             found = ", ".join(f"{column}={row[column]!r}" for column in self.columns)
             raise DataError(f"expected numbers in the label columns, found {found}") from error
@@ -139,7 +139,13 @@ class LabelledSet(RowExamples):
         return found
 
 
-def plain(value: Any) -> str:
+def _number(value: object) -> float:
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"a {type(value).__name__}")
+    return float(value)
+
+
+def plain(value: object) -> str:
     """A label value as a yaml writes it: 1 and 1.0 are "1", true is "true", nothing is ""."""
     if value is None:
         return ""

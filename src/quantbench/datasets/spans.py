@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -49,12 +49,12 @@ class SpanSet(RowExamples):
                 skipped["without tokens"] += 1
                 continue
             spans = spans_of([str(token) for token in tokens], self._meanings(tags, where))
-            target = written(spans)
+            target = answer_of(spans)
             examples.append(Example(name, {"text": " ".join(map(str, tokens))}, target, (target,)))
         types = dict.fromkeys(meaning.rpartition("-")[2] for meaning in self.tags.values() if meaning != "O")
         return finish(rows, examples, tuple(types), skipped)
 
-    def _meanings(self, tags: Sequence[Any], label: str) -> list[str]:
+    def _meanings(self, tags: Sequence[object], label: str) -> list[str]:
         found = [plain(tag) for tag in tags]
         if unknown := [tag for tag in found if tag not in self.tags]:
             raise DataError(f"{label}: unknown tag {unknown[0]!r}; `tags` names {', '.join(self.tags)}")
@@ -62,27 +62,20 @@ class SpanSet(RowExamples):
 
 
 def spans_of(tokens: Sequence[str], meanings: Sequence[str]) -> list[Span]:
-    """The spans of a tagged sentence. An I- tag without its B- begins a span, as the reference scorers have it."""
-    spans: list[tuple[str, list[str]]] = []
-    before = "O"
-    for token, meaning in zip(tokens, meanings, strict=True):
-        mark, _, kind = meaning.rpartition("-")
-        if meaning != "O":
-            goes_on = mark != "B" and before == kind
-            if goes_on:
-                spans[-1][1].append(token)
-            else:
-                spans.append((kind, [token]))
-        before = "O" if meaning == "O" else kind
-    return [(kind, " ".join(words)) for kind, words in spans]
+    """The spans of a tagged sentence, as seqeval finds them: an I- tag without its B- begins a span."""
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    tags = [meaning if meaning == "O" or "-" in meaning else f"I-{meaning}" for meaning in meanings]
+    found: list[tuple[str, int, int]] = get_entities(tags)
+    return [(kind, " ".join(tokens[first : last + 1])) for kind, first, last in found]
 
 
-def written(spans: Sequence[Span]) -> str:
+def answer_of(spans: Sequence[Span]) -> str:
     """Spans as the model is to write them."""
     return "; ".join(f"{kind}: {text}" for kind, text in spans) or NOTHING
 
 
-def read(text: str) -> Counter[Span]:
+def spans_in(text: str) -> Counter[Span]:
     """The spans that a model wrote; what is not of the form "type: span" is no span. Case and white space are free."""
     found: Counter[Span] = Counter()
     for part in text.split(";"):
@@ -92,7 +85,7 @@ def read(text: str) -> Counter[Span]:
     return found
 
 
-def counts(predicted: str, expected: str) -> Mapping[str, int]:
+def span_counts(predicted: str, expected: str) -> Mapping[str, int]:
     """tp, n_predicted and n_gold of one sentence, duplicates counted."""
-    ours, theirs = read(predicted), read(expected)
+    ours, theirs = spans_in(predicted), spans_in(expected)
     return {"tp": (ours & theirs).total(), "n_predicted": ours.total(), "n_gold": theirs.total()}

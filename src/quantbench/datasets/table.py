@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from quantbench.core.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = dict[str, Any]
+Row = dict[str, object]
+"""Column -> value, as a file or the hub gives it."""
 
 TEXTS = {"string", "large_string"}
 """Types of text in Arrow."""
@@ -122,7 +123,7 @@ class ArrowTable:
         return {column: _name(value, self.dataset.features[column]) for column, value in row.items()}
 
 
-def _name(value: Any, feature: Any) -> Any:
+def _name(value: object, feature: object) -> object:
     if isinstance(value, list):
         return [_name(one, getattr(feature, "feature", None)) for one in value]
     names = getattr(feature, "names", None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantbench.core.component import component
 from quantbench.datasets.examples import Example
-from quantbench.datasets.spans import counts
+from quantbench.datasets.spans import span_counts
 from quantbench.tasks.generative import GenerativeTask
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class TokenClassificationTask(GenerativeTask):
         from quantbench.tasks.generative_items import GenerativeTest
 
         prompts = self.prompts(tokenizer, tokenizer_fingerprint)
-        return GenerativeTest("entity spans", ("span_f1",), prompts, self.max_new_tokens, span_counts)
+        return GenerativeTest("entity spans", ("span_f1",), prompts, self.max_new_tokens, score_spans)
 
 
-def span_counts(generated: str, example: Example) -> dict[str, float]:
+def score_spans(generated: str, example: Example) -> dict[str, float]:
     """tp, n_predicted and n_gold of an item."""
-    return {name: float(count) for name, count in counts(generated, example.target).items()}
+    return {name: float(count) for name, count in span_counts(generated, example.target).items()}
