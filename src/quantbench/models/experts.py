@@ -97,7 +97,7 @@ class SliceWatch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """See TorchFunctionMode."""
+        """Note the product if it reads a slice, and compute it."""
         if func in _PRODUCTS and len(args) > 1 and isinstance(args[1], Tensor):
             key = self._keys.get((args[1].data_ptr(), args[1].shape, _PRODUCTS[func]))
             if key is not None:

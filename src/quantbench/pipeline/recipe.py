@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,15 +14,6 @@ from quantbench.pipeline.policy import Policy
 from quantbench.rounding.base import BlockRounding, Rounding
 from quantbench.transforms.base import Clip, ScaleTransform, ShiftTransform
 from quantbench.transforms.rotation import Rotation
-
-
-@runtime_checkable
-class Refusing(Protocol):
-    """A part that does not go with every other part of a recipe."""
-
-    def refusal(self, recipe: Any) -> str | None:
-        """Why it cannot be combined with the others of the recipe; None if it can."""
-        ...
 
 
 @component
@@ -61,8 +52,8 @@ class Recipe:
         for name, transform in self.transforms.items():
             if not transform.needs:
                 raise ValueError(f"transforms.{name} declares no statistics in `needs`, so it would never be applied")
-        for part in self._parts():
-            if isinstance(part, Refusing) and (reason := part.refusal(self)) is not None:
+        for part in (*self.transforms.values(), self.clip, self.rounding, self.policy):
+            if part is not None and (reason := part.refusal(self)) is not None:
                 raise ValueError(reason)
         if isinstance(self.rounding, BlockRounding):
             self._check_whole_block()
@@ -115,10 +106,6 @@ class Recipe:
         """Every format a weight may get, by the key it stands at."""
         rules = {f"policy.rules.{name}.format": rule.format for name, rule in self.policy.rules.items()}
         return {key: grid for key, grid in {"weight": self.weight, **rules}.items() if grid is not None}
-
-    def _parts(self) -> list[object]:
-        parts = (self.weight, self.activation, *self.transforms.values(), self.clip, self.rounding, self.policy)
-        return [part for part in (*parts, self.rotation, self.kv_cache) if part is not None]
 
     @property
     def full_precision(self) -> bool:

@@ -43,13 +43,6 @@ class RuntimeOp(Protocol):
         ...
 
 
-@runtime_checkable
-class MixesTokens(Protocol):
-    """An activation format whose grid for one token may depend on the others of the batch."""
-
-    mixes_tokens: ClassVar[bool]
-
-
 @component
 class QuantizeInput:
     """Quantize what a layer reads.
@@ -68,7 +61,7 @@ class QuantizeInput:
     @property
     def mixes_tokens(self) -> bool:
         """Whether the format's grid for a token depends on other tokens."""
-        return isinstance(self.format, MixesTokens) and self.format.mixes_tokens
+        return self.format.mixes_tokens
 
     def install(self, module: nn.Module) -> Removable:
         """Quantize inputs from now on; gradients pass straight through."""
