@@ -26,7 +26,7 @@ test-slow: dev  ## run the tests that take minutes
 test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
-mutation: dev  ## change what must not be wrong, line by line, and see that a test fails; benchmarks/mutation.md has the results
+mutation: dev  ## change lines of the core that must not be wrong and see tests fail (minutes); see benchmarks/mutation.md
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,mutation]"
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
 	$(BIN)/mutmut results

@@ -35,6 +35,7 @@ def test_the_paired_interval_is_the_paired_t_test() -> None:
     interval = stats.ttest_rel(one, other).confidence_interval(0.95)
     assert (found.lower, found.upper) == pytest.approx((interval.low, interval.high))
     assert found.stderr == pytest.approx(stats.sem(one - other))
+    assert found.n == 9
 
 
 def test_pairing_removes_what_both_runs_share() -> None:
@@ -75,10 +76,17 @@ def test_the_interval_covers_as_often_as_it_says(kind: str) -> None:
 def test_alignment_is_by_item_and_refuses_other_items() -> None:
     order = align(["a", "b", "c"], ["c", "a", "b"])
     assert order.tolist() == [1, 2, 0]
-    with pytest.raises(ValueError, match=r"3 against 3, of which 2 occur on one side only \['c', 'd'\]"):
+    assert align([], []).dtype == np.intp
+    with pytest.raises(ValueError, match=r"3 against 3, of which 2 occur on one side only \['c', 'd'\]$"):
         align(["a", "b", "c"], ["a", "b", "d"])
+    with pytest.raises(ValueError, match=r"of which 4 occur on one side only \['a', 'b', 'c'\]$"):
+        align(["a", "b"], ["c", "d"])
+
+
+@pytest.mark.parametrize(("ids", "others"), [(["a"], ["a", "a"]), (["a", "a"], ["a"]), (["a", "a"], ["a", "a"])])
+def test_items_that_repeat_are_not_aligned(ids: list[str], others: list[str]) -> None:
     with pytest.raises(ValueError, match="must be the same"):
-        align(["a"], ["a", "a"])
+        align(ids, others)
 
 
 def test_estimates_over_other_numbers_of_items_are_not_compared() -> None:

@@ -63,9 +63,14 @@ def test_a_finished_record_stays(store: Store, make_record: Record) -> None:
     store.save_run(make_record("r", status="failed", error={"type": "E", "message": "m"}))
     store.save_run(make_record("r"))
     store.save_run(make_record("r", created="2027-01-01T00:00:00+00:00"))
-    for other in (make_record("r", status="failed"), make_record("r", fingerprints={"weights": "0"})):
-        with pytest.raises(StoreError, match=r"record\.json is finished and is not overwritten by a different result"):
-            store.save_run(other)
+    for change, fields in (
+        ({"status": "failed"}, "status"),
+        ({"fingerprints": {"weights": "0"}, "kv_bits": 2.0}, "fingerprints, kv_bits"),
+    ):
+        with pytest.raises(
+            StoreError, match=rf"record\.json is finished .* \(different: {fields}\)\. If the .* delete it"
+        ):
+            store.save_run(make_record("r", **change))
     assert store.load_run("r") == make_record("r")
 
 
@@ -74,15 +79,39 @@ def test_a_finished_score_stays(store: Store, make_score: Scored, make_items: It
     store.save_score(make_score("r", items), items)
     store.save_score(make_score("r", items, environment={"torch": "other"}), items)
     other = make_items("wiki", 0.5)
-    with pytest.raises(StoreError, match=r"not overwritten by a different result \(different: metrics"):
+    with pytest.raises(StoreError, match=r"wiki-a+\.json is finished and is not .* result \(different: metrics\)"):
         store.save_score(make_score("r", other), other)
     pd.testing.assert_frame_equal(store.load_items("r", "wiki", PROTOCOL), items, check_dtype=False)
+
+
+def test_attachments_lie_beside_their_score_and_are_no_scores(
+    store: Store, make_score: Scored, make_items: Items
+) -> None:
+    items = make_items()
+    store.save_score(make_score("r", items), items, {"lm_eval.json": '{"ä": 1}', "txt": "words"})
+    folder = store.run_dir("r") / "scores"
+    assert (folder / f"wiki-{'a' * 12}.lm_eval.json").read_text() == '{"ä": 1}'
+    assert (folder / f"wiki-{'a' * 12}.txt").read_text() == "words"
+    assert [score.task for score in store.scores("r")] == ["wiki"]
+    other = make_score("s", items)
+    with pytest.raises(StoreError, match=r"^attachment 'a/b' cannot name a file"):
+        store.save_score(other, items, {"a/b": ""})
+    assert store.load_score("s", "wiki", PROTOCOL) is None
+
+
+def test_scores_come_by_task_and_protocol(store: Store, make_score: Scored, make_items: Items) -> None:
+    pairs = [("a", "f" * 64), ("a-x.y", "b" * 64), ("b", "0" * 64), ("b", "1" * 64)]
+    items = make_items()
+    for task, protocol in reversed(pairs):
+        score = dataclasses.replace(make_score("r", items), task=task, protocol=protocol)
+        store.save_score(score, items)
+    assert [(score.task, score.protocol) for score in store.scores("r")] == pairs
 
 
 def test_items_must_fit_their_score(store: Store, make_score: Scored, make_items: Items) -> None:
     items = make_items()
     score = make_score("r", items)
-    with pytest.raises(StoreError, match="7 rows, 7 ids; the score has 8"):
+    with pytest.raises(StoreError, match=r"^the items of task 'wiki' of run r: 7 rows, 7 ids; the score has 8"):
         store.save_score(score, items.iloc[1:])
     with pytest.raises(StoreError, match="8 rows, 1 ids"):
         store.save_score(score, items.assign(item="same"))
@@ -114,7 +143,7 @@ def test_damaged_files_are_named_and_never_redone(
     with pytest.raises(StoreError, match=remedy):
         store.save_score(score, items)
     scored.with_suffix(".parquet").unlink()
-    with pytest.raises(StoreError, match=r"cannot read .*\.parquet"):
+    with pytest.raises(StoreError, match=r"cannot read .*\.parquet.*\. Restore it, or delete .*\.json and \.parquet"):
         store.load_items("r", "wiki", PROTOCOL)
 
 
@@ -191,9 +220,30 @@ def test_costs_are_only_ever_added(store: Store) -> None:
     assert [cost["seconds"] for cost in store.load_costs("r")] == [1.5, 1.4]
     with pytest.raises(ValueError, match='needs the key "environment"'):
         store.append_cost("r", {"seconds": 1.0})
-    (store.run_dir("r") / "costs.jsonl").write_text('{"seconds": 1')
-    with pytest.raises(StoreError, match=r"costs\.jsonl is damaged"):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.append_cost("r", {"environment": "laptop", "seconds": float("nan")})
+    store.append_cost("r", {"environment": "Büro"})
+    path = store.run_dir("r") / "costs.jsonl"
+    assert path.read_text(encoding="utf-8").splitlines()[2] == '{"environment": "Büro"}'
+
+
+@pytest.mark.parametrize(("content", "told"), [(b'{"seconds": 1', "is damaged"), (b"\xff", "cannot read")])
+def test_costs_that_are_damaged_are_named_with_what_to_do(store: Store, content: bytes, told: str) -> None:
+    store.append_cost("r", {"environment": "laptop"})
+    path = store.run_dir("r") / "costs.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"{told}.*\. Repair or delete that file: it holds measured costs only"):
         store.append_cost("r", {"environment": "laptop"})
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff"])
+def test_a_damaged_manifest_is_named_with_what_to_do(store: Store, content: bytes) -> None:
+    (store.sweep_dir("demo") / "manifest.json").write_bytes(content)
+    with pytest.raises(
+        StoreError, match=r"manifest\.json.*\. Delete it and run the sweep again: finished runs are kept"
+    ):
+        store.load_manifest("demo")
 
 
 def test_a_manifest_is_replaced_as_the_sweep_goes_on(store: Store, make_cell: Callable[..., CellEntry]) -> None:
