@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from command import Workdir
+if TYPE_CHECKING:
+    from command import Workdir
 
 pytest_plugins = ["stored_sweep"]
 
-torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which the process that hands out tests never does
 
 
 @pytest.fixture
 def workdir(tmp_path: Path) -> Workdir:
     """A folder to run the command in."""
+    from command import Workdir
+
     return Workdir(tmp_path)
