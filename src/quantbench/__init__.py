@@ -3,10 +3,7 @@
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
-
-NUMERICS_VERSION = 1
-"""Part of every run's identity. Raised, with a line in CHANGELOG.md, whenever any number may change."""
+from quantbench.core.version import NUMERICS_VERSION, __version__
 
 API = ("LoadedModel", "QuantizationReport", "load_run", "quantize", "read_sweep")
 """Names of quantbench.api that are there as quantbench.NAME, too."""

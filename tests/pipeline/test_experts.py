@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from quantbench.cells.run import _bits_of_model
+from quantbench.cells.summary import bits_of_model
 from quantbench.core.component import Part
 from quantbench.core.errors import ModelError
 from quantbench.models.experts import OwnParameter, eager_experts
@@ -215,7 +215,7 @@ def test_experts_count_in_the_bits_of_the_model() -> None:
     quantized = sum(sizes.values())
     assert artifact.effective_bits is not None
     expected = (artifact.effective_bits * quantized + 32 * (parameters - quantized)) / parameters
-    assert math.isclose(_bits_of_model(handle, artifact), expected, rel_tol=1e-12)
+    assert math.isclose(bits_of_model(handle, artifact), expected, rel_tol=1e-12)
     assert sum("experts" in name for name in sizes) == 2 * (4 + 3)
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
-from quantbench.cells.run import _notes
+from quantbench.cells.summary import notes_of
 from quantbench.core.errors import ConfigError
 from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format
@@ -117,9 +117,9 @@ def test_the_share_of_outliers_falls_with_the_threshold_and_its_bits_are_counted
     assert results[3].bits_per_weight() == pytest.approx(expected)
     artifact = Artifact(weights={"a": results[3], "b": results[5]})
     assert artifact.outlier_share == pytest.approx((shares[3] + shares[5]) / 2)
-    (note,) = _notes(Quantized(artifact))
+    (note,) = notes_of(Quantized(artifact))
     assert note == f"{artifact.outlier_share:.2%} of the quantized weights are kept in 16 bits as outliers"
-    assert _notes(Quantized(Artifact())) == []
+    assert notes_of(Quantized(Artifact())) == []
     losses = [output_error(result.dequantize() - weight, stats.require("hessian")) for result in results]
     assert losses == sorted(losses)
 

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from quantbench import NUMERICS_VERSION
 from quantbench.core.errors import ConfigError
 from quantbench.core.hashing import hash_path
+from quantbench.core.version import NUMERICS_VERSION
 
 DESCRIPTIVE = ("about", "origin")
 """Fields that describe what stands beside them, and decide no number."""

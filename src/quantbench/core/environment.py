@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-import quantbench
 from quantbench.core.errors import ConfigError
 from quantbench.core.hashing import digest
+from quantbench.core.version import __version__
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 @cache
 def _machine() -> dict[str, Any]:
     return {
-        "quantbench": quantbench.__version__,
+        "quantbench": __version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in LIBRARIES},
         "system": f"{platform.system()} {platform.machine()}",

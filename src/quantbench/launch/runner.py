@@ -7,7 +7,8 @@ import logging
 import time
 import traceback
 
-from quantbench.cells.run import record_failure, run_cell
+from quantbench.cells.recording import record_failure
+from quantbench.cells.run import run_cell
 from quantbench.cells.session import Session
 from quantbench.config.cell import Cell
 from quantbench.core.errors import QuantbenchError

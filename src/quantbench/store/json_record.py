@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-import quantbench
 from quantbench.core.errors import StoreError
+from quantbench.core.version import __version__
 
 SCHEMA_VERSION = 3
 """Version of the stored form of records, scores and manifests; raised whenever a field is added, removed or changed.
@@ -84,7 +84,7 @@ def check_schema(path: Path) -> bool:
 def _check_version(version: Any, source: str) -> None:
     if not isinstance(version, int) or version == SCHEMA_VERSION:
         return
-    told = f"{source} has result schema {version}; quantbench {quantbench.__version__} reads schema {SCHEMA_VERSION}"
+    told = f"{source} has result schema {version}; quantbench {__version__} reads schema {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
         raise SchemaError(f"{told}: a newer quantbench wrote it. Upgrade quantbench, or give output_dir=ANOTHER_FOLDER")
     raise SchemaError(

@@ -1,0 +1,120 @@
+"""The quantized model of a cell: made and stored once, and put into the loaded model for evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from quantbench.cells.fingerprints import check_fingerprints, input_fingerprints
+from quantbench.cells.recording import append_cost, now
+from quantbench.cells.session import Inputs, Session
+from quantbench.cells.summary import bits_of_model, notes_of, sum_fallbacks
+from quantbench.config.cell import Cell
+from quantbench.core import tensors
+from quantbench.core.environment import environment
+from quantbench.core.files import write_text
+from quantbench.core.meter import Meter
+from quantbench.core.progress import duration, progress
+from quantbench.models.handle import ModelHandle
+from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.checkpoint import Checkpoint
+from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.walker import quantize_model
+from quantbench.store.records import LayerRecord, RunRecord
+
+log = logging.getLogger("quantbench")
+
+
+def ensure_quantized(session: Session, cell: Cell, inputs: Inputs) -> bool:
+    """Quantize the cell's model and store it, unless that is done; whether it had to be.
+
+    Raises StoreError if what was done before was made of other inputs.
+    """
+    record = session.store.load_run(cell.run_id)
+    if record is not None and record.status == "quantized":
+        check_fingerprints(record, input_fingerprints(session, cell, inputs))
+        return False
+    _quantize_and_store(session, cell, inputs)
+    return True
+
+
+def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
+    device = session.device(cell)
+    session.handle(cell)  # loading is not what is measured
+    meter = Meter(device)
+    fingerprints = input_fingerprints(session, cell, inputs)
+    checkpoint = None
+    if cell.settings.checkpoint_blocks and not cell.recipe.full_precision:
+        folder = session.store.checkpoint_dir(cell.run_id)
+        checkpoint = Checkpoint(folder, cell.settings.checkpoint_blocks, fingerprints)
+    quantized = _quantize(session, cell, inputs, checkpoint)
+    cost = meter.read()
+    handle = session.handle(cell)
+    stored, spec = quantized.artifact.to_tensors()
+    fingerprints = fingerprints | {"weights": tensors.fingerprint(stored)}
+    if cell.settings.save == "weights" and not cell.recipe.full_precision:
+        tensors.save(session.store.weights_path(cell.run_id), stored)
+        write_text(session.store.spec_path(cell.run_id), Artifact.spec_text(spec))
+    record = RunRecord(
+        run_id=cell.run_id,
+        status="quantized",
+        choices=cell.choices,
+        config=cell.identity,
+        fingerprints=fingerprints,
+        calibration=None if inputs.calib is None else inputs.calib.provenance(),
+        origins=[] if cell.calib is None else list(cell.calib.origins),
+        layers=[LayerRecord(**dataclasses.asdict(layer)) for layer in quantized.layers],
+        effective_bits=quantized.artifact.effective_bits,
+        kv_bits=quantized.artifact.kv_bits,
+        bits_model=bits_of_model(handle, quantized.artifact),
+        fallbacks=sum_fallbacks(quantized),
+        notes=notes_of(quantized),
+        environment=environment(device, cell.settings.threads),
+        created=now(),
+    )
+    session.store.save_run(record)
+    if checkpoint is not None:
+        checkpoint.remove()
+    append_cost(session, cell, "quantize", cost)
+    log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
+
+
+def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoint | None = None) -> Quantized:
+    handle = session.handle(cell)
+    session.installed = None
+    if cell.recipe.full_precision:
+        quantized = Quantized(Artifact())
+    else:
+        tokens = None if inputs.calib is None else inputs.calib.tokens
+        with progress("quantizing", "block") as show:
+            quantized = quantize_model(handle, cell.recipe, tokens, session.device(cell), show, checkpoint)
+    quantized.artifact.install(handle)
+    session.installed = cell.run_id
+    return quantized
+
+
+def install(session: Session, cell: Cell, inputs: Inputs) -> ModelHandle:
+    """The model with the cell's quantized weights in it: as it stands, from the store, or quantized again."""
+    handle = session.handle(cell)
+    if session.installed == cell.run_id:
+        return handle
+    path = session.store.weights_path(cell.run_id)
+    record = session.store.load_run(cell.run_id)
+    assert record is not None
+    if cell.recipe.full_precision:
+        Artifact().install(handle)
+    elif path.exists():
+        artifact = Artifact.from_tensors(tensors.load(path), Artifact.read_spec(session.store.spec_path(cell.run_id)))
+        check_fingerprints(record, {"weights": artifact.fingerprint()})
+        artifact.install(handle)
+    else:
+        log.info("  its weights were not kept: quantizing again")
+        quantized = _quantize(session, cell, inputs)
+        check_fingerprints(record, {"weights": quantized.artifact.fingerprint()})
+    session.installed = cell.run_id
+    return handle
+
+
+def _bits_text(record: RunRecord) -> str:
+    weights = "" if record.effective_bits is None else f", {record.effective_bits:.3f} bits per quantized weight"
+    return weights + ("" if record.kv_bits is None else f", {record.kv_bits:.3f} bits per quantized key or value")

@@ -1,0 +1,53 @@
+"""The scores of a cell: its model on each of its tasks, compared with what full precision makes of them."""
+
+from __future__ import annotations
+
+from quantbench.cells.quantizing import install
+from quantbench.cells.recording import append_cost
+from quantbench.cells.session import Inputs, Session
+from quantbench.config.cell import Cell
+from quantbench.core.environment import environment
+from quantbench.core.meter import Meter
+from quantbench.core.progress import progress
+from quantbench.metrics import metrics
+from quantbench.store.records import Score
+from quantbench.tasks.reference import Reference
+from quantbench.tasks.task import protocol_id
+
+
+def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> bool:
+    """Score the cell on a task, unless that is done; whether it had to be."""
+    test = inputs.tests[task]
+    protocol = protocol_id(test)
+    path = session.store.reference_path(baseline.run_id, task, protocol) if test.uses_reference else None
+    scored = session.store.load_score(cell.run_id, task, protocol) is not None
+    # The full-precision model is evaluated again where its reference was deleted: others are measured against it.
+    if scored and (path is None or path.exists() or not cell.recipe.full_precision):
+        return False
+    device = session.device(cell)
+    meter = Meter(device)
+    handle = install(session, cell, inputs)
+    reference = None
+    if path is not None:
+        reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
+    with progress(f"evaluating {task}", "item") as show:
+        outcome = test.score(handle, task, reference, device, show)
+    items = outcome.items
+    overlap = inputs.overlaps.get(task)
+    score = Score(
+        run_id=cell.run_id,
+        task=task,
+        protocol=protocol,
+        protocol_values=test.protocol_values,
+        origin=cell.tasks[task].origin,
+        metrics=[metrics.measure(name, items) for name in outcome.metrics or test.metrics],
+        n_items=len(items),
+        n_tokens=int(items["n_tokens"].sum()),
+        n_bytes=int(items["n_bytes"].sum()),
+        environment=environment(device, cell.settings.threads),
+        overlap=None if overlap is None else overlap.to_dict(),
+        reference=baseline.run_id,
+    )
+    session.store.save_score(score, items, outcome.attachments)
+    append_cost(session, cell, f"evaluate {task}", meter.read())
+    return True
