@@ -44,6 +44,10 @@ class Calibration:
         """See AnyCalibration."""
         return (self.source,)
 
+    def check_reachable(self) -> None:
+        """Raise DataError if the text is neither here nor can be fetched."""
+        self.source.check_reachable(self.split)
+
     def documents(self, tokenizer: PreTrainedTokenizerBase) -> Documents:
         """The text drawn from."""
         if isinstance(self.source, TokenizerText):

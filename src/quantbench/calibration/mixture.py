@@ -80,6 +80,12 @@ class Mixture:
         """See AnyCalibration."""
         return tuple(source for part in self.mixed.values() for source in part.set.sources)
 
+    def check_reachable(self) -> None:
+        """Raise DataError if the text of a part is neither here nor can be fetched."""
+        for part in self.mixed.values():
+            for source in part.set.sources:
+                source.check_reachable("train")
+
     def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
         """Draw every part. Raises DataError if one is too short."""
         drawn: list[CalibSet] = []

@@ -62,6 +62,9 @@ def main() -> None:
 
 
 def _run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mapping[str, str]) -> None:
+    from quantbench.cells.reachable import check_reachable
+
+    check_reachable(cells)
     from quantbench.launch.grid import run_grid
 
     run_grid(cells, command, sweep_params)

@@ -79,6 +79,10 @@ class RowExamples:
         except DataError as error:
             raise DataError(f"data {self.origin.name}: {error}") from error
 
+    def check_reachable(self, split: str) -> None:
+        """Raise DataError if the data are neither here nor can be fetched."""
+        self.source.check_reachable(self.origin.name, split)
+
     def prepare(self) -> str:
         """Fetch the rows."""
         return f"{self.origin.name}: {self.source.fetch(self.origin.name)}"
@@ -99,6 +103,10 @@ class ExampleSet(Protocol):
         Raises DataError if the source cannot be reached or has no such split, and for columns, labels or tags that are
         not as the yaml says.
         """
+        ...
+
+    def check_reachable(self, split: str) -> None:
+        """Raise DataError if the data are neither here nor can be fetched; imports nothing that takes seconds."""
         ...
 
     def prepare(self) -> str:

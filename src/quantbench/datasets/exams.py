@@ -86,6 +86,10 @@ class ExamSet:
         rows = Rows(self.origin.name, split, table, ids, revisions, notes=tuple(dict.fromkeys(notes)))
         return finish(rows, examples, LETTERS, {})
 
+    def check_reachable(self, split: str) -> None:
+        """Raise DataError if the data are neither here nor can be fetched; asks for one of the subjects."""
+        self._of(self.subjects[0]).check_reachable(f"{self.origin.name}.{self.subjects[0]}", split)
+
     def shots(self, k: int, seed: int) -> dict[str, list[Example]]:
         """k worked examples of each subject, in their order in the file; `seed` chooses where there are more.
 
@@ -109,12 +113,14 @@ class ExamSet:
         return f"{self.origin.name}: {where}, questions: {said}, in the Hugging Face cache (HF_HOME)"
 
     def _read(self, subject: str, split: str) -> Rows:
+        return self._of(subject).read(f"{self.origin.name}.{subject}", split)
+
+    def _of(self, subject: str) -> HubSource:
         hub = tuple(place.format(subject=subject) for place in self.source.hub)
         files = self.source.files
         if isinstance(files, dict):
             files = {side: file.format(subject=subject) for side, file in files.items()}
-        own = dataclasses.replace(self.source, hub=hub, files=files)
-        return own.read(f"{self.origin.name}.{subject}", split)
+        return dataclasses.replace(self.source, hub=hub, files=files)
 
     def _examples(self, subject: str, rows: Rows) -> list[Example]:
         asked = {slot: self.columns[slot] for slot in SLOTS}

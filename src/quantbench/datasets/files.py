@@ -53,6 +53,10 @@ class FileSource:
             if path is not None and not path.exists():
                 raise DataError(f"{key}={path}: no such file or folder.{f' {self.where}' if self.where else ''}")
 
+    def check_reachable(self, name: str, side: str) -> None:  # noqa: ARG002 - the files are what they are
+        """Raise DataError for a file or folder that is missing."""
+        self.check_files()
+
     def cache_key(self) -> None:
         """Reading is fast."""
 

@@ -66,6 +66,23 @@ class HubSource:
     def check_files(self) -> None:
         """Nothing of the user's is read."""
 
+    def check_reachable(self, name: str, side: str) -> None:
+        """Ask the hub, and where it cannot be reached look whether its cache knows the data set."""
+        from quantbench.datasets.hub_access import check_reachable
+
+        failed: list[str] = []
+        for path, file in self._places(name, side):
+            repository, _, revision = _split(path)
+            if file is not None and ADDRESS in file:  # its host is asked when it is read
+                return
+            try:
+                check_reachable(f"data {name}", repository, self.revision or revision, self._splits[side] or side)
+            except DataError as error:
+                failed.append(str(error))
+            else:
+                return
+        raise DataError("\n  ".join(dict.fromkeys(failed)))
+
     def cache_key(self) -> None:
         """`datasets` keeps a cache of its own."""
 
@@ -132,12 +149,10 @@ class HubSource:
     def _read(self, name: str, side: str, path: str, split: str, file: str | None, failed: Sequence[str]) -> Rows:
         from quantbench.datasets.hub_open import UNVERIFIED, HubSplit  # its libraries take a while to import
 
-        place, _, revision_asked = path.partition("@")
-        repository, _, config = place.partition(":")
+        repository, config, revision = _split(path)
         say_once(f"loading data {name} ({repository}, split {split})")
         label = f"data {name}"
-        asked = self.revision or revision_asked or None
-        wanted = HubSplit(label, repository, config or None, split, file, asked, self.converted)
+        wanted = HubSplit(label, repository, config, split, file, self.revision or revision, self.converted)
         dataset, revision = wanted.open()
         notes = [f"from {repository}", *(f"not read: {reason}" for reason in failed)]
         if revision == UNVERIFIED:
@@ -155,3 +170,10 @@ class HubSource:
         table = ArrowTable(chosen, self.class_names, self.max_documents)
         ids = make_ids(f"{label}, split {side}", table, self.id) if self.id else list(map(str, indices))
         return Rows(name, side, table, ids, revision, whole, tuple(notes))
+
+
+def _split(path: str) -> tuple[str, str | None, str | None]:
+    """Id, configuration and revision of "ID:CONFIG@REVISION"."""
+    whole, _, revision = path.partition("@")
+    repository, _, config = whole.partition(":")
+    return repository, config or None, revision or None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -41,9 +43,7 @@ def find_commit(label: str, path: str, revision: str | None) -> Commit:
 
     Raises DataError if the hub answers that there is no such data set or revision, or that it may not be read.
     """
-    import datasets
-
-    if datasets.config.HF_HUB_OFFLINE:
+    if _offline():
         return Commit(unreachable="offline mode is set (HF_HUB_OFFLINE or HF_DATASETS_OFFLINE)")
     # A network failure raises an error of the HTTP library, which is another one in other versions: hence `Exception`.
     try:
@@ -65,6 +65,42 @@ def find_commit(label: str, path: str, revision: str | None) -> Commit:
         return Commit(unreachable=f"the hub answers with HTTP status {error.response.status_code}")
     except Exception as error:
         return Commit(unreachable=f"the hub cannot be reached: {type(error).__name__}: {error}")
+
+
+def check_reachable(label: str, path: str, revision: str | None, split: str) -> None:
+    """Raise DataError if the hub does not give a data set, and its cache does not know it either.
+
+    Whether the cache has all of it shows when it is read.
+    """
+    if "/" not in path:  # a format with files of its own
+        return
+    commit = find_commit(label, path, revision)
+    if commit.unreachable is not None and not _in_a_cache(path):
+        raise explain(label, path, split, commit, LookupError("not in the cache"))
+
+
+def _offline() -> bool:
+    """As `datasets` reads it, whether or not that is imported."""
+    if "datasets" in sys.modules:
+        import datasets
+
+        return bool(datasets.config.HF_HUB_OFFLINE)
+    asked = os.environ.get("HF_DATASETS_OFFLINE")
+    return constants.HF_HUB_OFFLINE if asked is None else asked.upper() in constants.ENV_VARS_TRUE_VALUES
+
+
+def _in_a_cache(path: str) -> bool:
+    """Whether a folder of the hub's cache, or of that of `datasets`, is named for a data set."""
+    home = Path(constants.HF_HOME)
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
+    folders = [folder.name for folder in prepared.iterdir()] if prepared.is_dir() else []
+    names = {_plain(path.replace("/", "___")), _plain(path.partition("/")[2])}
+    downloaded = Path(constants.HF_HUB_CACHE) / f"datasets--{path.replace('/', '--')}"
+    return downloaded.is_dir() or any(_plain(folder) in names for folder in folders)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,9 @@ class PackageSource:
     def check_files(self) -> None:
         """Nothing of the user's is read."""
 
+    def check_reachable(self, name: str, side: str) -> None:
+        """The index is asked when the package is fetched, which takes no time where it is in the cache."""
+
     def cache_key(self) -> str | None:
         """Reading markup, and cutting what was read, takes seconds."""
         form = self._format(self._wanted[0])

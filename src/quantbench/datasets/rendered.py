@@ -27,6 +27,10 @@ class RenderedExamples:
         """The data set's: a task on it is in-distribution."""
         return self.data.origin
 
+    def check_reachable(self, split: str) -> None:
+        """Raise DataError if the data are neither here nor can be fetched."""
+        self.data.check_reachable(split)
+
     def load(self, split: str) -> Documents:
         """See TextSource."""
         found = train_examples(self.data) if split == "train" else self.data.load(split)

@@ -93,6 +93,10 @@ class Source(Protocol):
         """Raise DataError, before anything expensive, for a file or folder of the user's that is missing."""
         ...
 
+    def check_reachable(self, name: str, side: str) -> None:
+        """Raise DataError if what `read` needs is neither here nor can be fetched. Imports nothing slow."""
+        ...
+
     def read(self, name: str, side: str) -> Rows:
         """The rows of one side ("train", "test", of an exam also "shots"), not cut.
 

@@ -52,6 +52,10 @@ class TextSet:
         except DataError as error:
             raise DataError(f"data {self.origin.name}: {error}") from error
 
+    def check_reachable(self, split: str) -> None:
+        """Raise DataError if the data are neither here nor can be fetched."""
+        self.source.check_reachable(self.origin.name, split)
+
     def load(self, split: str) -> Documents:
         """See TextSource."""
         return self._loaded(split, None)

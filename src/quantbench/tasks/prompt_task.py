@@ -49,6 +49,10 @@ class PromptTask:
         """The data set's."""
         return self.data.origin
 
+    def check_reachable(self) -> None:
+        """Raise DataError if the data are neither here nor can be fetched."""
+        self.data.check_reachable(self.split)
+
     def prepare(self) -> str:
         """Fetch the data set."""
         return self.data.prepare()

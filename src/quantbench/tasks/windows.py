@@ -47,6 +47,10 @@ class TextTask:
         """The text's."""
         return self.source.origin
 
+    def check_reachable(self) -> None:
+        """Raise DataError if the text is neither here nor can be fetched."""
+        self.source.check_reachable(self.split)
+
     def prepare(self) -> str:
         """Fetch the text."""
         return self.source.prepare()
