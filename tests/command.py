@@ -22,7 +22,7 @@ SRC = str(Path(__file__).parents[1] / "src")
 IMPORTED = [
     *("hydra", "submitit", "transformers.models.llama.modeling_llama", "transformers.tokenization_utils_tokenizers"),
     *("quantbench.cli.main", "quantbench.cli.sweeps", "quantbench.launch.grid", "quantbench.launch.launchers"),
-    *("quantbench.rounding.gptq", "quantbench.transforms.awq", "quantbench.datasets.local_text"),
+    *("quantbench.rounding.gptq", "quantbench.transforms.awq", "quantbench.datasets.text"),
 ]
 """What the process that commands are forked from imports before; without one of them they only take longer."""
 
@@ -106,7 +106,7 @@ class Workdir:
             "model=local",
             f"model.path={self.folder / 'model'}",
             "calib=local",
-            f"calib.source.path={self.text}",
+            f"calib.path={self.text}",
             "scale=smoke",
             "calib.n=4",
             "calib.length=32",
