@@ -16,12 +16,13 @@ from quantbench.config.composer import Composer
 from quantbench.config.explain import hydra_explained
 from quantbench.config.folders import Folders, config_dir, search, searched
 from quantbench.config.overrides import as_typed, to_hydra
-from quantbench.core.errors import ConfigError
+from quantbench.core.errors import ConfigError, QuantbenchError
 
 RunCells = Callable[[Sequence[Cell], Sequence[str], Mapping[str, str]], None]
 """Runs checked cells; the overrides as typed and what a file of sweeps/ adds to them name the sweep."""
 
 _run_cells: list[RunCells] = []
+_refusals: list[QuantbenchError] = []
 
 
 def run(arguments: Sequence[str], folders: Folders, run_cells: RunCells) -> None:
@@ -35,12 +36,22 @@ def run(arguments: Sequence[str], folders: Folders, run_cells: RunCells) -> None
     sys.argv[1:] = to_hydra(arguments)
     # Hydra would print its own errors and advise to add a misspelt key with a plus: have them raised instead.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    _refusals.clear()
     with hydra_explained(folders):
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_single)()
+    if _refusals:
+        raise _refusals[0]
 
 
 def _single(config: DictConfig) -> None:
-    """One cell: Hydra's task function."""
+    """One cell: Hydra's task function. Hydra would print a line of its own for an exception: it is raised later."""
+    try:
+        _run_single(config)
+    except QuantbenchError as error:
+        _refusals.append(error)
+
+
+def _run_single(config: DictConfig) -> None:
     info = HydraConfig.get()
     overrides = list(info.overrides.task)
     choices = OmegaConf.to_container(info.runtime.choices)

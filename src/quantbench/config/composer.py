@@ -122,7 +122,7 @@ def _tells_cells_apart(override: str) -> bool:
 def _named(plain: Mapping[str, Any], option: str) -> bool:
     """Whether an evaluation names the set that is calibrated on, which is then tested as it is given there."""
     node = plain["eval"]
-    return bool(node.get("suites")) or option in (node.get("on") or ())
+    return bool(node.get("suites")) or option in (node.get("sets") or ())
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class Evaluations:
     resolve: Callable[[Plain], Plain]
 
     def full(self, node: Mapping[str, Any], calib_name: str, calib: Mapping[str, Any]) -> dict[str, Plain]:
-        """The tasks by name: what is named under `on` and `names`, in `suites`, or else the default tests of `calib`.
+        """The tasks by name: what is named under `sets` and `names`, in `suites`, or else the default tests of `calib`.
 
         Raises ConfigError for a name that is none, that stands twice, and for an option that no task takes.
         """
@@ -44,7 +44,7 @@ class Evaluations:
             elif name not in tests:
                 raise ConfigError(f"eval.tasks.{name}: no such test here; tests: {', '.join(tests) or 'none'}")
         if not tests:
-            raise ConfigError("eval: it names no test; give eval.on=[NAME,...] or eval.names=[TASK,...]")
+            raise ConfigError("eval: it names no test; give eval.sets=[NAME,...] or eval.names=[TASK,...]")
         if node.get("shots") is not None and not any("shots" in task for task in tests.values()):
             raise ConfigError(f"eval.shots={node['shots']}: none of the tests takes worked examples")
         return tests
@@ -63,14 +63,14 @@ class Evaluations:
     def is_auto(node: Mapping[str, Any]) -> bool:
         """Whether the calibration set says what is tested."""
         explicit = [task for task in (node.get("tasks") or {}).values() if "_target_" in task]
-        return node.get("on") is None and not (node.get("names") or node.get("suites") or explicit)
+        return node.get("sets") is None and not (node.get("names") or node.get("suites") or explicit)
 
     def _collect(self, tests: dict[str, Plain], node: Mapping[str, Any], chosen: Callable[[str], DataSet]) -> None:
         for suite in node.get("suites") or ():
-            own = {key: value for key, value in node.items() if key not in {"on", "names", "suites", "shots", "suffix"}}
+            own = {key: value for key, value in node.items() if key not in {"sets", "names", "suites", "shots", "suffix"}}
             self._collect(tests, {**own, **self.catalogue.option("eval", str(suite))}, chosen)
         suffix = node.get("suffix") or ""
-        for name in node.get("on") or ():
+        for name in node.get("sets") or ():
             self._add(tests, f"{name}{suffix}", self._test(chosen(str(name)), node, f"{name}{suffix}"))
         for name in node.get("names") or ():
             self._add(tests, f"{name}{suffix}", self._lm_eval(str(name), node))
@@ -84,7 +84,7 @@ class Evaluations:
         """A data set by its name; the one that is calibrated on is tested as it is given there."""
         if name == calib_name and "_target_" not in calib:
             return made.tested(name, calib)
-        return made.named(name, "eval.on")
+        return made.named(name, "eval.sets")
 
     def _test(self, chosen: DataSet, node: Mapping[str, Any], name: str | None = None) -> Plain:
         own = (node.get("tasks") or {}).get(name or chosen.name, {})

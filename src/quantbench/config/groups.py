@@ -27,7 +27,7 @@ GROUPS = (
     Group("model", "models of the hub, of a folder, of a package", root=True, cell=True),
     Group("calib", "data sets to calibrate on; each can be tested on as well", root=True, cell=True),
     Group("quantizer", "recipes", root=True, cell=True),
-    Group("eval", "what is tested; eval.on=[NAME,...] takes the names of calib", root=True, cell=True),
+    Group("eval", "what is tested; eval.sets=[NAME,...] takes the names of calib", root=True, cell=True),
     Group("scale", "how much text a study uses", root=True, cell=True),
     Group("cluster", "where cells run", root=True),
     Group("sweep", "grids, chosen by +sweep=NAME"),

@@ -33,7 +33,7 @@ _MOVED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"rows@calib\.source\.data=(.*)"), r"calib=\1"),
     (re.compile(r"calib@calib\.sets\.[^=]*=(.*)"), r"calib.parts.\1=WEIGHT alone: every data set can be a part"),
     (re.compile(r"task@eval\.tasks\.[^=]*=lm_eval/(.*)"), r"eval.names=[\1]"),
-    (re.compile(r"task@eval\.tasks\.[^=]*=(.*)"), r"eval.on=[\1]"),
+    (re.compile(r"task@eval\.tasks\.[^=]*=(.*)"), r"eval.sets=[\1]"),
     (re.compile(r"calib\.natural\b.*"), "calib.tests=[NAME,...]"),
     (re.compile(r"calib\.source\.column=\[?([^\]]*)\]?"), r"calib.text=\1"),
     (re.compile(r"calib\.source\.labels=(.*)"), r"calib.with_answers=\1"),
