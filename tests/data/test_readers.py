@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import bz2
-from pathlib import Path
 
 import pytest
 
 from quantbench.core.errors import DataError
-from quantbench.datasets.readers import Lines, PythonFiles, TextReader, WikiDump, without_licence
+from quantbench.datasets.readers import is_corpus, reader_version, texts_of, without_licence
 
 PAGE = "<page><title>{0}</title><ns>{1}</ns>{2}<revision><text>{3}</text></revision></page>"
 PAGES = [
@@ -18,33 +17,26 @@ PAGES = [
 
 
 @pytest.mark.parametrize("xmlns", ["", ' xmlns="http://www.mediawiki.org/xml/export-0.10/"'])
-def test_a_dump_gives_its_articles_without_redirects_and_other_pages(tmp_path: Path, xmlns: str) -> None:
-    (tmp_path / "dump.bz2").write_bytes(bz2.compress(f"<mediawiki{xmlns}>{''.join(PAGES)}</mediawiki>".encode()))
-    assert list(WikiDump().read(tmp_path, ["dump.bz2"])) == ["A is first.", "D is last."]
+def test_a_dump_gives_its_articles_without_redirects_and_other_pages(xmlns: str) -> None:
+    dump = bz2.compress(f"<mediawiki{xmlns}>{''.join(PAGES)}</mediawiki>".encode())
+    assert list(texts_of("wikidump", dump, "dump.bz2")) == ["A is first.", "D is last."]
 
 
 @pytest.mark.parametrize("data", [b"not bz2", bz2.compress(b"<mediawiki><page>"), bz2.compress(b"x" * 9999)[:-4]])
-def test_a_broken_dump_is_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "dump.bz2").write_bytes(data)
+def test_a_broken_dump_is_refused(data: bytes) -> None:
     with pytest.raises(DataError, match=r"dump\.bz2 is not a bz2 MediaWiki dump"):
-        list(WikiDump().read(tmp_path, ["dump.bz2"]))
+        list(texts_of("wikidump", data, "dump.bz2"))
 
 
-def test_lines_are_documents_and_must_be_utf8(tmp_path: Path) -> None:
-    (tmp_path / "a.cor").write_bytes("one\u2028still one\ntwo\n".encode())
-    assert list(Lines().read(tmp_path, ["a.cor"])) == ["one\u2028still one", "two", ""]
-    (tmp_path / "b.cor").write_bytes(b"\xff")
+def test_lines_are_documents_and_must_be_utf8() -> None:
+    found = list(texts_of("lines", "one\u2028still one\ntwo\n".encode(), "a.cor"))
+    assert found == ["one\u2028still one", "two", ""]
     with pytest.raises(DataError, match=r"b\.cor cannot be read as UTF-8"):
-        list(Lines().read(tmp_path, ["b.cor"]))
+        list(texts_of("lines", b"\xff", "b.cor"))
 
 
-def test_python_files_leave_out_what_is_excluded_wherever_the_cache_lies(tmp_path: Path) -> None:
-    folder = tmp_path / "locale"
-    names = ["pkg/a.py", "pkg/locale/de/formats.py", "pkg/readme.txt"]
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"# {name}\n")
-    assert list(PythonFiles(exclude=("*/locale/*",)).read(folder, names)) == ["# pkg/a.py\n"]
+def test_a_python_file_is_one_document() -> None:
+    assert list(texts_of("python", b"# a\nimport os\n", "a.py")) == ["# a\nimport os\n"]
 
 
 @pytest.mark.parametrize(
@@ -62,5 +54,7 @@ def test_only_a_leading_licence_is_removed(source: str, expected: str) -> None:
     assert without_licence(source) == expected
 
 
-def test_readers_are_readers() -> None:
-    assert all(isinstance(reader, TextReader) for reader in (Lines(), WikiDump(), PythonFiles()))
+def test_corpora_are_the_formats_that_are_slow_to_read() -> None:
+    assert all(map(is_corpus, ("lines", "python", "wikidump")))
+    assert not any(map(is_corpus, ("txt", "csv", "jsonl")))
+    assert "mwparserfromhell" in reader_version("wikidump")  # another version may give another text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from prompts import SENTIMENT, label_task, labelled, reviews, write_rows
@@ -13,35 +12,32 @@ from quantbench.calibration.samplers import OneItem, Sampler, WholeDocuments
 from quantbench.core.errors import DataError
 from quantbench.datasets.documents import TextSource
 from quantbench.datasets.overlap import overlap
-from quantbench.datasets.rendered import RenderedRows
-from quantbench.metrics import metrics, statistics
+from quantbench.datasets.rendered import RenderedExamples
 from tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer(add_bos=False)
 
 
-def calibration(source: RenderedRows, sampler: Sampler | None = None, n: int = 2, length: int = 64) -> Calibration:
+def calibration(source: RenderedExamples, sampler: Sampler | None = None, n: int = 2, length: int = 64) -> Calibration:
     return Calibration(source=source, sampler=sampler or WholeDocuments(), n=n, length=length, seed=0)
 
 
 def test_items_are_rendered_as_the_task_renders_them_with_or_without_labels(tmp_path: Path) -> None:
     data = labelled(write_rows(tmp_path, train=reviews(8), test=reviews(4, start=50)))
-    source = RenderedRows(data=data, template=SENTIMENT, labels=True)
+    source = RenderedExamples(data=data, template=SENTIMENT, with_answers=True)
     assert isinstance(source, TextSource)
-    assert (source.name, source.family) == ("mine", "sa")
+    assert (source.origin.name, source.origin.family) == ("mine", "sa")
     found = source.load("train")
     assert found.documents[1] == "bad or good?\n\nText: review 1 so nice\nIs: good"
-    bare = RenderedRows(data=data, template=SENTIMENT, labels=False).load("train")
+    bare = RenderedExamples(data=data, template=SENTIMENT, with_answers=False).load("train")
     assert [text + tail for text, tail in zip(bare.documents, [" bad", " good"] * 4, strict=True)] == found.documents
-    prompts = label_task(data).load(TOKENIZER, "tok")._prompts
-    assert [p.text for p in prompts.fitted(None, [" bad"])] == RenderedRows(
-        data=data, template=SENTIMENT, labels=False
-    ).load("test").documents
+    tested = RenderedExamples(data=data, template=SENTIMENT, with_answers=False).load("test").documents
+    assert [prompt.text for prompt in label_task(data).load(TOKENIZER, "tok").fitted(None)] == tested
 
 
 def test_every_set_has_the_same_number_of_tokens(tmp_path: Path) -> None:
     data = labelled(write_rows(tmp_path, train=reviews(30), test=reviews(4, start=50)))
-    source = RenderedRows(data=data, template=SENTIMENT, labels=True)
+    source = RenderedExamples(data=data, template=SENTIMENT, with_answers=True)
     found = calibration(source).draw_set(TOKENIZER)
     assert found.tokens.shape == (2, 64)
     assert str(TOKENIZER.decode(found.tokens[0].tolist())).startswith("bad or good?\n\nText: review")
@@ -52,7 +48,7 @@ def test_every_set_has_the_same_number_of_tokens(tmp_path: Path) -> None:
 
 def test_one_item_a_sequence_keeps_its_end_or_says_what_to_do(tmp_path: Path) -> None:
     data = labelled(write_rows(tmp_path, train=reviews(30), test=reviews(4, start=50)))
-    source = RenderedRows(data=data, template=SENTIMENT, labels=True)
+    source = RenderedExamples(data=data, template=SENTIMENT, with_answers=True)
     found = calibration(source, OneItem(), n=6, length=24).draw_set(TOKENIZER)
     ends = [str(TOKENIZER.decode(row.tolist())) for row in found.tokens]
     assert all(text.endswith(("Is: bad", "Is: good")) for text in ends)
@@ -64,7 +60,7 @@ def test_an_item_of_both_sides_is_refused_however_short(tmp_path: Path) -> None:
     train = [*reviews(6), {"text": "Nice  ONE", "label": 1}]
     other = labelled(write_rows(tmp_path / "b", test=[{"text": "nice one", "label": 0}, *reviews(3, start=60)]))
     data = labelled(write_rows(tmp_path, train=train, test=reviews(4, start=50)))
-    calib = calibration(RenderedRows(data=data, template=SENTIMENT, labels=True), n=5, length=64).draw_set(TOKENIZER)
+    calib = calibration(RenderedExamples(data=data, template=SENTIMENT, with_answers=True), n=5, length=64).draw_set(TOKENIZER)
     assert len(calib.contents) == 7
     test = label_task(other).load(TOKENIZER, "tok")
     found = overlap(calib, test.token_rows, test.documents, test.contents)
@@ -81,28 +77,13 @@ def test_an_item_of_both_sides_is_refused_however_short(tmp_path: Path) -> None:
 def test_a_train_split_goes_without_its_own_test_items(tmp_path: Path) -> None:
     train = [*reviews(5), {"text": "REVIEW 50 so nice", "label": 1}]
     data = labelled(write_rows(tmp_path, train=train, test=reviews(4, start=50)))
-    found = RenderedRows(data=data, template=SENTIMENT, labels=True).load("train")
+    found = RenderedExamples(data=data, template=SENTIMENT, with_answers=True).load("train")
     assert len(found.documents) == 5
     assert "1 rows that are test items, too, skipped" in found.notes
     alone = labelled(write_rows(tmp_path / "c", train=train))
-    found = RenderedRows(data=alone, template=SENTIMENT, labels=True).load("train")
+    found = RenderedExamples(data=alone, template=SENTIMENT, with_answers=True).load("train")
     assert len(found.documents) == 6
     assert "not compared with its own test split" in found.notes[-1]
     write_rows(tmp_path, train=reviews(4, start=50))
     with pytest.raises(DataError, match="every example of its train split is in its test split"):
-        RenderedRows(data=data, template=SENTIMENT, labels=True).load("train")
-
-
-def test_macro_f1_is_the_mean_over_labels_with_the_error_of_resampling() -> None:
-    gold = np.array([0, 0, 0, 1, 1, 2], dtype=float)
-    predicted = np.array([0, 0, 1, 1, 0, 2], dtype=float)
-    assert statistics.macro_f1(gold, predicted).value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
-    generator = np.random.default_rng(0)
-    gold = generator.integers(0, 3, 400).astype(float)
-    predicted = np.where(generator.random(400) < 0.6, gold, generator.integers(0, 3, 400)).astype(float)
-    found = statistics.macro_f1(gold, predicted)
-    draws = [generator.integers(0, 400, 400) for _ in range(300)]
-    spread = np.std([statistics.macro_f1(gold[d], predicted[d]).value for d in draws])
-    assert found.stderr == pytest.approx(spread, rel=0.15)
-    assert metrics.item_word("macro_f1") == metrics.item_word("accuracy") == "items"
-    assert metrics.item_word("kl") == "windows"
+        RenderedExamples(data=data, template=SENTIMENT, with_answers=True).load("train")
