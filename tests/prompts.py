@@ -9,9 +9,10 @@ from typing import Any
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from quantbench.core.origin import Family, Origin
 from quantbench.datasets.answers import AnswerSet
+from quantbench.datasets.files import FileSource
 from quantbench.datasets.labelled import LabelledSet, MapLabel
-from quantbench.datasets.local_rows import LocalRows
 from quantbench.datasets.template import Template
 from quantbench.tasks.label import LabelTask
 from tiny import tiny
@@ -34,23 +35,29 @@ def write_rows(folder: Path, **splits: Sequence[dict[str, Any]]) -> Path:
     return folder
 
 
-def labelled(folder: Path, labels: Sequence[str] = ("bad", "good"), **fields: str) -> LabelledSet:
+def own(family: Family, path: Path) -> Origin:
+    """Of a set of one's own, called `mine`."""
+    return Origin(name="mine", family=family, path=str(path))
+
+
+def labelled(folder: Path, labels: Sequence[str] = ("bad", "good"), **columns: str) -> LabelledSet:
     """Rows of a folder with a label column of the numbers 0, 1, ..."""
     return LabelledSet(
-        source=LocalRows(name="mine", family="sa", path=folder),
-        fields=fields or {"text": "text"},
+        source=FileSource(path=folder),
+        origin=own("sa", folder),
+        columns=columns or {"text": "text"},
         label=MapLabel(column="label", map={str(i): label for i, label in enumerate(labels)}),
     )
 
 
 def answered(folder: Path) -> AnswerSet:
     """Rows of a folder in SQuAD's form."""
-    source = LocalRows(name="mine", family="eqa", path=folder)
-    return AnswerSet(source=source, fields={"passage": "context", "question": "question"})
+    columns = {"passage": "context", "question": "question"}
+    return AnswerSet(source=FileSource(path=folder), origin=own("eqa", folder), columns=columns)
 
 
 def label_task(data: LabelledSet, template: Template = SENTIMENT, **options: Any) -> LabelTask:
-    """A label task with the options of conf/scoring/label.yaml."""
+    """A label task with the options of conf/parts/scoring.yaml."""
     usual: dict[str, Any] = {"split": "test", "n": None, "shots": 0, "shot_seed": 0, "max_tokens": None}
     usual |= {"normalize": "none", "contextual_calibration": False}
     return LabelTask(data=data, template=template, **(usual | options))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from prompts import QUESTION, answered, long_llama, write_rows
+from prompts import QUESTION, answered, long_llama, own, write_rows
 from quantbench.core.errors import DataError, ModelError
 from quantbench.datasets.examples import Example
-from quantbench.datasets.local_rows import LocalRows
+from quantbench.datasets.files import FileSource
 from quantbench.datasets.spans import SpanSet, counts, read, spans_of, written
 from quantbench.datasets.template import Template
 from quantbench.formats.kv import KVCache
@@ -141,8 +141,8 @@ def test_spans_are_read_from_tags_and_from_what_was_written() -> None:
 
 def test_span_f1_is_a_ratio_over_all_items(tmp_path: Path) -> None:
     rows = [{"t": ["Ann", "ran"], "g": ["B-PER", "O"]}, {"t": ["it", "ran"], "g": ["O", "O"]}]
-    source = LocalRows(name="mine", family="ner", path=write_rows(tmp_path, train=rows, test=rows))
-    data = SpanSet(source=source, tokens="t", column="g", tags=TAGS)
+    source, origin = FileSource(path=write_rows(tmp_path, train=rows, test=rows)), own("ner", tmp_path)
+    data = SpanSet(source=source, origin=origin, tokens="t", label="g", tags=TAGS)
     template = Template(instruction="{labels}", item="{text} =", answer=" {answer}", passage="text")
     options: dict[str, Any] = {"split": "test", "n": None, "shots": 0, "shot_seed": 0, "max_tokens": None}
     test = TokenClassificationTask(data=data, template=template, max_new_tokens=6, **options).load(
@@ -154,6 +154,6 @@ def test_span_f1_is_a_ratio_over_all_items(tmp_path: Path) -> None:
     metric = measure("span_f1", items)
     assert metric.value == 2 * 1 / (3 + 1)
     assert metric.stderr is not None
-    bad = SpanSet(source=source, tokens="t", column="g", tags={"O": "O"})
+    bad = SpanSet(source=source, origin=origin, tokens="t", label="g", tags={"O": "O"})
     with pytest.raises(DataError, match="unknown tag 'B-PER'; `tags` names O"):
         bad.load("test")
