@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from command import Workplace
+from command import Workdir
 from quantbench.cli import commands, sweeps
 from quantbench.store.json_record import SchemaError
 
@@ -20,12 +20,12 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def old(place: Workplace) -> Workplace:
-    shutil.copytree(OLD, place.outputs)
-    return place
+def old(workdir: Workdir) -> Workdir:
+    shutil.copytree(OLD, workdir.outputs)
+    return workdir
 
 
-def test_a_new_run_does_not_touch_an_older_store(old: Workplace) -> None:
+def test_a_new_run_does_not_touch_an_older_store(old: Workdir) -> None:
     done = old.run("quantizer=rtn")
     assert done.returncode != 0
     assert "manifest.json has result schema 2; quantbench" in done.stderr
@@ -40,7 +40,7 @@ def test_a_new_run_does_not_touch_an_older_store(old: Workplace) -> None:
     ("command", "name"),
     [(commands.show, "r"), (commands.collate, "demo"), (commands.compare, "demo"), (sweeps.status, "demo")],
 )
-def test_nor_does_looking_at_it(old: Workplace, command: Callable[[list[str]], int], name: str) -> None:
+def test_nor_does_looking_at_it(old: Workdir, command: Callable[[list[str]], int], name: str) -> None:
     with pytest.raises(SchemaError, match=r"manifest\.json has result schema 2"):
         command([name, f"--output-dir={old.outputs}"])
     assert contents(old.outputs) == contents(OLD)

@@ -12,22 +12,24 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-import yaml
-from hydra import compose, initialize_config_dir
 
+from hub_exams import CEVAL_SUBJECTS, CMMLU_SUBJECTS
 from offline_data import copy_of_datasets, use_offline
 from prompts import long_llama
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.samplers import WholeDocuments
+from quantbench.config.catalogue import Catalogue
+from quantbench.config.composer import compose_cells
+from quantbench.config.facts import data_set
+from quantbench.config.resolving import resolver
 from quantbench.core.build import build
-from quantbench.config.compose import config_dir, resolved
-from quantbench.config.mixing import CALIB_NODES
 from quantbench.core.errors import ConfigError, DataError
+from quantbench.core.origin import Origin
 from quantbench.datasets.examples import ExampleSet
 from quantbench.datasets.exams import ExamSet, subject_of
-from quantbench.datasets.hub_rows import HubPlace
+from quantbench.datasets.hub import HubSource
 from quantbench.datasets.overlap import overlap
-from quantbench.datasets.rendered import RenderedRows
+from quantbench.datasets.rendered import RenderedExamples
 from quantbench.datasets.template import Template
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks.exam import ExamTask
@@ -35,6 +37,9 @@ from quantbench.tasks.exam_items import by_subject
 from tiny import tiny_tokenizer
 
 COLUMNS = {"question": "Question", "A": "A", "B": "B", "C": "C", "D": "D", "answer": "Answer"}
+SPLITS = {"train": "test", "test": "test", "shots": "dev"}
+"""Which split of the exam is for what, unless a test says otherwise."""
+
 SUBJECTS = {"law": 40, "logic": 60, "arts": 10}
 TEMPLATE = Template(
     instruction="Choose.", item="{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\n答案：", answer="{answer}", passage=None
@@ -62,21 +67,11 @@ def exam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ExamS
         write(tmp_path / "blind" / f"{subject}.csv", subject, n, answers=False)
 
     def make(**options: Any) -> ExamSet:
-        splits = {name: name for name in ("dev", "val", "test", "blind")}
-        files = {name: str(tmp_path / name / "{subject}.csv") for name in splits}
-        place = HubPlace(path="csv", data_files=files, splits=splits)
-        given: dict[str, Any] = {
-            "places": (place,),
-            "subjects": tuple(SUBJECTS),
-            "columns": COLUMNS,
-            "shots_from": "dev",
-            "train_on": "test",
-            "test_on": "test",
-            "held_out": 36,
-            "questions": None,
-            "seed": 0,
-        }
-        return ExamSet(name="exam", shots_per_subject=5, **(given | options))
+        splits = {side: options.pop(side, split) for side, split in SPLITS.items()}
+        files = {side: str(tmp_path / split / "{subject}.csv") for side, split in splits.items()}
+        source = HubSource(hub=("csv",), files=files, **splits)
+        given: dict[str, Any] = {"subjects": tuple(SUBJECTS), "columns": COLUMNS, "held_out": 36}
+        return ExamSet(source=source, origin=Origin(name="exam", family="exam"), **(given | options))
 
     return make
 
@@ -108,7 +103,7 @@ def test_held_out_questions_are_spread_evenly_and_never_tested(exam: Callable[..
 
 
 def test_calibration_questions_are_spread_evenly_and_follow_the_seed(exam: Callable[..., ExamSet]) -> None:
-    options = {"train_on": "blind", "test_on": "val", "held_out": 0, "questions": 30}
+    options = {"train": "blind", "test": "val", "held_out": 0, "questions": 30}
     one, other = (exam(seed=seed, **options).load("train").examples for seed in (0, 1))
     assert Counter(map(subject_of, one)) == {"law": 10, "logic": 10, "arts": 10}
     assert [example.id for example in one] != [example.id for example in other]
@@ -155,7 +150,7 @@ def test_accuracy_by_subject() -> None:
 
 def test_calibration_shares_no_question_with_the_test(exam: Callable[..., ExamSet]) -> None:
     data, tokenizer = exam(), tiny_tokenizer()
-    source = RenderedRows(data=data, template=TEMPLATE, labels=True)
+    source = RenderedExamples(data=data, template=TEMPLATE, with_answers=True)
     calib = Calibration(source=source, sampler=WholeDocuments(), n=4, length=128, seed=0).draw_set(tokenizer)
     test = task(data).load(tokenizer, "f")
     assert calib.contents
@@ -166,10 +161,10 @@ def test_calibration_shares_no_question_with_the_test(exam: Callable[..., ExamSe
 
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
-    ({"held_out": 0}, "", "held_out=0, train_on=test, test_on=test: questions are held out"),
+    ({"held_out": 0}, "", "held_out=0, train=test, test=test: questions are held out"),
     ({"columns": {"question": "Question"}}, "", "columns: expected question, A, B, C, D and answer"),
-    ({"shots_from": "val"}, "shots", "law has 8 questions in its split val, not 5: splits may have been merged"),
-    ({"columns": {**COLUMNS, "D": "E"}}, "train", "exam.law, split test: no column 'E'; its columns:"),
+    ({"shots": "val"}, "shots", "law has 8 questions in its split val, not 5: splits may have been merged"),
+    ({"columns": {**COLUMNS, "D": "E"}}, "train", "exam.law, split train: no column 'E'; its columns:"),
     ({"columns": {**COLUMNS, "answer": "B"}}, "test", "row 0: the answer is 'b0', not A, B, C or D"),
     ({}, "valid", "no split 'valid'; it has train, test, shots"),
 ]
@@ -182,13 +177,15 @@ def test_bad_input_is_named(exam: Callable[..., ExamSet], options: dict[str, Any
 
 
 def test_questions_without_answers_cannot_be_tested_nor_rendered_with_them(exam: Callable[..., ExamSet]) -> None:
-    blind = exam(train_on="test", test_on="blind", held_out=0)
+    blind = exam(train="test", test="blind", held_out=0)
     with pytest.raises(ConfigError, match="law:0 and 109 others have no answer"):
         task(blind).load(tiny_tokenizer(), "f")
-    data = exam(train_on="blind", test_on="val", held_out=0)
-    with pytest.raises(DataError, match=r"it has no answers to render; set calib\.source\.labels=false"):
-        RenderedRows(data=data, template=TEMPLATE, labels=True).load("train")
-    assert RenderedRows(data=data, template=TEMPLATE, labels=False).load("train").documents[0].endswith("答案：")
+    data = exam(train="blind", test="val", held_out=0)
+    with pytest.raises(DataError, match=r"it has no answers to render; set calib\.with_answers=false"):
+        RenderedExamples(data=data, template=TEMPLATE, with_answers=True).load("train")
+    assert (
+        RenderedExamples(data=data, template=TEMPLATE, with_answers=False).load("train").documents[0].endswith("答案：")
+    )
     with pytest.raises(DataError, match="9 shots were asked for, but law has 5"):
         task(exam(), shots=9).load(tiny_tokenizer(), "f")
 
@@ -200,47 +197,55 @@ HEADERS = {
 """Columns of the two exams."""
 
 
-@pytest.mark.parametrize("file", sorted((config_dir() / "rows").glob("c[em]*_*.yaml")), ids=lambda path: path.stem)
-def test_each_domain_reads_the_columns_of_its_exam(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+DOMAINS = [name for name in Catalogue().files("calib") if name.partition("_")[0] in HEADERS]
+"""The option of each domain."""
+
+
+def facts(name: str) -> dict[str, Any]:
+    """The component that reads a domain, as its option and family give it."""
+    option = Catalogue().option("calib", name)
+    return data_set(name, option, Catalogue(), resolver({"seed": 0}, "calib"), f"calib={name}").data()
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_each_domain_reads_the_columns_of_its_exam(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "arrow"))
-    node = yaml.safe_load(file.read_text())
-    place, header = node["places"][0], HEADERS[file.stem.partition("_")[0]]
-    subjects = node["subjects"][:2]
+    node, header = facts(name), HEADERS[name.partition("_")[0]]
+    source, subjects = node["source"], node["subjects"][:2]
     for split, n in (("dev", 5), ("val", 12), ("test", 200)):
-        for subject in subjects if split in place["splits"] else []:
+        for subject in subjects if split in (source["train"], source["test"], source["shots"]) else []:
             path = tmp_path / split / f"{subject}.csv"
             path.parent.mkdir(exist_ok=True)
-            answers = split != "test" or "val" not in place["splits"]
+            answers = split == source["test"] or split == source["shots"]
             with path.open("w", newline="") as opened:
                 writer = csv.writer(opened)
                 writer.writerow(header)
                 for i in range(n):
                     row = [i, f"{split} {subject} {i}", "a", "b", "c", "d", "D" * answers, "why"]
                     writer.writerow(row[: len(header)])
-    files = {split: str(tmp_path / split / "{subject}.csv") for split in place["splits"]}
-    node |= {"subjects": subjects, "seed": 0, "places": [place | {"path": "csv", "config": None, "data_files": files}]}
-    data = build(node, ExamSet, "data")
+    files = {side: str(tmp_path / source[side] / "{subject}.csv") for side in SPLITS}
+    data = build(node | {"subjects": subjects, "source": source | {"hub": ["csv"], "files": files}}, ExamSet, "data")
     train, test, shots = (data.load(split).examples for split in ("train", "test", "shots"))
     assert Counter(map(subject_of, train)) == dict.fromkeys(subjects, 64)
-    assert len(test) == (24 if "val" in place["splits"] else 100)
+    assert len(test) == (24 if source["test"] == "val" else 100)
     assert {example.target for example in (*test, *shots)} == {"D"}
     assert len(shots) == 10
 
 
 def test_the_domains_hold_every_subject_once() -> None:
     counts: dict[str, dict[str, int]] = {"ceval": {}, "cmmlu": {}}
-    seen: Counter[tuple[str, str]] = Counter()
-    for path in [p for exam in counts for p in (config_dir() / "rows").glob(f"{exam}_*.yaml")]:
-        node = yaml.safe_load(path.read_text())
-        exam, _, domain = path.stem.partition("_")
-        counts[exam][domain] = len(node["subjects"])
-        seen.update((exam, subject) for subject in node["subjects"])
+    seen: dict[str, list[str]] = {"ceval": [], "cmmlu": []}
+    for name in DOMAINS:
+        exam, _, domain = name.partition("_")
+        counts[exam][domain] = len(facts(name)["subjects"])
+        seen[exam] += facts(name)["subjects"]
     # Official sizes of C-Eval's domains; of CMMLU's with the China-specific subjects apart, as in the paper.
     assert counts["ceval"] == {"st": 20, "ss": 10, "hm": 11, "other": 11}
     assert counts["cmmlu"] == {"st": 17, "hm": 11, "ss": 13, "other": 11, "china": 15}
-    assert max(seen.values()) == 1
+    assert sorted(seen["ceval"]) == sorted(CEVAL_SUBJECTS)
+    assert sorted(seen["cmmlu"]) == sorted(CMMLU_SUBJECTS)
 
 
 def _quiet(done: int, total: int) -> None:
@@ -252,26 +257,25 @@ def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_offline(monkeypatch, copy_of_datasets(["ceval___ceval-exam", "haonan-li___cmmlu"], tmp_path / "datasets"))
 
 
+@pytest.mark.slow
 def test_real_exams_run_by_domain_with_and_without_shots(real: None) -> None:
     """val of C-Eval: 257 humanities, 275 social science, 430 STEM questions; test of CMMLU without the 300 held out."""
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = resolved(compose("config", ["calib=cmmlu_st", "eval=exams", "calib.length=64"]))
-    nodes = config["eval"]["tasks"]
-    assert len(nodes) == 12
+    (cell,) = compose_cells(["calib=cmmlu_st", "eval=exams", "calib.length=64"])
+    assert len(cell.tasks) == 12
     handle, tokenizer = ModelHandle(long_llama(16384), tiny_tokenizer(), "tiny"), tiny_tokenizer()
     sizes = {"ceval_hm": 257, "ceval_ss": 275, "ceval_st": 430}
-    for name, node in nodes.items():
-        made = build(node, ExamTask, name)
+    for name, made in cell.tasks.items():
+        assert isinstance(made, ExamTask)
         tests = dataclasses.replace(made, n=2).load(tokenizer, "f")
         total = tests.prompts.values["items"]["N"]
         assert total == sizes.get(name.removesuffix("_5shot"), total)
         outcome = tests.score(handle, name, None, torch.device("cpu"), _quiet)
         assert outcome.items["accuracy"].isin([0.0, 1.0]).all()
         assert tests.prompts.values["shots"]["k"] == (5 * len(made.data.subjects) if "5shot" in name else 0)
-    calib = build({k: v for k, v in config["calib"].items() if k not in CALIB_NODES}, Calibration, "calib")
-    found = calib.draw_set(tokenizer)
+    assert cell.calib is not None
+    found = cell.calib.draw_set(tokenizer)
     data = made.data
-    assert data.name == "cmmlu_st"
+    assert data.origin.name == "cmmlu_st"
     assert len(data.load("train").examples) == 128
     assert not contents(data, "train") & contents(data, "test")
     assert found.shortfall == 0

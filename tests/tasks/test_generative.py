@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from prompts import QUESTION, answered, long_llama, write_rows
+from prompts import QUESTION, answered, long_llama, own, write_rows
 from quantbench.core.errors import DataError, ModelError
 from quantbench.datasets.examples import Example
-from quantbench.datasets.local_rows import LocalRows
+from quantbench.datasets.files import FileSource
 from quantbench.datasets.spans import SpanSet, answer_of, span_counts, spans_in, spans_of
 from quantbench.datasets.template import Template
 from quantbench.formats.kv import KVCache
@@ -132,17 +132,17 @@ def test_spans_are_read_from_tags_and_from_what_was_written() -> None:
     assert spans == [("person", "Ann Lee"), ("person", "Bo"), ("location", "New York")]
     assert spans_of(["A", "B"], ["B-person", "B-person"]) == [("person", "A"), ("person", "B")]
     assert spans_of(["A", "B"], ["I-person", "location"]) == [("person", "A"), ("location", "B")]
-    text = written(spans)
+    text = answer_of(spans)
     assert text == "person: Ann Lee; person: Bo; location: New York"
-    assert counts("Person:  ann lee; location: York; junk; : x", text) == {"tp": 1, "n_predicted": 2, "n_gold": 3}
-    assert counts("none", written([])) == {"tp": 0, "n_predicted": 0, "n_gold": 0}
-    assert read("person: A; person: A").total() == 2
+    assert span_counts("Person:  ann lee; location: York; junk; : x", text) == {"tp": 1, "n_predicted": 2, "n_gold": 3}
+    assert span_counts("none", answer_of([])) == {"tp": 0, "n_predicted": 0, "n_gold": 0}
+    assert spans_in("person: A; person: A").total() == 2
 
 
 def test_span_f1_is_a_ratio_over_all_items(tmp_path: Path) -> None:
     rows = [{"t": ["Ann", "ran"], "g": ["B-PER", "O"]}, {"t": ["it", "ran"], "g": ["O", "O"]}]
-    source = LocalRows(name="mine", family="ner", path=write_rows(tmp_path, train=rows, test=rows))
-    data = SpanSet(source=source, tokens="t", column="g", tags=TAGS)
+    source, origin = FileSource(path=write_rows(tmp_path, train=rows, test=rows)), own("ner", tmp_path)
+    data = SpanSet(source=source, origin=origin, tokens="t", label="g", tags=TAGS)
     template = Template(instruction="{labels}", item="{text} =", answer=" {answer}", passage="text")
     options: dict[str, Any] = {"split": "test", "n": None, "shots": 0, "shot_seed": 0, "max_tokens": None}
     test = TokenClassificationTask(data=data, template=template, max_new_tokens=6, **options).load(
@@ -154,6 +154,6 @@ def test_span_f1_is_a_ratio_over_all_items(tmp_path: Path) -> None:
     metric = measure("span_f1", items)
     assert metric.value == 2 * 1 / (3 + 1)
     assert metric.stderr is not None
-    bad = SpanSet(source=source, tokens="t", column="g", tags={"O": "O"})
+    bad = SpanSet(source=source, origin=origin, tokens="t", label="g", tags={"O": "O"})
     with pytest.raises(DataError, match="unknown tag 'B-PER'; `tags` names O"):
         bad.load("test")

@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from prompts import long_llama
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.samplers import WholeDocuments
+from quantbench.config.catalogue import Catalogue
+from quantbench.config.named import named_recipe
 from quantbench.core.build import build
-from quantbench.config.compose import config_dir, resolved
+from quantbench.core.origin import Family, Origin
 from quantbench.datasets.answers import AnswerSet
 from quantbench.datasets.examples import ExampleSet
+from quantbench.datasets.files import FileSource
 from quantbench.datasets.labelled import LabelledSet, MapLabel
-from quantbench.datasets.local_rows import LocalRows
 from quantbench.datasets.overlap import overlap
-from quantbench.datasets.rendered import RenderedRows
+from quantbench.datasets.rendered import RenderedExamples
 from quantbench.datasets.template import Template
 from quantbench.metrics.metrics import check_items, measure
 from quantbench.models.handle import ModelHandle
@@ -46,7 +47,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     "TD": ("toxicity", "label", {"text": "text"}, {"0": "benign", "1": "toxic"}),
     "EQA": ("question", "extractive", {"passage": "context", "question": "question"}, {}),
 }
-"""Template, scoring, fields and label map of a family."""
+"""Template, scoring, columns and label map of a family."""
 
 BOTH, DEV = {"train": "train", "test": "test"}, {"train": "validation", "test": "test"}
 SETS: dict[str, dict[str, dict[str, str] | None]] = {
@@ -57,36 +58,26 @@ SETS: dict[str, dict[str, dict[str, str] | None]] = {
 }
 """The files of each set's sides; None: its one file is cut."""
 
+FAMILY: dict[str, Family] = {"SA": "sa", "NLI": "nli", "TD": "td", "EQA": "eqa"}
+
 ONLY_TWO = {"sst2": ("2",)}
 
 
 def data_of(folder: Path, family: str, name: str) -> ExampleSet:
-    _, _, fields, labels = FAMILIES[family]
+    _, _, columns, labels = FAMILIES[family]
     files = SETS[family][name]
     path = folder / name if files else folder / name / "validation.jsonl"
-    source = LocalRows(name=name, family=family.lower(), path=path, splits=files or BOTH)
+    source = FileSource(path=path, **(files or {}))
+    origin = Origin(name=name, family=FAMILY[family], path=str(path))
     if not labels:
-        return AnswerSet(source=source, fields=fields)
+        return AnswerSet(source=source, origin=origin, columns=columns)
     kept = {value: text for value, text in labels.items() if value not in ONLY_TWO.get(name, ())}
-    return LabelledSet(source=source, fields=fields, label=MapLabel(column="label", map=kept))
-
-
-def option(group: str, name: str) -> dict[str, Any]:
-    """A part of a task as its yaml gives it."""
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        place = {"template": "calib.source.template", "scoring": "eval.tasks.vader_film"}.get(group, group)
-        chosen = compose("config", ["calib=sst2", "eval=vader", f"{group}@{place}={name}" if "." in place else name])
-    node: Any = resolved(chosen)
-    for part in place.split("."):
-        node = node[part]
-    return dict(node)
+    return LabelledSet(source=source, origin=origin, columns=columns, label=MapLabel(column="label", map=kept))
 
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("config", ["quantizer=gptq", "quantizer.weight.group_size=16"])
-    return build(resolved(config)["quantizer"], Recipe, "quantizer")
+    return named_recipe("gptq", ["quantizer.weight.group_size=16"])
 
 
 @pytest.fixture(params=sorted(FAMILIES))
@@ -98,8 +89,8 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
 
 def test_each_set_of_a_family_is_calibrated_on_and_tested(family: tuple[str, Path], recipe: Recipe) -> None:
     name, folder = family
-    template = build(option("template", FAMILIES[name][0]), Template, "template")
-    scoring = option("scoring", FAMILIES[name][1])
+    template = build(Catalogue().part("template", FAMILIES[name][0]), Template, "template")
+    scoring = Catalogue().part("scoring", FAMILIES[name][1])
     own = {k: v for k, v in scoring.items() if k not in {"data", "template"}} | {"n": 4}
     if "max_new_tokens" in own:
         own["max_new_tokens"] = 4
@@ -108,7 +99,7 @@ def test_each_set_of_a_family_is_calibrated_on_and_tested(family: tuple[str, Pat
     tasks = {one: _task(target, data, template, own) for one, data in sets.items()}
     tests = {one: task.load(TOKENIZER, "tok") for one, task in tasks.items()}
     for one, data in sets.items():
-        source = RenderedRows(data=data, template=template, labels=True)
+        source = RenderedExamples(data=data, template=template, with_answers=True)
         calib = Calibration(source=source, sampler=WholeDocuments(), n=2, length=256, seed=0).draw_set(TOKENIZER)
         assert calib.n_tokens == 512
         assert calib.contents
@@ -121,7 +112,7 @@ def test_each_set_of_a_family_is_calibrated_on_and_tested(family: tuple[str, Pat
         check_items(outcome.items, 4, one)
         values = [measure(metric, outcome.items).value for metric in test.metrics]
         assert all(0 <= value <= 1 for value in values)
-        assert tasks[one].origin.name == source.name == one
+        assert tasks[one].origin == source.origin == data.origin
 
 
 def _task(target: str, data: ExampleSet, template: Template, options: dict[str, Any]) -> Any:

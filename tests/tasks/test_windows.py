@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from quantbench.tasks.windows import TextTask
 from tiny import tiny_tokenizer
 
 BOS = 0
+FIXED = Origin(name="fixed", family="lm")
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,10 @@ class FixedText:
 
     documents: tuple[str, ...]
     joiner: str = "\n\n"
-    name: str = "fixed"
-    family: str = "lm"
-    about: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = FIXED
 
     def load(self, split: str) -> Documents:
-        return Documents(self.name, split, self.documents, "r1", self.joiner)
+        return Documents(self.origin.name, split, self.documents, "r1", self.joiner)
 
     def prepare(self) -> str:
         return "nothing to do"
@@ -166,10 +164,10 @@ def test_windows_longer_than_the_model_takes_are_refused() -> None:
 
 
 def test_the_test_distribution_is_the_texts() -> None:
-    about = {"domain": "letters", "language": "en", "relatives": ["alphabet"]}
-    task = TextTask(source=FixedText(("a",), about=about), window=4, n_windows=None, bos="none")
-    assert task.origin == Origin(name="fixed", family="lm", domain="letters", language="en", relatives=("alphabet",))
-    assert dataclasses.replace(task, source=FixedText(("a",))).origin == Origin(name="fixed", family="lm")
+    letters = Origin(name="fixed", family="lm", domain="letters", language="en", relatives=("alphabet",))
+    for origin in (letters, FIXED):
+        source = FixedText(("a",), origin=origin)
+        assert TextTask(source=source, window=4, n_windows=None, bos="none").origin == origin
 
 
 @pytest.mark.parametrize("options", [{"window": 1}, {"n_windows": 0}, {"bos": "last"}, {"typo": 1}, {"window": "4"}])

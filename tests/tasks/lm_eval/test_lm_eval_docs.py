@@ -7,25 +7,21 @@ import re
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
-from command import Workplace
-from quantbench.config.compose import config_dir
-
-pytestmark = pytest.mark.skipif(not (config_dir() / "family").is_dir(), reason="data sets are not flat files yet")
+from command import Workdir
 
 PAGE = Path(__file__).parents[3] / "docs" / "add_an_evaluation.md"
 _FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_the_suite_and_the_task_of_the_page_run(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    workdir = Workdir(tmp_path)
     for name, text in _FILE.findall(PAGE.read_text()):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     arguments = ["--config-dir=mine", "quantizer=rtn", "eval=commute"]
-    done = place.run(*arguments, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"))
+    done = workdir.run(*arguments, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"))
     assert done.returncode == 0, done.stderr
     (quantized,) = tmp_path.glob("outputs/runs/*/weights.json")
     (file,) = (f for f in quantized.parent.glob("scores/capitals-*.json") if len(f.suffixes) == 1)

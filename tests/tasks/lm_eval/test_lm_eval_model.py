@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from quantbench.config.compose import config_dir, resolved
 
 from lm_eval_tasks import long_handle, write_tasks
 from quantbench.core.build import build
-from quantbench.config.compose import config_dir, resolved
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import embedding_slot, head_slot
 from quantbench.pipeline.recipe import Recipe
