@@ -106,7 +106,7 @@ class Workdir:
             "model=local",
             f"model.path={self.folder / 'model'}",
             "calib=local",
-            f"calib.source.path={self.text}",
+            f"calib.path={self.text}",
             "scale=smoke",
             "calib.n=4",
             "calib.length=32",

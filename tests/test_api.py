@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 import quantbench
-from command import Workplace
+from command import Workdir
 from quantbench import api
 from quantbench.config.named import named_recipe
 from quantbench.core import tensors
@@ -82,7 +82,7 @@ def test_a_sweep_is_a_frame_with_all_columns(tmp_path: Path, monkeypatch: pytest
 
 def test_an_unknown_sweep_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
     build(tmp_path)
-    with pytest.raises(StoreError, match=r"demos: no such sweep .* Sweeps: demo\. Elsewhere: output_dir=FOLDER"):
+    with pytest.raises(StoreError, match=r"no sweep demos in .*\. Sweeps: demo$"):
         quantbench.read_sweep("demos", tmp_path)
 
 
@@ -181,15 +181,15 @@ def test_a_quantized_model_is_not_quantized_again() -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A place where a grid of GPTQ, quantized activations and full precision was run."""
-    place = Workplace(tmp_path_factory.mktemp("finished"))
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
+    """A folder where a grid of GPTQ, quantized activations and full precision was run."""
+    place = Workdir(tmp_path_factory.mktemp("finished"))
     done = place.run("-m", "quantizer=gptq,w4a8", GROUPS_OF_16)
     assert done.returncode == 0, done.stdout + done.stderr
     return place
 
 
-def run_of(place: Workplace, quantizer: str) -> str:
+def run_of(place: Workdir, quantizer: str) -> str:
     (path,) = place.outputs.glob("sweeps/*")
     frame = quantbench.read_sweep(path.name, place.outputs)
     (run_id,) = set(frame[frame["quantizer"] == quantizer]["run_id"])
@@ -197,7 +197,7 @@ def run_of(place: Workplace, quantizer: str) -> str:
 
 
 @pytest.mark.parametrize("quantizer", ["gptq", "w4a8", "none"])
-def test_a_stored_run_comes_back_as_it_was_evaluated(finished: Workplace, quantizer: str) -> None:
+def test_a_stored_run_comes_back_as_it_was_evaluated(finished: Workdir, quantizer: str) -> None:
     run_id = run_of(finished, quantizer)
     model, tokenizer = quantbench.load_run(run_id[:10], finished.outputs)
     assert tokenizer("a b")["input_ids"] == tiny_tokenizer()("a b")["input_ids"]
@@ -211,7 +211,7 @@ def test_a_stored_run_comes_back_as_it_was_evaluated(finished: Workplace, quanti
     assert torch.equal(logits(model), logits(handle.model))
 
 
-def test_what_is_missing_is_said(finished: Workplace, tmp_path: Path) -> None:
+def test_what_is_missing_is_said(finished: Workdir, tmp_path: Path) -> None:
     run_id = run_of(finished, "gptq")
     outputs = tmp_path / "outputs"
     shutil.copytree(finished.outputs, outputs)
@@ -232,7 +232,7 @@ def test_what_is_missing_is_said(finished: Workplace, tmp_path: Path) -> None:
         quantbench.load_run(run_id, outputs)
 
 
-def test_another_model_under_the_same_path_is_refused(finished: Workplace, tmp_path: Path) -> None:
+def test_another_model_under_the_same_path_is_refused(finished: Workdir, tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "model", tiny_llama(seed=1))
     with pytest.raises(StoreError, match="its record was made with model"):
         quantbench.load_run(run_of(finished, "gptq"), finished.outputs, model_path=other)
