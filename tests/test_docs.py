@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import importlib.util
@@ -10,7 +11,6 @@ import pkgutil
 import re
 import shutil
 import sys
-from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,24 +18,19 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 
-from command import Workplace
+from command import Workdir
 from doc_pages import DOCS, PAGES, ROOT, Block, Command, blocks, commands, write_files
 from quantbench.cli.main import _commands as known_commands
-from quantbench.config.build import build
-from quantbench.config.compose import config_dir, expand, resolved
+from quantbench.cli.main import _config_dirs as config_dirs
+from quantbench.cli.main import _split as split
+from quantbench.config.composer import compose_cells
+from quantbench.config.folders import Folders, config_dir
+from quantbench.core.errors import StoreError
 from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.store.store import Store
 
-FLAT_SETS = (config_dir() / "family").is_dir()
-"""Whether a data set is one flat file: commands that rely on it are composed from then on."""
-
-_RELIES_ON_FLAT_SETS = re.compile(
-    r"--config-dir mine .*(calib=|eval=)|calib\.(path|text|parts|name|language)|eval\.(on|tasks)|\+sweep=short_groups"
-)
-PLACEHOLDERS = {"[GROUP]", "[NAME]", "[key=value", "...]"}
 SHELL = {"make", ".", "python3", ".venv/bin/pip", "pre-commit"}
 
 _LINK = re.compile(r"(?<!!)\]\((?!https?:)([^)#\s]+)")
@@ -170,33 +165,28 @@ def test_commands_are_those_there_are(command: Command, files: Path, monkeypatch
     program, *arguments = command.words
     monkeypatch.chdir(files)
     monkeypatch.syspath_prepend(str(files))
+    monkeypatch.delenv("QUANTBENCH_OUTPUTS", raising=False)
     if program == "make":
         assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text()
     elif program == "quantbench" or arguments[:2] == ["-m", "quantbench"]:
-        _check(arguments if program == "quantbench" else arguments[2:], " ".join(command.words))
+        _check(arguments if program == "quantbench" else arguments[2:])
     else:
         assert program in SHELL
 
 
-def _check(arguments: list[str], line: str) -> None:
-    if arguments[0] in known_commands():
-        command, *arguments = arguments
-        if command != "prepare":
-            return
-    if set(arguments) & PLACEHOLDERS:
-        return
-    if _RELIES_ON_FLAT_SETS.search(line) and not FLAT_SETS:
-        pytest.skip("data sets are not flat files yet")
-    flags = {"-m", "--config-dir"}
-    folders = [word for flag, word in pairwise(arguments) if flag == "--config-dir"]
-    overrides = [word for word in arguments if word not in {*flags, *folders}]
-    search = [f"hydra.searchpath=[{','.join(f'file://{Path(folder).resolve()}' for folder in folders)}]"]
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        named = [one for one in overrides if one.lstrip("+").startswith("sweep=")]
-        combinations = expand([one for one in overrides if one not in named])
-        for combination in (combinations[0], *combinations[-1:][: len(combinations) - 1]):
-            config = resolved(compose("config", [*search, *named, *combination]))
-            build(config["quantizer"], Recipe, "quantizer")
+def _check(arguments: list[str]) -> None:
+    """Compose the cells, which checks all their options; run other commands, in a folder without results.
+
+    "[GROUP]" and "[key=value ...]" stand for what may be given.
+    """
+    name, *rest = [word for word in arguments if not (word.startswith("[") or word == "...]")]
+    if name in known_commands() and name != "prepare":
+        with contextlib.suppress(StoreError):
+            known_commands()[name](rest)
+    elif name != "prepare" or rest:
+        flags, overrides = split(rest if name == "prepare" else [name, *rest])
+        folders, flags = config_dirs(flags)
+        assert compose_cells([*flags, *overrides], Folders(folders))
 
 
 # Python
@@ -205,7 +195,7 @@ def _check(arguments: list[str], line: str) -> None:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the blocks of Python on the pages read: a finished sweep called demo, a model, texts, results of before."""
-    place = Workplace(tmp_path_factory.mktemp("python"))
+    place = Workdir(tmp_path_factory.mktemp("python"))
     done = place.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16")
     assert done.returncode == 0, done.stderr
     store = Store(place.outputs)

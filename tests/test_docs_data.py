@@ -9,21 +9,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from command import Workplace
+from command import Workdir
 from doc_pages import write_files
 from prompts import long_llama
-from quantbench.config.compose import config_dir
 from tiny import save_tiny_model
-
-pytestmark = pytest.mark.skipif(not (config_dir() / "family").is_dir(), reason="data sets are not flat files yet")
 
 GROUPS_OF_16 = "quantizer.weight.group_size=16"
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Workplace:
-    """A place with the files of the pages, and tickets of the kind they describe."""
-    made = Workplace(tmp_path)
+def lab(tmp_path: Path) -> Workdir:
+    """A folder with the files of the pages, and tickets of the kind they describe."""
+    made = Workdir(tmp_path)
     save_tiny_model(tmp_path / "model", long_llama())
     write_files(tmp_path)
     words = random.Random(1)
@@ -40,7 +37,7 @@ def lab(tmp_path: Path) -> Workplace:
     return made
 
 
-def results(lab: Workplace, *arguments: str) -> pd.DataFrame:
+def results(lab: Workdir, *arguments: str) -> pd.DataFrame:
     base = [one for one in lab.base if not one.startswith("calib")]
     sizes = ["calib.n=4", "calib.length=32"]
     done = lab.run("--config-dir=mine", *base, *sizes, GROUPS_OF_16, *arguments, base=False)
@@ -49,7 +46,7 @@ def results(lab: Workplace, *arguments: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def test_tickets_of_two_columns_are_calibrated_on_and_tested_on(lab: Workplace) -> None:
+def test_tickets_of_two_columns_are_calibrated_on_and_tested_on(lab: Workdir) -> None:
     frame = results(lab, "quantizer=gptq", "calib=tickets", "eval.sets=[tickets]")
     found = frame[(frame["quantizer"] == "gptq") & (frame["metric"] == "kl")]
     assert found["in_distribution"].tolist() == [True]
@@ -57,20 +54,20 @@ def test_tickets_of_two_columns_are_calibrated_on_and_tested_on(lab: Workplace) 
     assert set(found["domain"]) == {"support"}
 
 
-def test_columns_are_joined_on_the_command_line(lab: Workplace) -> None:
+def test_columns_are_joined_on_the_command_line(lab: Workdir) -> None:
     template = 'calib.text="{subject}\\n\\n{body}"'
     frame = results(lab, "quantizer=gptq", "calib=local", "calib.path=tickets.jsonl", template)
     assert frame["calib_tokens"].dropna().eq(128).all()
 
 
-def test_numbers_are_labels(lab: Workplace) -> None:
+def test_numbers_are_labels(lab: Workdir) -> None:
     frame = results(lab, "quantizer=gptq", "calib=urgency", "eval.tasks.urgency.shots=3")
     found = frame[(frame["metric"] == "accuracy") & (frame["quantizer"] == "gptq")]
     assert found["in_distribution"].tolist() == [True]
     assert found["stderr"].notna().all()
 
 
-def test_a_set_is_a_part_of_a_mixture(lab: Workplace) -> None:
+def test_a_set_is_a_part_of_a_mixture(lab: Workdir) -> None:
     parts = ["calib.parts.tickets=0.5", "calib.parts.urgency=0.5"]
     frame = results(lab, "quantizer=gptq", "calib=mix", *parts, "eval.sets=[tickets]")
     assert set(frame[frame["quantizer"] == "gptq"]["relation"]) == {"mixed"}

@@ -7,17 +7,15 @@ missing. Everything else can be imported as well, but may move between releases.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import pandas as pd
-
 from quantbench.core.errors import ConfigError, DataError, ModelError, StoreError
+from quantbench.core.paths import outputs_folder
 from quantbench.core.progress import progress
-from quantbench.report.collate import collate
+from quantbench.report.frame import read_sweep
 from quantbench.store.records import LayerRecord, RunRecord
 from quantbench.store.store import Store
 
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from quantbench.models.handle import ModelHandle
     from quantbench.models.loading import ModelSource
     from quantbench.pipeline.artifact import Artifact
+
+__all__ = ["LoadedModel", "QuantizationReport", "load_run", "quantize", "read_sweep"]
 
 DEFAULT_LENGTH = 2048
 
@@ -65,21 +65,6 @@ class QuantizationReport:
     calibration_tokens: int
     fallbacks: Mapping[str, int]
     notes: tuple[str, ...]
-
-
-def read_sweep(name: str, output_dir: str | Path | None = None) -> pd.DataFrame:
-    """The results of a sweep, one row per run, task and metric; docs/results.md has the columns.
-
-    It is read from the runs themselves: what was finished since results.csv was written is there, too. output_dir: as
-    on the command line (None: QUANTBENCH_OUTPUTS, else `outputs`). Raises StoreError if there is no such sweep, or if
-    a stored file is damaged.
-    """
-    store = _store(output_dir)
-    manifest = store.load_manifest(name)
-    if manifest is None:
-        known = ", ".join(store.sweep_names()) or "none"
-        raise StoreError(f"{name}: no such sweep in {store.root}. Sweeps: {known}. Elsewhere: output_dir=FOLDER")
-    return collate(store, [manifest])
 
 
 def load_run(run_id: str, output_dir: str | Path | None = None, model_path: str | Path | None = None) -> LoadedModel:
@@ -178,7 +163,7 @@ def quantize(
 
 
 def _store(output_dir: str | Path | None) -> Store:
-    return Store(Path(output_dir or os.environ.get("QUANTBENCH_OUTPUTS", "outputs")).expanduser())
+    return Store(outputs_folder() if output_dir is None else Path(output_dir).expanduser())
 
 
 def _record(store: Store, run_id: str) -> RunRecord:
