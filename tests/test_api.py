@@ -183,26 +183,15 @@ def test_a_quantized_model_is_not_quantized_again() -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     """A folder where a grid of GPTQ, quantized activations and full precision was run."""
-<<<<<<< HEAD
     workdir = Workdir(tmp_path_factory.mktemp("finished"))
     done = workdir.run("-m", "quantizer=gptq,w4a8", GROUPS_OF_16)
-=======
-    place = Workdir(tmp_path_factory.mktemp("finished"))
-    done = place.run("-m", "quantizer=gptq,w4a8", GROUPS_OF_16)
->>>>>>> docs2
     assert done.returncode == 0, done.stdout + done.stderr
     return workdir
 
 
-<<<<<<< HEAD
 def run_of(workdir: Workdir, quantizer: str) -> str:
     (path,) = workdir.outputs.glob("sweeps/*")
     frame = quantbench.read_sweep(path.name, workdir.outputs)
-=======
-def run_of(place: Workdir, quantizer: str) -> str:
-    (path,) = place.outputs.glob("sweeps/*")
-    frame = quantbench.read_sweep(path.name, place.outputs)
->>>>>>> docs2
     (run_id,) = set(frame[frame["quantizer"] == quantizer]["run_id"])
     return str(run_id)
 
