@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from quantbench.cli.help import GROUPS
 from quantbench.config.compose import config_dir
 from quantbench.core.errors import ConfigError, StoreError
 from quantbench.core.paths import local_path
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from quantbench.store.manifest import Manifest
     from quantbench.store.store import Store
 
-SHOWN_GROUPS = (
-    *("model", "calib", "quantizer", "eval", "scale", "cluster"),
-    *("format", "activation", "kv_cache", "rotation", "transform", "clip", "rounding", "policy"),
-    *("sampler", "text", "render", "rows", "template", "scoring", "task", "task/lm_eval", "sweep"),
-)
-
 
 def _say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
@@ -32,14 +27,15 @@ def _say(text: str = "") -> None:
 
 def list_options(arguments: list[str]) -> int:
     """`quantbench list [GROUP]`: every option with a line saying what it is."""
+    groups = [group for part in GROUPS.values() for group in part]
     parser = argparse.ArgumentParser(prog="quantbench list", description="Options, each with a line saying what it is.")
-    parser.add_argument("group", nargs="?", help=f"one of {', '.join(SHOWN_GROUPS)}; default: all")
+    parser.add_argument("group", nargs="?", help=f"one of {', '.join(groups)}; default: all")
     parser.add_argument("--config-dir", type=Path, help="a folder with options of yours")
     given = parser.parse_args(arguments)
-    if given.group is not None and given.group not in SHOWN_GROUPS:
-        raise ConfigError(f"list {given.group}: no such group. Groups: {', '.join(SHOWN_GROUPS)}")
+    if given.group is not None and given.group not in groups:
+        raise ConfigError(f"list {given.group}: no such group. Groups: {', '.join(groups)}")
     folders = [config_dir(), *([given.config_dir] if given.config_dir else [])]
-    for group in [given.group] if given.group else SHOWN_GROUPS:
+    for group in [given.group] if given.group else groups:
         files = sorted(f for folder in folders for f in (folder / group).glob("*.yaml"))
         _say(f"{'+sweep' if group == 'sweep' else group}=")
         for file in files:
@@ -76,9 +72,11 @@ def _description(file: Path) -> str:
 
 def prepare(arguments: list[str]) -> int:
     """`quantbench prepare [key=value ...]`: fetch models and data of every cell of a configuration or sweep."""
+    from quantbench.cli.entry import explaining_composition
     from quantbench.cli.preparing import prepare as run
 
-    return run(arguments)
+    with explaining_composition():
+        return run(arguments)
 
 
 def _output_parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import HydraException
+from quantbench.core.errors import EXIT_INTERRUPTED, EXIT_USAGE, ConfigError, QuantbenchError
 
-from quantbench.config.compose import explain_composition
-from quantbench.core.errors import EXIT_INTERRUPTED, EXIT_USAGE, QuantbenchError
+EXIT_NOT_READ = 128 + signal.SIGPIPE
 
 
 @contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Turn QuantbenchError, Hydra's errors and Ctrl-C into a message and an exit status."""
+    """Turn QuantbenchError, Ctrl-C and a reader that has seen enough into a message and an exit status."""
     try:
         yield
     except QuantbenchError as error:
         sys.stderr.write(f"quantbench: {error}\n")
-        sys.exit(EXIT_USAGE)
-    except HydraException as error:
-        sys.stderr.write(f"quantbench: {explain_composition(error)}\n")
         sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:
         sys.stderr.write(
             "quantbench: interrupted. Finished parts are kept; the same command continues where it stopped.\n"
         )
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        # `| head`, for instance. What is left of the output is written to nowhere when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_NOT_READ)
+
+
+@contextmanager
+def explaining_composition() -> Iterator[None]:
+    """Turn what Hydra says of an option or key into a ConfigError that says what would be right."""
+    from hydra.errors import HydraException
+
+    from quantbench.config.compose import explain_composition
+
+    try:
+        yield
+    except HydraException as error:
+        raise ConfigError(explain_composition(error)) from error
+
+
+def _is_read() -> bool:
+    """Whether somebody still reads what is printed."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
