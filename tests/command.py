@@ -127,9 +127,9 @@ class Workdir:
         rest = [a for a in arguments if not a.startswith("-")]
         return [*flags, *(self.base if base else []), *rest]
 
-    def start(self, *arguments: str) -> Command:
+    def start(self, *arguments: str, **extra: str) -> Command:
         """Start a sweep, to be interrupted."""
-        return Command(self.arguments(*arguments), self.environment(), self.folder, self.folder / "said")
+        return Command(self.arguments(*arguments), self.environment(None, **extra), self.folder, self.folder / "said")
 
     def run(self, *arguments: str, base: bool = True, outputs: Path | None = None, **extra: str) -> Done:
         """Run a cell or a sweep to its end."""

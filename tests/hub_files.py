@@ -59,7 +59,6 @@ def encoded(file: str, columns: Columns, split: str) -> bytes:
     """The content of a file, in the format that its name tells."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-
     from datasets import Features
 
     held = rows(columns, split)

@@ -1,4 +1,4 @@
-"""A folder to run the command in, whose cells are as slow as they are told, and questions to SLURM."""
+"""A folder to run the command in, whose cells are slow or fail as they are told, and questions to SLURM."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from quantbench.rounding.base import Rounded
 
 @component
 class Slow(Part):
-    """Nearest rounding that takes its time over each weight, writes a line for it, and fails as its name says."""
+    """Nearest rounding that writes a line for each weight, and takes its time or fails as its name says."""
 
     name: str
-    seconds: float = 0.0
+    seconds: float
 
     def round(self, weight, stats, format):
         with Path(os.environ["ROUNDED"]).open("a") as file:
             file.write(self.name + "\\n")
-        time.sleep(self.seconds / 14)
         if not Path(os.environ["ROUNDED"]).with_name("mended").exists():
+            if self.name.endswith("_slow"):
+                time.sleep(self.seconds / 14)
             if self.name.endswith("_killed"):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.name.endswith("_endless"):
@@ -50,7 +51,7 @@ class Slow(Part):
 RECIPE = """
 _target_: quantbench.pipeline.recipe.Recipe
 weight: {_target_: quantbench.formats.int.IntFormat, bits: 4, group_size: 16, symmetric: false}
-rounding: {_target_: slow.Slow, name: "", seconds: 0.0}
+rounding: {_target_: slow.Slow, name: "", seconds: 20.0}
 policy: {_target_: quantbench.pipeline.recipe.Policy}
 """
 
@@ -61,7 +62,7 @@ LAYERS = 14
 
 
 class SlowWorkdir(Workdir):
-    """A folder with a recipe that is as slow as it is told, and fails as the name of its cell says."""
+    """A folder with a recipe that is slow or fails as the name of its cell says."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -94,7 +95,7 @@ class SlowWorkdir(Workdir):
         return Counter(self.rounded.read_text().split()) if self.rounded.exists() else Counter()
 
     def mend(self) -> None:
-        """From now on nothing fails."""
+        """From now on nothing fails or takes its time."""
         (self.folder / "mended").touch()
 
     def written(self) -> dict[str, str]:

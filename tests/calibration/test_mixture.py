@@ -11,18 +11,18 @@ import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
+from quantbench.config.compose import config_dir, resolved
+from quantbench.config.mixing import CALIB_NODES
+from quantbench.datasets.local_text import LocalText
 
 from quantbench.calibration.base import AnyCalibration
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.controls import RandomTokens, Shuffled, ordinary_ids
 from quantbench.calibration.mixture import MixedSet, Mixture
 from quantbench.calibration.samplers import DocumentWindows, JoinedWindows
-from quantbench.core.build import build
-from quantbench.config.compose import config_dir, resolved
-from quantbench.config.mixing import CALIB_NODES
 from quantbench.core.apportion import evenly, largest_remainder
+from quantbench.core.build import build
 from quantbench.core.errors import ConfigError
-from quantbench.datasets.local_text import LocalText
 from tiny import BOS, tiny_tokenizer
 
 LENGTH = 16

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,14 +106,6 @@ def test_a_wrong_command_line_is_one_message(workdir: Workdir, arguments: list[s
     assert not workdir.outputs.joinpath("runs").exists()
 
 
-def test_help_names_commands_and_options_without_loading_torch(workdir: Workdir) -> None:
-    done = workdir.run("--help", base=False, PYTHONPROFILEIMPORTTIME="1")
-    assert done.returncode == 0
-    for word in ("list", "prepare", "show", "collate", "+sweep=demo", "gptq", "wiki_sample"):
-        assert word in done.stdout
-    assert "torch" not in done.stderr.split()
-
-
 def test_the_composed_values_can_be_shown(workdir: Workdir) -> None:
     done = workdir.run("--cfg=job", "--resolve", base=False)
     assert done.returncode == 0, done.stderr
@@ -184,18 +175,3 @@ def test_another_file_of_the_same_name_is_not_in_distribution(workdir: Workdir) 
     done = workdir.run(*recipe, f"eval.tasks.local.source.path={other}")
     assert done.returncode == 0, done.stderr
     assert "= calibrated on the test distribution" not in done.stdout
-
-
-def test_a_reader_that_stops_reading_gets_no_traceback(workdir: Workdir) -> None:
-    listing = subprocess.Popen(
-        [sys.executable, "-m", "quantbench", "list", "calib"],
-        env=workdir.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert listing.stdout is not None
-    assert listing.stderr is not None
-    listing.stdout.close()
-    assert listing.stderr.read() == ""
-    assert listing.wait() == 128 + signal.SIGPIPE

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from quantbench.datasets.hub_text import HubText
 
 from quantbench.core.origin import Origin, in_distribution, origin_of, relation
-from quantbench.datasets.hub_text import HubText
 
 
 def make(name: str, family: Any, language: str = "unknown", relatives: tuple[str, ...] = (), path: str = "") -> Origin:

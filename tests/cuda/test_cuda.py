@@ -24,9 +24,9 @@ from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
+from quantbench.tasks.decoding import greedy
 from quantbench.tasks.evaluate import evaluate
 from quantbench.tasks.lm_eval.task import LmEvalTask
-from quantbench.tasks.decoding import greedy
 from quantbench.tasks.loglikelihood import Continuation, loglikelihoods
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.text_windows import Windows

@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from quantbench.datasets.hub_text import HubText
 
 from fake_hub import Branch, FakeHub
 from quantbench.core.errors import DataError
 from quantbench.datasets.documents import TextSource
-from quantbench.datasets.hub_text import HubText
 
 LOAD = """
 import json, sys

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-
 from datasets import ClassLabel, Dataset, Features, List, Value
+from hydra import compose, initialize_config_dir
+from quantbench.config.compose import config_dir, resolved
+from quantbench.datasets.packaged_rows import PackagedRows
+
 from fake_hub import Branch, FakeHub
 from quantbench.core.build import build
-from quantbench.config.compose import config_dir, resolved
 from quantbench.datasets.examples import ExampleSet
-from quantbench.datasets.packaged_rows import PackagedRows
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -18,9 +18,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from quantbench.config.compose import config_dir
 
 from fake_hub import Branch, FakeHub
-from quantbench.config.compose import config_dir
 
 LOAD = """
 import json, sys

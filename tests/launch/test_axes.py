@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from quantbench.launch.axes import as_choices, as_typed
 
 from command import Workdir
-from quantbench.launch.axes import as_choices, as_typed
 from quantbench.launch.naming import sweep_name
 
 

@@ -48,37 +48,38 @@ def test_a_killed_process_costs_its_cell_and_two_workers_share_the_rest(slow: Sl
 
 
 def test_a_detached_sweep_is_watched_cancelled_and_taken_up_again(slow: SlowWorkdir) -> None:
-    grid = slow.grid("a,b", "quantizer.rounding.seconds=12", cluster="local")
+    grid = slow.grid("a_slow,b", cluster="local")
     detached = slow.run(*grid, "detach=true")
     assert detached.returncode == 0, detached.stderr
-    wait_for(lambda: slow.times()["a"] > 0)
-    assert slow.states() == {"a": "running", "b": "queued"}
+    wait_for(lambda: slow.times()["a_slow"] > 0)
+    assert slow.states() == {"a_slow": "running", "b": "queued"}
     assert "2 open cells cancelled" in slow.quantbench("cancel", slow.sweep).stdout
     wait_for(lambda: not workers(slow))
-    assert slow.states() == {"a": "cancelled", "b": "cancelled"}
+    assert slow.states() == {"a_slow": "cancelled", "b": "cancelled"}
+    slow.mend()
     retried = slow.quantbench("retry", slow.sweep)
     assert retried.returncode == 0, retried.stderr
-    assert slow.states() == {"a": "done", "b": "done"}
+    assert slow.states() == {"a_slow": "done", "b": "done"}
     assert slow.times()["b"] == LAYERS
 
 
 def test_a_cell_whose_text_changed_after_submission_is_refused(slow: SlowWorkdir) -> None:
-    detached = slow.run(*slow.grid("a,b", "quantizer.rounding.seconds=4", cluster="local"), "detach=true")
+    detached = slow.run(*slow.grid("a,b", cluster="local"), "detach=true")
     assert detached.returncode == 0, detached.stderr
     slow.text.write_text(slow.text.read_text().replace("document", "dokument"))
-    wait_for(lambda: set(slow.states().values()) == {"failed"})
-    assert all("has changed since" in cell["error"] for cell in slow.cells())
     wait_for(lambda: not workers(slow))
+    assert set(slow.states().values()) == {"failed"}
+    assert all("has changed since" in cell["error"] for cell in slow.cells())
 
 
 def test_a_terminated_worker_leaves_nothing_behind_but_lost_cells(slow: SlowWorkdir) -> None:
-    detached = slow.run(*slow.grid("a", "quantizer.rounding.seconds=20", cluster="local"), "detach=true")
+    detached = slow.run(*slow.grid("a_slow", cluster="local"), "detach=true")
     assert detached.returncode == 0, detached.stderr
-    wait_for(lambda: slow.times()["a"] > 0)
+    wait_for(lambda: slow.times()["a_slow"] > 0)
     for process in workers(slow):
         os.kill(process.pid, signal.SIGKILL)
     wait_for(lambda: not workers(slow))
-    assert slow.states() == {"a": "lost"}
+    assert slow.states() == {"a_slow": "lost"}
     unknown = slow.quantbench("logs", "nothing")
     assert unknown.returncode == 2
     assert "no such cell" in unknown.stderr

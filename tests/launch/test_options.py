@@ -14,11 +14,11 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-
-from quantbench.core.build import DESCRIPTION, import_target, option_names
 from quantbench.config.compose import cell_from, config_dir, expand
 from quantbench.config.mixing import CALIB_NODES, register_resolvers
 from quantbench.config.schema import Cell
+
+from quantbench.core.build import DESCRIPTION, import_target, option_names
 
 CONF = config_dir()
 LM_EVAL_TASKS = sorted(CONF.glob("task/lm_eval/*.yaml"))

@@ -7,8 +7,8 @@ import torch
 from quantbench.formats.corrections import LowRank
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
-from quantbench.pipeline.devices import CPU, to_device
 from quantbench.formats.quantized_weight import QuantizedWeight
+from quantbench.pipeline.devices import CPU, to_device
 from quantbench.pipeline.runtime import QuantizeInput
 from recipes import make_recipe
 

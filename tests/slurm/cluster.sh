@@ -4,8 +4,8 @@
 #   tests/slurm/cluster.sh up      install the packages if they are missing, start; says why where it cannot
 #   tests/slurm/cluster.sh down    stop what was started
 #
-# The node advertises 8 CPUs and 2 GPUs whatever the machine has. Partitions: main; low, whose jobs are requeued for
-# those of high. No accounting, so no sacct. State lies in $QUANTBENCH_SLURM (default: /tmp/quantbench-slurm).
+# The node advertises 8 CPUs, 2 GPUs and 1 "slot" whatever the machine has. Partitions: main; low, whose jobs are
+# requeued for those of high that want the same slot. No accounting, so no sacct. State lies in $QUANTBENCH_SLURM (default: /tmp/quantbench-slurm).
 set -euo pipefail
 
 lab=${QUANTBENCH_SLURM:-/tmp/quantbench-slurm}
@@ -54,9 +54,10 @@ write_config() {
   local memory i
   memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
   for i in 0 1; do [ -e "$lab/dev/gpu$i" ] || mknod "$lab/dev/gpu$i" c 1 3; done # as /dev/null
-  printf '%s\nNodeName=%s Name=gpu File=%s\n' "$mark" "$host" "$lab/dev/gpu[0-1]" >/etc/slurm/gres.conf
+  printf '%s\nNodeName=%s Name=gpu File=%s\nNodeName=%s Name=slot Count=1\n' \
+    "$mark" "$host" "$lab/dev/gpu[0-1]" "$host" >/etc/slurm/gres.conf
   # cred_expire: a requeued job waits that long before it starts again (120 s by default).
-  # DefMemPerCPU: without it every job takes all memory, and one runs at a time.
+  # MessageTimeout: the machine may be busy with the jobs. CR_CPU: memory is not what limits the number of jobs.
   cat >$conf <<EOF
 $mark
 ClusterName=quantbench
@@ -78,6 +79,7 @@ SlurmdSpoolDir=$lab/spool
 SlurmdParameters=config_overrides
 SlurmctldParameters=preempt_send_user_signal
 InactiveLimit=0
+MessageTimeout=60
 KillWait=3
 MinJobAge=3600
 JobRequeue=1
@@ -86,12 +88,11 @@ AccountingStorageType=accounting_storage/none
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=2,sched_interval=2,batch_sched_delay=0,sched_min_interval=100000
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=512
+SelectTypeParameters=CR_CPU
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-GresTypes=gpu
-NodeName=$host NodeAddr=127.0.0.1 CPUs=8 RealMemory=$memory Gres=gpu:2 State=UNKNOWN
+GresTypes=gpu,slot
+NodeName=$host NodeAddr=127.0.0.1 CPUs=8 RealMemory=$memory Gres=gpu:2,slot:1 State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=low Nodes=$host MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=high Nodes=$host MaxTime=INFINITE State=UP PriorityTier=100 PreemptMode=OFF

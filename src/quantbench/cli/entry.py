@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from quantbench.core.errors import EXIT_INTERRUPTED, EXIT_USAGE, QuantbenchError
 
+EXIT_NOT_READ = 128 + signal.SIGPIPE
+
 
 @contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Turn QuantbenchError and Ctrl-C into a message and an exit status."""
+    """Turn QuantbenchError, Ctrl-C and a reader that has seen enough into a message and an exit status."""
     try:
         yield
     except QuantbenchError as error:
@@ -22,3 +26,18 @@ def reporting_errors() -> Iterator[None]:
             "quantbench: interrupted. Finished parts are kept; the same command continues where it stopped.\n"
         )
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        # `| head`, for instance. What is left of the output is written to nowhere when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_NOT_READ)
+
+
+def _is_read() -> bool:
+    """Whether somebody still reads what is printed."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True

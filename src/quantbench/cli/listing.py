@@ -41,8 +41,7 @@ def _print(lines: Iterator[str] | list[str]) -> None:
 
 def _groups(catalogue: Catalogue) -> Iterator[str]:
     for name in LISTED:
-        count = sum(1 for _ in _described(catalogue, group(name)))
-        yield f"{name:<12} {count:>4}  {group(name).about}"
+        yield f"{name:<12} {catalogue.count(name):>4}  {group(name).about}"
     yield ""
     yield "quantbench list GROUP shows the options of one of them; they are chosen by GROUP=OPTION."
 

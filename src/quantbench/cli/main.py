@@ -1,90 +1,74 @@
-"""The command line: a sub-command, or else Hydra. torch is imported by neither."""
+"""The command line: a sub-command, help, or else cells. Nothing is imported here before it is known to be needed."""
 
 from __future__ import annotations
 
 import importlib
-import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from itertools import islice, pairwise
 
 from quantbench.cli.entry import reporting_errors
+from quantbench.core.errors import ConfigError
 from quantbench.core.logs import set_up_logging
+from quantbench.core.version import __version__
 
-if TYPE_CHECKING:
-    from quantbench.config.cell import Cell
+COMMANDS = {
+    "list": "quantbench.cli.listing.list_options",
+    "prepare": "quantbench.cli.preparing.prepare",
+    "show": "quantbench.cli.commands.show",
+    "collate": "quantbench.cli.commands.collate",
+    "status": "quantbench.cli.sweeps.status",
+    "logs": "quantbench.cli.sweeps.logs",
+    "cancel": "quantbench.cli.sweeps.cancel",
+    "retry": "quantbench.cli.sweeps.retry",
+    "compare": "quantbench.cli.commands.compare",
+}
+"""Where the function of a sub-command is: it takes the arguments after it, and returns its exit status."""
 
-MULTIRUN = {"-m", "--multirun"}
-CONFIG_DIR = {"--config-dir", "-cd"}
+CONFIG_DIR = ("--config-dir", "-cd")
 WITH_VALUE = {*CONFIG_DIR, "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
 WITH_VALUE |= {"--info", "-i", "--experimental-rerun"}
 """Flags of Hydra whose value may be the next argument."""
-
-BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def main() -> None:
     """Entry point of `quantbench` and `python -m quantbench`."""
     set_up_logging()
-    arguments = sys.argv[1:]
-    commands = _commands()
-    if arguments and arguments[0] in commands:
-        with reporting_errors():
-            try:
-                status = commands[arguments[0]](arguments[1:])
-                sys.stdout.flush()
-            except BrokenPipeError:  # who reads has seen enough, `| head` for instance
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                status = BROKEN_PIPE
-            sys.exit(status)
-    flags, overrides = _split(arguments)
-    if overrides and overrides[0] in commands:
-        sys.stderr.write(f"quantbench: a command comes first: {shlex.join(['quantbench', *overrides, *flags])}\n")
-        sys.exit(2)
-    if overrides and overrides[0].isidentifier():
-        sys.stderr.write(
-            f"quantbench: no command {overrides[0]!r}. Commands: {', '.join(commands)}; "
-            "anything else is key=value, for example quantizer=gptq. See quantbench --help.\n"
-        )
-        sys.exit(2)
-    if any(override.lstrip("+").startswith("sweep=") for override in overrides) and not MULTIRUN & set(flags):
-        flags = ["-m", *flags]
     with reporting_errors():
-        own, flags = _config_dirs(flags)
-        from quantbench.config.application import run
-        from quantbench.config.folders import Folders
-
-        run([*flags, *overrides], Folders(own), _run_grid)
+        status = _answer(sys.argv[1:])
+        sys.stdout.flush()
+        sys.exit(status)
 
 
-def _run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mapping[str, str]) -> None:
-    from quantbench.cells.reachable import check_reachable
+def _answer(arguments: Sequence[str]) -> int:
+    """What to do with a command line; the exit status."""
+    if arguments and arguments[0] in COMMANDS:
+        module, _, name = COMMANDS[arguments[0]].rpartition(".")
+        command: Callable[[list[str]], int] = getattr(importlib.import_module(module), name)
+        return command(list(arguments[1:]))
+    flags, overrides = split(arguments)
+    if overrides and overrides[0] in COMMANDS:
+        raise ConfigError(f"a command comes first: {shlex.join(['quantbench', *overrides, *flags])}")
+    if overrides and overrides[0].isidentifier():
+        raise ConfigError(
+            f"no command {overrides[0]!r}. Commands: {', '.join(COMMANDS)}; "
+            "anything else is key=value, for example quantizer=gptq. See quantbench --help."
+        )
+    if "--version" in flags:
+        sys.stdout.write(f"quantbench {__version__}\n")
+    elif {"--help", "-h"} & set(flags):
+        from quantbench.cli.help import help_text
 
-    check_reachable(cells)
-    from quantbench.launch.grid import run_grid
+        sys.stdout.write(help_text(_values(flags, CONFIG_DIR)))
+    else:
+        from quantbench.cli.cells import run_cells
 
-    run_grid(cells, command, sweep_params)
-
-
-def _config_dirs(flags: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The folders of --config-dir, and the other flags."""
-    own: list[Path] = []
-    kept: list[str] = []
-    rest = iter(flags)
-    for flag in rest:
-        name, equals, value = flag.partition("=")
-        if name in CONFIG_DIR:
-            own += [Path(value if equals else one) for one in ([value] if equals else islice(rest, 1))]
-        else:
-            kept.append(flag)
-    return own, kept
+        run_cells(flags, overrides)
+    return 0
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Hydra's flags with their values, and what else is there: overrides."""
     flags: list[str] = []
     overrides: list[str] = []
@@ -97,18 +81,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, overrides
 
 
-def _commands() -> dict[str, Callable[[list[str]], int]]:
-    def command(path: str) -> Callable[[list[str]], int]:
-        def run(arguments: list[str]) -> int:
-            module, _, name = path.rpartition(".")
-            result: int = getattr(importlib.import_module(module), name)(arguments)
-            return result
-
-        return run
-
-    found = {
-        "list": command("quantbench.cli.listing.list_options"),
-        "prepare": command("quantbench.cli.preparing.prepare"),
-    }
-    found |= {name: command(f"quantbench.cli.commands.{name}") for name in ("show", "collate", "compare")}
-    return found | {name: command(f"quantbench.cli.sweeps.{name}") for name in ("status", "logs", "cancel", "retry")}
+def _values(flags: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The values given to a flag, behind it or after an equals sign."""
+    found = [value for flag, value in pairwise(flags) if flag in names]
+    return found + [flag.partition("=")[2] for flag in flags if flag.partition("=")[0] in names and "=" in flag]

@@ -103,6 +103,12 @@ class Catalogue:
                 found |= read_yaml(folder / LM_EVAL)
         return found
 
+    def count(self, group_name: str) -> int:
+        """How many options a group has."""
+        if group_name == "lm_eval":
+            return len(self.lm_eval())
+        return len(self.parts(group_name) if group_name in PARTS else self.files(group_name))
+
     def members(self, family: str) -> Sequence[str]:
         """The data sets that a family lists."""
         return [str(name) for name in self.family(family).get("members", ())]

@@ -1,0 +1,48 @@
+"""What `python -m quantbench key=value ...` does: cells are composed, and run if models and data can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantbench.config.application import run
+from quantbench.config.folders import Folders
+
+if TYPE_CHECKING:
+    from quantbench.config.cell import Cell
+
+CONFIG_DIR = {"--config-dir", "-cd"}
+MULTIRUN = {"-m", "--multirun"}
+
+
+def run_cells(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Compose, check and run; flags of Hydra's, +sweep= means -m. Ends the process with status 1 if a cell failed."""
+    own, kept = _config_dirs(flags)
+    if any(override.lstrip("+").startswith("sweep=") for override in overrides) and not MULTIRUN & set(kept):
+        kept = ["-m", *kept]
+    run([*kept, *overrides], Folders(own), _run_grid)
+
+
+def _run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mapping[str, str]) -> None:
+    from quantbench.cells.reachable import check_reachable
+
+    check_reachable(cells)
+    from quantbench.launch.grid import run_grid
+
+    run_grid(cells, command, sweep_params)
+
+
+def _config_dirs(flags: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The folders of --config-dir, and the other flags."""
+    own: list[Path] = []
+    kept: list[str] = []
+    rest = iter(flags)
+    for flag in rest:
+        name, equals, value = flag.partition("=")
+        if name in CONFIG_DIR:
+            own += [Path(one) for one in ([value] if equals else islice(rest, 1))]
+        else:
+            kept.append(flag)
+    return own, kept
