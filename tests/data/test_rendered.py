@@ -60,7 +60,9 @@ def test_an_item_of_both_sides_is_refused_however_short(tmp_path: Path) -> None:
     train = [*reviews(6), {"text": "Nice  ONE", "label": 1}]
     other = labelled(write_rows(tmp_path / "b", test=[{"text": "nice one", "label": 0}, *reviews(3, start=60)]))
     data = labelled(write_rows(tmp_path, train=train, test=reviews(4, start=50)))
-    calib = calibration(RenderedExamples(data=data, template=SENTIMENT, with_answers=True), n=5, length=64).draw_set(TOKENIZER)
+    calib = calibration(RenderedExamples(data=data, template=SENTIMENT, with_answers=True), n=5, length=64).draw_set(
+        TOKENIZER
+    )
     assert len(calib.contents) == 7
     test = label_task(other).load(TOKENIZER, "tok")
     found = overlap(calib, test.token_rows, test.documents, test.contents)
