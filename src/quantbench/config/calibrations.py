@@ -30,7 +30,10 @@ class Calibrations:
 
     def named(self, name: str, key: str) -> DataSet:
         """The data set of an option. Raises ConfigError for a name that is none, or that is no data set."""
-        node = self.catalogue.option("calib", name)
+        try:
+            node = self.catalogue.option("calib", name)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from error
         if _is_calibration(node):
             raise ConfigError(f"{key}: calib={name} is no data set, but made of others: name those")
         return data_set(name, node, self.catalogue, self.resolve, f"calib={name}")
