@@ -1,4 +1,4 @@
-"""A few data set repositories on a local port, answering as the Hugging Face hub does."""
+"""A few data set repositories on a local port, answering as the Hugging Face hub does, and how they are reached."""
 
 from __future__ import annotations
 
@@ -8,8 +8,45 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
+
+NOWHERE = "http://127.0.0.1:9"
+"""An address where nothing answers."""
+
+
+def use_hub(monkeypatch: pytest.MonkeyPatch, home: Path, url: str = NOWHERE, *, offline: bool = False) -> None:
+    """Have the libraries of the hub reach it at an address, with a cache of its own; else they know one when imported.
+
+    home  as HF_HOME; offline: as HF_HUB_OFFLINE
+    """
+    import datasets
+    from huggingface_hub import HfFileSystem, constants
+
+    cache = home / "datasets"
+    changes: dict[Any, dict[str, Any]] = {
+        constants: {
+            "ENDPOINT": url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(home / "hub"),
+            "HF_HUB_OFFLINE": offline,
+        },
+        datasets.config: {
+            "HF_ENDPOINT": url,
+            "HUB_DATASETS_URL": url + "/datasets/{repo_id}/resolve/{revision}/{path}",
+            "HF_DATASETS_CACHE": cache,
+            "DOWNLOADED_DATASETS_PATH": cache / "downloads",
+            "EXTRACTED_DATASETS_PATH": cache / "downloads" / "extracted",
+            "HF_HUB_OFFLINE": offline,
+        },
+    }
+    for module, values in changes.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+    HfFileSystem.clear_instance_cache()
 
 
 @dataclass(frozen=True)

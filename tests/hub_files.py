@@ -55,20 +55,20 @@ def _feature(kind: Type) -> Any:
     return Value(kind)
 
 
-def encoded(file: str, columns: Columns, split: str) -> bytes:
+def encoded(file: str, columns: Columns, split: str, count: int = ROWS) -> bytes:
     """The content of a file, in the format that its name tells."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Features
 
-    held = rows(columns, split)
+    held = rows(columns, split, count)
     stem, _, packed = file.rpartition(".")
     if packed == "gz":
-        return gzip.compress(encoded(stem, columns, split))
+        return gzip.compress(encoded(stem, columns, split, count))
     if packed == "zst":
         import zstandard
 
-        found: bytes = zstandard.compress(encoded(stem, columns, split))
+        found: bytes = zstandard.compress(encoded(stem, columns, split, count))
         return found
     if packed == "parquet":
         buffer = io.BytesIO()
@@ -93,7 +93,7 @@ def branches(repository: Repository) -> dict[str, Branch]:
         for split, columns in splits.items():
             file = name.format(config=config, split=split)
             card += [f"  - split: {split}", f"    path: {file}"]
-            named[file] = encoded(file, columns, split)
+            named[file] = encoded(file, columns, split, repository.few.get(split, ROWS))
     if repository.is_script:
         converted = Branch(repository.commit, named)
         return {"main": Branch(SCRIPT_COMMIT, script), "refs/convert/parquet": converted}
@@ -106,11 +106,11 @@ def hub(repositories: Mapping[str, Repository]) -> dict[str, dict[str, Branch]]:
     return {name: branches(repository) for name, repository in repositories.items()}
 
 
-def at_address(address: str) -> bytes:
+def at_address(address: str, count: int = ROWS) -> bytes:
     """The file at an address outside of the hub."""
     members = ADDRESSES[address]
     if "" in members:
-        return encoded(address, members[""], address)
+        return encoded(address, members[""], address, count)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, columns in members.items():

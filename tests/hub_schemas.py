@@ -43,12 +43,14 @@ class Repository:
     files      file -> columns, where the repository has no card and readers name the files
     is_script  its main branch is a loading script; `configs` lie in the hub's own conversion only
     commit     of the branch that holds the data
+    few        how many rows a split has, where it is known to be few
     """
 
     configs: Mapping[str, Mapping[str, Columns]] = field(default_factory=dict)
     files: Mapping[str, Columns] = field(default_factory=dict)
     is_script: bool = False
     commit: str = "a" * 40
+    few: Mapping[str, int] = field(default_factory=dict)
 
 
 TEXT = "text {i} of {split}: {i} then words"
@@ -205,8 +207,10 @@ LABELLED: dict[str, Repository] = {
     "flaitenberger/wnut_17": Repository({"default": same(WNUT, "train validation test")}),
     "manu/wnut_17": Repository({"default": same(WNUT, "train validation test")}),
     "DFKI-SLT/few-nerd": Repository({"supervised": same(FEW_NERD, "train validation test")}, is_script=True),
-    "ceval/ceval-exam": Repository({subject: ceval(subject) for subject in CEVAL_SUBJECTS}),
-    "haonan-li/cmmlu": Repository({subject: same(cmmlu(subject), "dev test") for subject in CMMLU_SUBJECTS}),
+    "ceval/ceval-exam": Repository({subject: ceval(subject) for subject in CEVAL_SUBJECTS}, few={"dev": 5}),
+    "haonan-li/cmmlu": Repository(
+        {subject: same(cmmlu(subject), "dev test") for subject in CMMLU_SUBJECTS}, few={"dev": 5}
+    ),
 }
 """Sets with labels, answers, tags or choices."""
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.samplers import DocumentWindows, JoinedWindows
 from quantbench.core.errors import DataError
+from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents
 from tiny import tiny_tokenizer
 
@@ -20,11 +21,10 @@ TOKENIZER = tiny_tokenizer()
 class Lengths:
     """A source whose train text has 100 characters and whose test text has 30."""
 
-    name: str = "lengths"
-    family: str = "lm"
+    origin: Origin = Origin(name="lengths", family="lm")  # noqa: RUF009 - it is frozen
 
     def load(self, split: str) -> Documents:
-        return Documents(self.name, split, ("ab" * {"train": 50, "test": 15}[split],), "r7")
+        return Documents(self.origin.name, split, ("ab" * {"train": 50, "test": 15}[split],), "r7")
 
     def prepare(self) -> str:
         return "nothing to do"

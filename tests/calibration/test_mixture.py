@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
-from quantbench.config.compose import config_dir, resolved
-from quantbench.config.mixing import CALIB_NODES
-from quantbench.datasets.local_text import LocalText
 
 from quantbench.calibration.base import AnyCalibration
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.controls import RandomTokens, Shuffled, ordinary_ids
 from quantbench.calibration.mixture import MixedSet, Mixture
-from quantbench.calibration.samplers import DocumentWindows, JoinedWindows
+from quantbench.calibration.samplers import DocumentWindows, JoinedWindows, WholeDocuments
+from quantbench.config.composer import compose_cells
 from quantbench.core.apportion import evenly, largest_remainder
-from quantbench.core.build import build
 from quantbench.core.errors import ConfigError
+from quantbench.core.origin import Origin
+from quantbench.datasets.files import FileSource
+from quantbench.datasets.text import TextSet
 from tiny import BOS, tiny_tokenizer
 
 LENGTH = 16
@@ -55,14 +54,18 @@ def test_128_questions_over_20_subjects() -> None:
     assert Counter(evenly(128, [100] * 20)) == {6: 12, 7: 8}
 
 
-def text(folder: Path, name: str, letters: str) -> LocalText:
+def text(folder: Path, name: str, letters: str) -> TextSet:
     path = folder / f"{name}.txt"
     words = [f"{letters[i % len(letters)] * (3 + i % 4)}{i}." for i in range(800)]
     path.write_text("\n\n".join(" ".join(words[i : i + 20]) for i in range(0, 800, 20)))
-    return LocalText(name=name, path=path, test_path=path)
+    return of_file(name, path)
 
 
-def single(source: LocalText, sampler: Any, n: int = 1) -> Calibration:
+def of_file(name: str, path: Path) -> TextSet:
+    return TextSet(source=FileSource(path=path, test_path=path), origin=Origin(name=name, family="lm"))
+
+
+def single(source: TextSet, sampler: Any, n: int = 1) -> Calibration:
     return Calibration(source=source, sampler=sampler, n=n, length=LENGTH, seed=3)
 
 
@@ -122,35 +125,36 @@ def test_weights_that_cannot_be_mixed(parts: dict[str, Calibration], weights: di
         mixture(parts, 16, 0, **weights)
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return resolved(compose("config", ["calib=mix", *overrides]))
-
-
-def test_the_option_takes_parts_by_name_and_the_users_own() -> None:
-    config = composed(
-        *("calib.parts.wiki=0.5", "calib.parts.c4=0.25", "+calib@calib.sets.mine=shuffled", "+calib.parts.mine=0.25"),
-        *("calib.n=8", "calib.draw=2"),
-    )
-    mix = build({k: v for k, v in config["calib"].items() if k not in CALIB_NODES}, Mixture, "calib")
-    assert mix.shares == {"c4": 2, "mine": 2, "wiki": 4}
+def test_the_option_takes_every_data_set_as_a_part() -> None:
+    parts = ("calib.parts.wiki=0.5", "calib.parts.c4=0.25", "calib.parts.sst2=0.25")
+    (cell,) = compose_cells(["calib=mix", *parts, "calib.n=8", "calib.draw=2"])
+    mix = cell.calib
+    assert isinstance(mix, Mixture)
+    assert mix.shares == {"c4": 2, "sst2": 2, "wiki": 4}
     samplers = {name: type(part.set.sampler) for name, part in mix.mixed.items()}  # type: ignore[attr-defined]
-    assert samplers == {"c4": DocumentWindows, "mine": JoinedWindows, "wiki": JoinedWindows}
-    assert {part.set.n for part in mix.mixed.values()} == {8}
-    assert [origin.name for origin in mix.origins] == ["c4", "shuffled tokens of wiki_sample", "wiki"]
-    assert set(config["eval"]["tasks"]) == {"wiki", "c4", "ptb", "wiki_sample", "news_sample", "code_sample"}
+    assert samplers == {"c4": DocumentWindows, "sst2": WholeDocuments, "wiki": JoinedWindows}
+    assert {(part.set.n, part.set.draw) for part in mix.mixed.values()} == {(8, 2)}  # type: ignore[attr-defined]
+    assert [origin.name for origin in mix.origins] == ["c4", "sst2", "wiki"]
+    # It is tested on what its parts are tested on.
+    assert set(cell.tasks) == {"wiki", "c4", "ptb", "sst2", "amazon", "dynasent", "semeval", "sst5"}
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("+calib.parts.foo=1", r"calib.parts.foo: .*\+calib@calib.sets.foo=OPTION. It has wiki, c4"),
+        ("calib.parts.foo=1", r"^calib\.parts\.foo: calib=foo: no such choice"),
+        ("calib.parts.mix=1", r"^calib\.parts\.mix: calib=mix is no data set, but made of others: name those$"),
         ("calib.parts.wiki=much", r"^calib\.parts\.wiki='much': a weight is a number; null leaves a part out$"),
     ],
 )
 def test_what_is_no_part_is_said(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        composed(override)
+        compose_cells(["calib=mix", override])
+
+
+def test_a_part_may_be_left_out_again() -> None:
+    (cell,) = compose_cells(["calib=mix", "calib.parts.wiki=1", "calib.parts.c4=null"])
+    assert [origin.name for origin in cell.calib.origins] == ["wiki"]  # type: ignore[union-attr]
 
 
 def test_random_tokens_are_uniform_over_ordinary_ones() -> None:
@@ -181,7 +185,7 @@ def test_shuffled_sentences_keep_what_stands_inside_one(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     sentences = [f"sentence {i} is this one." for i in range(40)]
     path.write_text("\n\n".join(" ".join(sentences[i : i + 4]) for i in range(0, 40, 4)))
-    source = LocalText(name="mine", path=path, test_path=path)
+    source = of_file("mine", path)
     options: dict[str, Any] = {"source": source, "sampler": JoinedWindows(), "n": 2, "length": 64, "seed": 3}
     documents = Shuffled(**options, unit="sentences").documents(tokenizer).documents
     assert [document.count(".") for document in documents] == [4] * 10

@@ -82,18 +82,12 @@ def test_whole_documents_are_found_whatever_their_white_space() -> None:
     assert overlap(ours, list(distinct(1, 16, start=99)), theirs).shared_documents == 1
 
 
-@pytest.mark.parametrize(
-    ("found", "refused"),
-    [
-        (Overlap(0.9, 0.01, 0), False),
-        (Overlap(0.0, 0.0, 1), True),
-        (Overlap(0.5, 0.011, 0), True),
-    ],
-)
-def test_the_check_refuses_what_cannot_be_a_test(found: Overlap, refused: bool) -> None:
-    if not refused:
-        found.check("wiki", "news")
-        return
+def test_a_hundredth_of_the_windows_may_share_a_run() -> None:
+    Overlap(0.9, 0.01, 0).check("wiki", "news")
+
+
+@pytest.mark.parametrize("found", [Overlap(0.0, 0.0, 1), Overlap(0.5, 0.011, 0)])
+def test_the_check_refuses_what_cannot_be_a_test(found: Overlap) -> None:
     with pytest.raises(DataError, match=r"calib=wiki and task news overlap: .*Calibrate on another split"):
         found.check("wiki", "news")
 

@@ -21,7 +21,6 @@ from quantbench.core.origin import Origin
 from quantbench.core.packages import PackageFile
 from quantbench.datasets.documents import TextSource
 from quantbench.datasets.package import PackageSource
-from quantbench.datasets.rows import Source
 from quantbench.datasets.split import cut_rows, cut_texts
 from quantbench.datasets.text import TextSet
 from wheels import Index, fake_index, without_pip
@@ -58,9 +57,9 @@ def everything(text: TextSet) -> str:
 def test_it_is_a_text_of_distinct_documents_cut_in_two(index: Index) -> None:
     text = packed(index, format="lines")
     assert isinstance(text, TextSource)
-    assert isinstance(text.source, Source)
     train, test = text.load("train"), text.load("test")
     assert {"train": train.documents, "test": test.documents} == cut_texts(DOCUMENTS, "news")
+    assert isinstance(text.source, PackageSource)
     assert f"--hash={train.revision}" in text.source.package
     assert train.text == "\n".join(train.documents)
     assert train.notes == ("from fakepack 1.0", "8 of 10 distinct documents")

@@ -1,288 +1,344 @@
-"""Every set of conf/rows against small files of the schema it has on the hub, in its package, or in a folder."""
+"""Every data set of conf/calib against small files as they are at the hub, at their address, or in a folder.
+
+What is at the hub stands in hub_schemas, what must come of it in the tables here; neither is derived from an option.
+"""
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import os
-import subprocess
-import sys
-import zipfile
-from collections.abc import Mapping, Sequence
+import dataclasses
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, List, Value
-from hydra import compose, initialize_config_dir
-from quantbench.config.compose import config_dir, resolved
-from quantbench.datasets.packaged_rows import PackagedRows
 
-from fake_hub import Branch, FakeHub
+from fake_hub import FakeHub, use_hub
+from hub_exams import CEVAL_SUBJECTS, CMMLU_SUBJECTS
+from hub_files import ROWS, at_address, hub
+from hub_schemas import ADDRESSES, AMAZON, HUB, SQUAD, TEXT
+from quantbench.config.catalogue import Catalogue
+from quantbench.config.facts import data_set
+from quantbench.config.resolving import resolver
 from quantbench.core.build import build
-from quantbench.datasets.examples import ExampleSet
-
-Rows = Sequence[Mapping[str, Any]]
-
-LOAD = """
-import json, sys
-from hydra import compose, initialize_config_dir
-from quantbench.core.build import build
-from quantbench.config.compose import config_dir, resolved
-from quantbench.datasets.examples import ExampleSet
 from quantbench.core.errors import DataError
-names = json.load(sys.stdin)
-for name, overrides in names.items():
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        choice = ["calib=sst2", f"rows@calib.source.data={name}", *overrides]
-        node = resolved(compose("config", choice))["calib"]["source"]["data"]
-    answer = {}
-    for split in ("train", "test"):
-        try:
-            found = build(node, ExampleSet, name).load(split)
-            answer[split] = {
-                "examples": [[dict(one.fields), one.target, list(one.answers)] for one in found.examples],
-                "labels": found.labels, "revision": found.rows.revision, "notes": found.notes,
-            }
-        except DataError as error:
-            answer[split] = {"error": str(error)}
-    print("ANSWER", json.dumps([name, answer]))
-"""
+from quantbench.datasets.documents import TextSource
+from quantbench.datasets.examples import Example
+from quantbench.datasets.exams import ExamSet, subject_of
+from quantbench.datasets.hub import HubSource
+from quantbench.datasets.rendered import RenderedExamples
+from quantbench.datasets.text import TextSet
 
-COMMIT, CONVERTED = "a" * 40, "c" * 40
+RED = ("arxiv", "book", "github", "stackexchange", "wikipedia")
+TALK = "User: Hello {i}\n\nAssistant: Hi {i} of {split}"
+TEXTS: dict[str, tuple[str, str, str]] = {
+    "alpaca": ("train", "train", "instruction"),
+    "alpaca_cleaned": ("train", "train", "instruction"),
+    "c4": ("en/c4-train.00000-of-01024.json.gz", "en/c4-validation.00000-of-00008.json.gz", TEXT),
+    "cci3_hq": ("data/part_000000.jsonl", "data/part_000000.jsonl", TEXT),
+    "code_search_net": ("train", "test", TEXT),
+    "fineweb_edu": ("sample/10BT/000_00000.parquet", "sample/10BT/000_00000.parquet", TEXT),
+    "flores": ("dev", "devtest", TEXT),
+    "neuralmagic": ("llm.parquet", "llm.parquet", TALK),
+    "open_platypus": ("train", "train", "instruction"),
+    "pile": ("val.jsonl.zst", "val.jsonl.zst", TEXT),
+    "pile_10k": ("train", "train", TEXT),
+    "ptb": ("train", "test", TEXT),
+    **{f"redpajama_{part}": (f"{part}_sample.jsonl", f"{part}_sample.jsonl", TEXT) for part in RED},
+    "skypile": ("data/2020-40_zh_head_0000.jsonl", "data/2020-40_zh_head_0000.jsonl", TEXT),
+    "slimpajama": ("data/train-00000-of-00048.parquet", "data/test-00000-of-00001.parquet", TEXT),
+    "stack_smol": ("data/python/data.json", "data/python/data.json", TEXT),
+    "thucnews": ("test", "test", "two texts a row"),
+    "tnews": ("train", "validation", TEXT),
+    "ultrachat": ("train_sft", "test_sft", TALK),
+    "wiki": ("train", "test", TEXT),
+    "wiki_cn": ("train", "train", TEXT),
+    "wikipedia_zh": ("20231101.zh/train-00000-of-00006.parquet", "20231101.zh/train-00000-of-00006.parquet", TEXT),
+    "wikitext103": ("train", "test", TEXT),
+}
+"""Set -> the splits (or files) of both sides, which are cut where they are the same, and what a document is."""
 
+PAIR = {"premise": "premise {i} of {split}", "hypothesis": "hypothesis {i} of {split}"}
+QUESTION = {"passage": SQUAD["context"], "question": SQUAD["question"]}
+WORDS = {"text": TEXT}
+TOKENS = {"text": "tokens"}
+ENTITIES = ["person: Ann Lee", "location: Rome"]
+ANSWERS = ["Ann Lee", "Lee"]
+NLI = ["entailment", "neutral", "contradiction"]
+HATE = ["benign", "toxic", "toxic"]
+STARS = ["negative", None, "neutral", None, "positive"]
+ROUND = "dynasent-v1.1/dynasent-v1.1-round01-yelp-{}.jsonl"
+SA3, SA2, TD = ("positive", "negative", "neutral"), ("positive", "negative"), ("benign", "toxic")
+CONLL_TYPES = ("person", "organization", "location", "miscellaneous")
 
-def texts(column: str, label: str, values: Sequence[Any], **more: Any) -> list[dict[str, Any]]:
-    """One row a label value, the number of the row in its text."""
-    return [{column: f"text number {i} ", label: value, **more} for i, value in enumerate(values)]
-
-
-def pairs(label: str, values: Sequence[Any]) -> list[dict[str, Any]]:
-    return [{"premise": f"premise {i}", "hypothesis": f"claim {i}", label: value} for i, value in enumerate(values)]
-
-
-SQUAD = [
-    {"id": f"q{i}", "title": "t", "context": f"passage {i}", "question": "who?", "answers": {"text": ["A", "B"]}}
-    for i in range(3)
-]
-MRQA = [
-    {"context": f"passage {i}", "question": "who?", "answers": ["A", "B"], "key": f"k{i}", "labels": [{"start": [0]}]}
-    for i in range(3)
-]
-NLI3 = ["entailment", "neutral", "contradiction"]
-SA3 = ["positive", "negative", "neutral"]
-CONTRACT = Features(
-    premise=Value("string"),
-    hypothesis=Value("string"),
-    label=ClassLabel(names=["contradiction", "entailment", "neutral"]),
-)
-FEW = ["O", "art", "building", "event", "location", "organization", "other", "person", "product"]
-FEWNERD = Features(id=Value("string"), tokens=List(Value("string")), ner_tags=List(ClassLabel(names=FEW)))
-HATE = ["not_hate", "implicit_hate", "explicit_hate", "not_hate"]
-RATED = [
-    {"text": "one", "toxicity_ai": 1.0, "toxicity_human": 4.9},
-    {"text": "two", "toxicity_ai": 1.0, "toxicity_human": 5.0},
-]
-
-
-def tagged(tags: Sequence[Any], column: str = "ner_tags") -> list[dict[str, Any]]:
-    return [{"id": str(i), "tokens": ["Ann", "Lee", "slept"], column: list(tags)} for i in range(2)]
-
-
-def same(rows: Rows, *splits: str) -> dict[str, Rows]:
-    return dict.fromkeys(splits or ("train", "test"), rows)
-
-
-REPOSITORIES: dict[str, tuple[str, str | None, dict[str, Rows]]] = {
-    "tweet_eval": ("cardiffnlp/tweet_eval", "sentiment", same(texts("text", "label", [2, 0, 1]))),
-    "sst2": (
-        "nyu-mll/glue",
-        "sst2",
-        {
-            "train": texts("sentence", "label", [1, 0]),
-            "validation": texts("sentence", "label", [0, 1]),
-            "test": texts("sentence", "label", [-1, -1]),
-        },
+Labelled = tuple[str, str, Mapping[str, Any], Sequence[str | None], tuple[str, ...]]
+LABELLED: dict[str, Labelled] = {
+    "advqa": ("train", "validation", QUESTION, ANSWERS, ()),
+    "amazon": (AMAZON, AMAZON, WORDS, STARS, SA3),
+    "anli": ("train_r1 train_r2 train_r3", "test_r1 test_r2 test_r3", PAIR, NLI, tuple(NLI)),
+    "civilcomments": ("train", "test", WORDS, ["benign", "benign", "toxic", "toxic"], TD),
+    "conll": ("train", "test", TOKENS, ENTITIES, CONLL_TYPES),
+    "contractnli": ("train", "test", PAIR, ["contradiction", "entailment", "neutral"], tuple(NLI)),
+    "dynasent": (
+        ROUND.format("train"),
+        ROUND.format("test"),
+        WORDS,
+        ["positive", "negative", "neutral", None, None],
+        SA3,
     ),
-    "mnli": ("nyu-mll/glue", "mnli", same(pairs("label", [0, 1, 2, -1]), "train", "validation_matched")),
-    "anli": (
-        "facebook/anli",
-        None,
-        {
-            f"{split}_r{i}": [{**row, "premise": f"{row['premise']} {split} {i}"} for row in pairs("label", [0, 1, 2])]
-            for split in ("train", "test")
-            for i in (1, 2, 3)
-        },
-    ),
-    "civilcomments": ("google/civil_comments", None, same(texts("text", "toxicity", [0.49, 0.5]))),
-    "implicithate": ("tasksource/implicit-hate-stg1", None, {"train": texts("post", "class", HATE * 10)}),
-    "toxigen": ("toxigen/toxigen-data", "annotated", same(RATED)),
-    "squad": ("rajpurkar/squad", None, same(SQUAD, "train", "validation")),
-    "advqa": ("UCLNLP/adversarial_qa", "adversarialQA", same(SQUAD, "train", "validation", "test")),
-    "newsqa": ("lucadiliello/newsqa", None, same(MRQA, "train", "validation")),
-    "searchqa": ("lucadiliello/searchqa", None, same(MRQA, "train", "validation")),
-    "conll": ("tomaarsen/conll2003", None, same(tagged([1, 2, 0]))),
-    "wnut": ("flaitenberger/wnut_17", None, same(tagged([9, 10, 0]))),
-}
-"""Set -> repository, configuration, and rows of each split on the hub."""
-
-CONVERSIONS: dict[str, tuple[str, str, Rows, Features]] = {
-    "contractnli": ("kiddothe2b/contract-nli", "contractnli_a", pairs("label", [0, 1, 2]), CONTRACT),
-    "fewnerd": ("DFKI-SLT/few-nerd", "supervised", tagged([7, 7, 0]), FEWNERD),
-}
-"""Repositories that are loading scripts, whose conversion names the classes."""
-
-FILES: dict[str, tuple[str, dict[str, Rows]]] = {
-    "sst5": ("SetFit/sst5", same(texts("text", "label", [4, 0, 2, 1, 3]), "train.jsonl", "test.jsonl")),
-    "wanli": ("alisawuffles/WANLI", same(pairs("gold", NLI3), "train.jsonl", "test.jsonl")),
-}
-"""Repositories whose files are named, since others lie beside them."""
-
-
-def parquet(rows: Rows, features: Features | None = None) -> bytes:
-    buffer = io.BytesIO()
-    Dataset.from_list([dict(row) for row in rows], features=features).to_parquet(buffer)
-    return buffer.getvalue()
-
-
-def jsonl(rows: Rows) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def repositories() -> dict[str, dict[str, Branch]]:
-    """The hub: cards that name each configuration's files, conversions, and plain files."""
-    cards: dict[str, list[str]] = {}
-    files: dict[str, dict[str, bytes]] = {}
-    for path, config, splits in REPOSITORIES.values():
-        name = config or "default"
-        lines = cards.setdefault(path, [])
-        lines += [f"- config_name: {name}", "  data_files:"]
-        for split, rows in splits.items():
-            lines += [f"  - split: {split}", f"    path: {name}/{split}-0.parquet"]
-            files.setdefault(path, {})[f"{name}/{split}-0.parquet"] = parquet(rows)
-    hub = {
-        path: {
-            "main": Branch(COMMIT, {"README.md": "\n".join(["---", "configs:", *cards[path], "---"]).encode(), **held})
-        }
-        for path, held in files.items()
-    }
-    for path, config, rows, features in CONVERSIONS.values():
-        held = {f"{config}/{split}/0000.parquet": parquet(rows, features) for split in ("train", "test")}
-        script = {"README.md": b"# x\n", f"{path.partition('/')[2]}.py": b"raise SystemExit"}
-        hub[path] = {"main": Branch(COMMIT, script), "refs/convert/parquet": Branch(CONVERTED, held)}
-    for path, named in FILES.values():
-        held = {
-            "README.md": b"# x\n",
-            "other.jsonl": b'{"z": 1}\n',
-            **{file: jsonl(rows) for file, rows in named.items()},
-        }
-        hub[path] = {"main": Branch(COMMIT, held)}
-    return hub
-
-
-ANN = "person: Ann Lee"
-EXPECTED: dict[str, tuple[list[str], list[str]]] = {
-    "tweet_eval": (SA3, SA3),
-    "sst2": (["negative", "positive"], ["positive", "negative"]),
-    "mnli": (NLI3, NLI3),
-    "anli": (NLI3 * 3, NLI3),
-    "civilcomments": (["benign", "toxic"], ["benign", "toxic"]),
-    "toxigen": (["benign", "toxic"], ["benign", "toxic"]),
-    "squad": (["A"] * 3, []),
-    "advqa": (["A"] * 3, []),
-    "newsqa": (["A"] * 3, []),
-    "searchqa": (["A"] * 3, []),
-    "conll": ([ANN] * 2, ["person", "organization", "location", "miscellaneous"]),
-    "wnut": ([ANN] * 2, ["organization", "art", "location", "person", "product"]),
-    "contractnli": (["contradiction", "entailment", "neutral"], NLI3),
     "fewnerd": (
-        [ANN] * 2,
-        ["art", "building", "event", "location", "organization", "miscellaneous", "person", "product"],
+        "train",
+        "test",
+        TOKENS,
+        ENTITIES,
+        ("art", "building", "event", "location", "organization", "miscellaneous", "person", "product"),
     ),
-    "sst5": (SA3, SA3),
-    "wanli": (NLI3, NLI3),
-    "amazon": (SA3, SA3),
-    "dynasent": (SA3, SA3),
+    "implicithate": ("train", "train", WORDS, HATE, TD),
+    "mnli": ("train", "validation_matched", PAIR, NLI, tuple(NLI)),
+    "newsqa": ("train", "validation", QUESTION, ANSWERS, ()),
+    "searchqa": ("train", "validation", QUESTION, ANSWERS, ()),
+    "squad": ("train", "validation", QUESTION, ANSWERS, ()),
+    "sst2": ("train", "validation", WORDS, ["negative", "positive"], SA2),
+    "sst5": ("train.jsonl", "test.jsonl", WORDS, STARS, SA3),
+    "toxigen": ("train", "test", WORDS, HATE, TD),
+    "tweet_eval": ("train", "test", WORDS, ["negative", "neutral", "positive"], SA3),
+    "wanli": ("train.jsonl", "test.jsonl", PAIR, NLI, tuple(NLI)),
+    "wnut": ("train", "test", TOKENS, ENTITIES, ("organization", "art", "location", "person", "product")),
 }
-"""Set -> targets of the test split, and its labels."""
+"""Set -> the splits of both sides, the fields, what successive rows are to be answered with (null: they are left out),
+and the labels."""
+
+EXAMS = {
+    "ceval": (CEVAL_SUBJECTS, {"train": "test", "test": "val", "shots": "dev"}),
+    "cmmlu": (CMMLU_SUBJECTS, {"train": "test", "test": "test", "shots": "dev"}),
+}
+"""Exam -> its subjects, and the splits of each side."""
+SERVED = {"law", "high_school_history", "arts", "logical"}
+"""The subjects that the hub here has."""
+
+OPTIONS = Catalogue()
+FROM_HUB = [
+    name
+    for name in OPTIONS.files("calib")
+    if {"hub", "files"} & set(OPTIONS.option("calib", name)) and name not in {"mix", "shuffled"}
+]
+BY_EXAM = [name for name in OPTIONS.files("calib") if name.startswith(tuple(EXAMS))]
 
 
-def own_files(folder: Path) -> dict[str, list[str]]:
-    """Files where sets are downloaded from their authors: overrides that read them from a folder instead."""
-    stars = [
-        {"reviewText": f"text number {i} of reviews", "overall": float(s)} for i, s in enumerate([5, 1, 3, 2, 4] * 20)
-    ]
-    (folder / "stars.json.gz").write_bytes(gzip.compress(jsonl(stars)))
-    dyna = texts("sentence", "gold_label", ["positive", "negative", "neutral", "mixed", None])
-    with zipfile.ZipFile(folder / "dyna.zip", "w") as archive:
-        for split in ("train", "test"):
-            archive.writestr(f"dynasent-v1.1/dynasent-v1.1-round01-yelp-{split}.jsonl", jsonl(dyna))
-    place = "calib.source.data.source.places.0.data_files"
-    inside = "zip://dynasent-v1.1/dynasent-v1.1-round01-yelp-{}.jsonl::{}"
-    return {
-        "amazon": [f"{place}.{split}={folder / 'stars.json.gz'}" for split in ("train", "test")],
-        "dynasent": [f"{place}.{s}='{inside.format(s, folder / 'dyna.zip')}'" for s in ("train", "test")],
-    }
+def made(option: str, **changed: Any) -> Any:
+    """What a set's yaml stands for, perhaps with other facts: a text, or examples as one."""
+    facts = {**OPTIONS.option("calib", option), **changed}
+    return build(data_set(option, facts, OPTIONS, resolver({"seed": 0}, "calib"), "calib").text(), TextSource, option)
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What each set gives, loaded in one process that sees the hub on a local port."""
-    home = tmp_path_factory.mktemp("home")
-    names: dict[str, list[str]] = {name: [] for name in [*REPOSITORIES, *CONVERSIONS, *FILES]} | own_files(home)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
-    with FakeHub(repositories()) as hub:
-        result = subprocess.run(
-            [sys.executable, "-c", LOAD],
-            input=json.dumps(names),
-            env={**kept, "HF_HOME": str(home), "HF_ENDPOINT": hub.url},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-    assert result.returncode == 0, result.stderr
-    return dict(json.loads(line[7:]) for line in result.stdout.splitlines() if line.startswith("ANSWER "))
+def running() -> Iterator[FakeHub]:
+    packed = importlib.util.find_spec("zstandard") is not None
+    held = {name: one for name, one in HUB.items() if packed or not any(".zst" in file for file in one.files)}
+    for exam in ("ceval/ceval-exam", "haonan-li/cmmlu"):
+        served = {subject: splits for subject, splits in HUB[exam].configs.items() if subject in SERVED}
+        held[exam] = dataclasses.replace(HUB[exam], configs=served)
+    with FakeHub(hub(held)) as found:
+        yield found
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_set_of_the_hub_is_read_by_its_schema(answers: dict[str, Any], name: str) -> None:
-    found, (targets, labels) = answers[name], EXPECTED[name]
-    assert "error" not in found["test"], found["test"]
-    assert "error" not in found["train"], found["train"]
-    if name != "amazon":
-        assert [example[1] for example in found["test"]["examples"]] == targets
-    assert found["test"]["labels"] == labels
-    revision = CONVERTED if name in CONVERSIONS else "unverified" if name in {"amazon", "dynasent"} else COMMIT
-    assert found["test"]["revision"] == revision
-    assert all(all(example[0].values()) for example in found["train"]["examples"])
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the options share, as a user's do."""
+    return tmp_path_factory.mktemp("home")
 
 
-def test_what_is_left_out_is_counted(answers: dict[str, Any]) -> None:
-    assert "1 rows with a label that is not used skipped" in answers["mnli"]["test"]["notes"]
-    assert "2 rows with a label that is not used skipped" in answers["sst5"]["test"]["notes"]
-    dynasent = answers["dynasent"]["test"]["notes"]
-    assert "1 rows with an empty text or label skipped" in dynasent
-    assert "1 rows with a label that is not used skipped" in dynasent
+@pytest.fixture
+def reach(running: FakeHub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Reaches the hub, or with `offline` only what was fetched before."""
+
+    def choose(offline: bool = False) -> None:
+        use_hub(monkeypatch, home, running.url, offline=offline)
+
+    choose()
+    return choose
 
 
-def test_a_set_with_one_split_is_cut(answers: dict[str, Any]) -> None:
-    sides = [{example[0]["text"] for example in answers["implicithate"][s]["examples"]} for s in ("train", "test")]
-    assert not sides[0] & sides[1]
-    assert len(sides[0]) == 32
-    assert answers["implicithate"]["test"]["labels"] == ["benign", "toxic"]
+def with_files_here(source: HubSource, folder: Path) -> HubSource:
+    """The source, its addresses replaced by those of files of the same schema."""
+
+    def here(file: str) -> str:
+        for number, address in enumerate(ADDRESSES):
+            if address in file:
+                path = folder / str(number) / address.rpartition("/")[2]
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(at_address(address))
+                return file.replace(address, f"file://{path}")
+        return file
+
+    files = source.files
+    found = {side: here(file) for side, file in files.items()} if isinstance(files, Mapping) else here(files or "")
+    return dataclasses.replace(source, files=found or None)
 
 
-def data_of(name: str, *overrides: str) -> ExampleSet:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("config", ["calib=sst2", f"rows@calib.source.data={name}", *overrides])
-    return build(resolved(config)["calib"]["source"]["data"], ExampleSet, name)
+def filled(text: str, split: str, i: int) -> str:
+    return text.format(split=split, i=i)
 
 
+def commit_of(source: HubSource) -> str:
+    return HUB[source.hub[0].partition("@")[0].partition(":")[0]].commit if source.hub else "unverified"
+
+
+def test_every_set_of_the_hub_is_tried_here() -> None:
+    assert sorted(FROM_HUB) == sorted([*TEXTS, *LABELLED])
+
+
+def documents(kind: str, split: str) -> list[str]:
+    """The documents of a split, as hub_schemas has its rows."""
+    if kind == "two texts a row":
+        return [f"{which} {i} of {split}" for i in range(ROWS) for which in ("first", "second")]
+    if kind == "instruction":
+        given = ["", "given {i} of {split}\n\n"]
+        return [
+            filled("Do number {i} of {split}.\n\n" + given[i % 2] + "Done, {i} of {split}.", split, i)
+            for i in range(ROWS)
+        ]
+    return [filled(kind, split, i) for i in range(ROWS)]
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_is_read_by_its_schema_and_again_without_the_hub(name: str, reach: Any) -> None:
+    if name == "pile":
+        pytest.importorskip("zstandard", reason="zstandard is not installed, which the Pile's file needs")
+    train, test, kind = TEXTS[name]
+    source = made(name)
+    assert isinstance(source, TextSet)
+    found = {side: source.load(side) for side in ("train", "test")}
+    sides = {side: list(one.documents) for side, one in found.items()}
+    if train == test:
+        assert not set(sides["train"]) & set(sides["test"])
+        assert sorted(sides["train"] + sides["test"]) == sorted(documents(kind, train))
+    else:
+        assert sides == {"train": documents(kind, train), "test": documents(kind, test)}
+    assert {one.revision for one in found.values()} == {commit_of(cast("HubSource", source.source))}
+    reach(offline=True)
+    again = {side: source.load(side) for side in ("train", "test")}
+    assert {side: (one.fingerprint, one.revision) for side, one in again.items()} == {
+        side: (one.fingerprint, one.revision) for side, one in found.items()
+    }
+
+
+def expected(name: str, splits: str) -> list[tuple[dict[str, str], str]]:
+    """Fields and target of each example of some splits."""
+    _, _, fields, targets, _ = LABELLED[name]
+    found = []
+    for split in splits.split():
+        for i in range(ROWS):
+            target = targets[i % len(targets)]
+            words = "Ann Lee {split}-{i}" if i % 2 == 0 else "in Rome {split}-{i}"
+            templates = {"text": words} if fields is TOKENS else fields
+            if target is not None:
+                found.append(({slot: filled(text, split, i) for slot, text in templates.items()}, target))
+    return found
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_a_set_of_examples_is_read_by_its_schema_and_again_without_the_hub(
+    name: str, reach: Any, tmp_path: Path
+) -> None:
+    train, test, _, targets, labels = LABELLED[name]
+    rendered = made(name)
+    assert isinstance(rendered, RenderedExamples)
+    data = cast("Any", rendered.data)
+    data = dataclasses.replace(data, source=with_files_here(data.source, tmp_path))
+    found = {side: data.load(side) for side in ("train", "test")}
+    sides = {side: [(dict(one.fields), one.target) for one in several.examples] for side, several in found.items()}
+    if train == test:
+        assert not any(one in sides["test"] for one in sides["train"])
+        together = sides["train"] + sides["test"]
+        assert sorted(together, key=str) == sorted(expected(name, train), key=str)
+    else:
+        assert sides == {"train": expected(name, train), "test": expected(name, test)}
+        left_out = sum(1 for i in range(ROWS) if targets[i % len(targets)] is None)
+        assert sum(int(note.split()[0]) for note in found["test"].notes if note.endswith("skipped")) == left_out
+    assert {one.labels for one in found.values()} == {labels}
+    assert {one.rows.revision for one in found.values()} == {commit_of(data.source)}
+    reach(offline=True)
+    assert {side: data.load(side).rows.fingerprint for side in found} == {
+        side: one.rows.fingerprint for side, one in found.items()
+    }
+    rendered.template.check(found["test"])
+
+
+def test_all_answers_of_a_question_count(reach: Any) -> None:
+    reach()
+    for name in ("squad", "newsqa"):
+        first, second, *_ = made(name).data.load("test").examples
+        assert (first.answers, second.answers) == (("Ann Lee", "Ann"), ("Lee",))
+        assert first.id == "validation-0"
+
+
+def questions(exam: ExamSet) -> dict[str, list[Example]]:
+    """Those of two of its subjects, by side."""
+    subjects = tuple(one for one in exam.subjects if one in SERVED)
+    made = dataclasses.replace(exam, subjects=subjects, held_out=min(exam.held_out, 20), questions=20)
+    return {side: list(made.load(side).examples) for side in ("train", "test", "shots")}
+
+
+def check_questions(found: Sequence[Example], split: str, answers: str = "ABCD") -> None:
+    assert {subject_of(one) for one in found} <= SERVED
+    for one in found:
+        number = one.id.partition(":")[2]
+        said = {letter: f"choice {letter} of {number}" for letter in "ABCD"}
+        assert one.fields == {"question": f"{subject_of(one)} {number} of {split}?", **said}
+        assert one.target == (answers and answers[int(number) % 4])
+
+
+def test_an_exam_with_a_test_split_without_answers_is_read_by_its_schema(reach: Any) -> None:
+    reach()
+    found = questions(made("ceval_hm").data)
+    assert {side: len(several) for side, several in found.items()} == {"train": 20, "test": 80, "shots": 10}
+    check_questions(found["train"], "test", answers="")
+    check_questions(found["test"], "val")
+    check_questions(found["shots"], "dev")
+
+
+def test_an_exam_whose_questions_are_held_out_is_read_by_its_schema(reach: Any) -> None:
+    reach()
+    found = questions(made("cmmlu_hm").data)
+    assert {side: len(several) for side, several in found.items()} == {"train": 20, "test": 60, "shots": 10}
+    check_questions([*found["train"], *found["test"]], "test")
+    check_questions(found["shots"], "dev")
+    assert not {one.id for one in found["train"]} & {one.id for one in found["test"]}
+
+
+def test_an_exam_is_read_from_the_files_of_its_authors_where_the_hub_has_it_not(reach: Any, tmp_path: Path) -> None:
+    reach()
+    exam = made("cmmlu_hm").data
+    here = {}
+    for side, file in cast("Mapping[str, str]", exam.source.files).items():
+        for subject in exam.subjects:
+            address = file.replace("{subject}", subject)
+            path = tmp_path / side / f"{subject}.csv"
+            path.parent.mkdir(exist_ok=True)
+            if subject in SERVED:
+                path.write_bytes(at_address(address, 5 if side == "shots" else ROWS))
+            assert address in ADDRESSES
+        here[side] = f"file://{tmp_path}/{side}/{{subject}}.csv"
+    source = dataclasses.replace(exam.source, hub=("haonan-li/gone:{subject}",), files=here)
+    found = questions(dataclasses.replace(exam, source=source))
+    assert {side: len(several) for side, several in found.items()} == {"train": 20, "test": 60, "shots": 10}
+    assert {one.target for one in found["test"]} == set("ABCD")
+
+
+def test_the_subjects_of_an_exam_are_all_in_one_domain_or_another() -> None:
+    for exam, (subjects, _) in EXAMS.items():
+        listed = [one for name in BY_EXAM if name.startswith(exam) for one in made(name).data.subjects]
+        assert sorted(listed) == sorted(subjects)
+
+
+# Sets in a folder of the user's
+
+
+ANN = "person: Ann Lee"
 BOSS: dict[str, tuple[str, str, list[str]]] = {
-    "boss_sa": ("test.tsv", 'Text\tLabel\n"so ""good"""\t1\nbad\t0\nok\t2\n\t1\n', SA3),
-    "boss_nli": ("test.tsv", "Premise\tHypothesis\tLabel\na\tb\t0\nc\td\t1\ne\tf\t2\n", NLI3),
+    "boss_sa": ("test.tsv", 'Text\tLabel\n"so ""good"""\t1\nbad\t0\nok\t2\n\t1\n', ["positive", "negative", "neutral"]),
+    "boss_nli": ("test.tsv", "Premise\tHypothesis\tLabel\na\tb\t0\nc\td\t1\ne\tf\t2\n", NLI),
     "boss_td": ("test.tsv", "Text\tLabel\nfine\t0\nawful\t1\n", ["benign", "toxic"]),
     "boss_eqa": (
         "test.json",
@@ -297,41 +353,40 @@ BOSS: dict[str, tuple[str, str, list[str]]] = {
 def test_the_files_of_boss_are_read_as_they_are(tmp_path: Path, name: str) -> None:
     file, text, targets = BOSS[name]
     (tmp_path / file).write_text(text)
-    place = "calib.source.data.source"
-    found = data_of(name, f"{place}.name=amazon", f"{place}.path={tmp_path}").load("test")
+    found = made(name, name="amazon_of_boss", path=str(tmp_path)).data.load("test")
     assert [example.target for example in found.examples] == targets
-    assert found.rows.name == "amazon"
+    assert found.rows.name == "amazon_of_boss"
 
 
 CIVIL, TWEETS = "ToxicDetection/adv_civil/test.tsv", "twitter-2016test-A.txt"
-LOCAL: dict[str, tuple[str, str, str, list[str]]] = {
-    "semeval": ("QUANTBENCH_SEMEVAL", TWEETS, '1\tpositive\tsay "hi\n2\tnegative\tno\n3\tneutral\to\n', SA3),
+FOLDERS: dict[str, tuple[str, str, str, list[str]]] = {
+    "semeval": (
+        "QUANTBENCH_SEMEVAL",
+        TWEETS,
+        '1\tpositive\tsay "hi\n2\tnegative\tno\n3\tneutral\to\n',
+        ["positive", "negative", "neutral"],
+    ),
     "advcivil": ("QUANTBENCH_BOSS", CIVIL, "Text\tLabel\nfine\t0\nawful\t1\n", ["benign", "toxic"]),
     "ener": ("QUANTBENCH_ENER", "test.txt", "Acme B-BUSINESS\nInc I-BUSINESS\nsaid O\n", ["organization: Acme Inc"]),
 }
 
 
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_a_set_without_a_home_is_read_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    variable, file, text, targets = LOCAL[name]
+    variable, file, text, targets = FOLDERS[name]
     monkeypatch.setenv(variable, str(tmp_path / "no"))
-    source: Any = data_of(name)
-    with pytest.raises(Exception, match="no such file or folder"):
-        source.load("test")
-    assert "where" in source.about
+    with pytest.raises(DataError, match=rf"no such file or folder\. .*{variable}|no such file or folder\. Unpack"):
+        made(name).data.load("test")
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(text)
     monkeypatch.setenv(variable, str(tmp_path))
-    assert [example.target for example in data_of(name).load("test").examples] == targets
+    assert [example.target for example in made(name).data.load("test").examples] == targets
 
 
-def test_every_set_is_tried_here() -> None:
-    names = {path.stem for path in (config_dir() / "rows").glob("*.yaml")}
-    packaged = {name for name in names if isinstance(getattr(data_of_packaged(name), "source", None), PackagedRows)}
-    exams = {name for name in names if name.startswith(("ceval_", "cmmlu_"))}  # tests/tasks/test_exam.py
-    assert names - packaged - exams <= {*EXPECTED, *BOSS, *LOCAL, "implicithate"}
-    assert len(packaged) == 4
-
-
-def data_of_packaged(name: str) -> Any:
-    return data_of(name) if name.startswith("vader") else None
+def test_every_other_set_is_of_a_package_or_a_folder() -> None:
+    others = set(OPTIONS.files("calib")) - {*FROM_HUB, *BY_EXAM, *BOSS, *FOLDERS}
+    assert others == {
+        *("local", "mix", "shuffled", "random_tokens"),
+        *("wiki_sample", "news_sample", "code_sample"),
+        *(f"vader_{domain}" for domain in ("reviews", "film", "tweets", "editorials")),
+    }

@@ -36,7 +36,10 @@ class Calibrations:
 
         Raises ConfigError for a name that is none, or that is no data set, and for what it requires and is not told.
         """
-        node = self.catalogue.option("calib", name)
+        try:
+            node = self.catalogue.option("calib", name)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from error
         node = node | {k: v for k, v in (told or {}).items() if node.get(k) == REQUIRED}
         for missing in (k for k, v in node.items() if v == REQUIRED):
             if told is None:

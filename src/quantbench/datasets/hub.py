@@ -106,7 +106,11 @@ class HubSource:
     def fetch(self, name: str) -> str:
         """Download every side."""
         found = [self.read(name, side) for side in self.sides()]
-        counts = ", ".join(f"{len(one.table):,} {one.split} rows" for one in found)
+        counts = ", ".join(
+            dict.fromkeys(
+                f"{len(one.table):,} {'rows to be cut' if one.whole else f'{one.split} rows'}" for one in found
+            )
+        )
         revisions = " and ".join(dict.fromkeys(one.revision for one in found))
         return (
             f"{found[0].notes[0].removeprefix('from ')} at {revisions}, {counts}, in the Hugging Face cache (HF_HOME)"
