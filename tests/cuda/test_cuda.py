@@ -29,7 +29,6 @@ from quantbench.tasks.evaluate import evaluate
 from quantbench.tasks.lm_eval.task import LmEvalTask
 from quantbench.tasks.loglikelihood import Continuation, loglikelihoods
 from quantbench.tasks.reference import Reference
-from quantbench.tasks.text_windows import Windows
 from recipes import NAMES, make_recipe, refused, small_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle
 
@@ -159,24 +158,15 @@ def test_one_block_at_a_time_is_on_the_device(name: str) -> None:
 @pytest.mark.usefixtures("memory")
 def test_evaluation_scores_as_on_the_cpu(tmp_path: Path) -> None:
     handle, found = tiny_handle(), quantized("gptq", "llama", CPU)
-    windows = Windows(
-        tokens=tokens(3, 40),
-        offsets=(0, 40, 80),
-        n_bytes=(39,) * 3,
-        document_ids=(0,) * 3,
-        documents=("",),
-        text_fingerprint="text",
-        revision="r1",
-        protocol_values={"kind": "test"},
-    )
+    windows, names = tokens(3, 40), [f"window {i}" for i in range(3)]
     items = []
     for device in (CPU, CUDA):
         handle.restore()
         path = tmp_path / f"{device}.safetensors"
-        full = evaluate(handle, windows, "t", Reference.capture(path), device, silent).items
+        full = evaluate(handle, windows, names, Reference.capture(path), device, silent)
         assert full["kl"].tolist() == [0.0] * 3
         found.artifact.install(handle)
-        items.append(evaluate(handle, windows, "t", Reference.load(path), device, silent).items)
+        items.append(evaluate(handle, windows, names, Reference.load(path), device, silent))
     for column in ("nll", "kl"):
         np.testing.assert_allclose(items[0][column], items[1][column], rtol=1e-3)
 

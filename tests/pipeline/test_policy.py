@@ -117,8 +117,9 @@ def test_only_one_component_is_quantized_and_the_other_stays_exact(name: str, pa
     assert {key.rpartition(".")[2] for key in artifact.weights} == set(names)
     for key in weights:
         assert torch.equal(weights_after[key], weights[key]) == (key.rpartition(".")[2] not in names), key
-    for key in outputs:
-        assert torch.equal(outputs_after[key], outputs[key]) == (key[0] != part), key
+    for component, block in outputs:
+        same = torch.equal(outputs_after[component, block], outputs[component, block])
+        assert same == (component != part), (component, block)
 
 
 @torch.no_grad()

@@ -122,8 +122,3 @@ FULL_PRECISION: dict[str, Any] = {
     "policy": {"_target_": f"{Policy.__module__}.{Policy.__qualname__}"},
 }
 """What `quantizer=none` is, as a configuration."""
-
-
-def full_precision() -> Recipe:
-    """What `quantizer=none` is."""
-    return Recipe(weight=None, rounding=None, policy=Policy())
