@@ -12,10 +12,9 @@ from __future__ import annotations
 import time
 
 import torch
-from hydra import compose, initialize_config_dir
 
-from quantbench.core.build import build
-from quantbench.config.compose import config_dir, resolved
+from quantbench.config.composer import compose_cells
+from quantbench.config.folders import config_dir
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 
@@ -26,9 +25,9 @@ ORDERED = ["int", *(name for name in NAMES if name != "int")]
 
 def shipped(name: str) -> Format:
     """An option of conf/format."""
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        spec = resolved(compose("config", ["quantizer=none", f"+format@quantizer.other={name}"]))["quantizer"]["other"]
-    return build(spec, Format, "format")
+    recipe = compose_cells(["quantizer=rtn", f"format@quantizer.weight={name}"])[0].recipe
+    assert recipe.weight is not None
+    return recipe.weight
 
 
 def main() -> None:

@@ -14,13 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
-from quantbench.config.compose import CellMaker, config_dir, resolved
-from quantbench.config.factored import Composer
+from quantbench.config.composer import offline_composer
+from quantbench.config.overrides import to_hydra
+from quantbench.config.resolving import resolved
 from quantbench.launch.overview import Watch
 from quantbench.launch.records import CellStatus, now
 from quantbench.launch.state import SweepState
@@ -41,28 +39,18 @@ def grid(n: int) -> list[list[str]]:
 
 def compose(cells: list[list[str]]) -> tuple[float, float, int]:
     """Seconds to compose and build all cells; seconds Hydra takes a cell; how often it was asked."""
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-
-        def load(overrides: list[str]) -> DictConfig:
-            found: DictConfig = loader.load_configuration("config", overrides, run_mode=RunMode.RUN)
-            return found
-
-        _made(CellMaker(), Composer(loader, load), cells[0])  # imports are paid
+    handed_on = [to_hydra(cell) for cell in cells]
+    with offline_composer() as (composer, loader):
+        composer.cells(handed_on[:1])[0].run_id  # noqa: B018 - imports are paid
+    with offline_composer() as (composer, loader):
         started = time.perf_counter()
-        composer, make = Composer(loader, load), CellMaker()
-        for cell in cells:
-            _made(make, composer, cell)
+        for cell in composer.cells(handed_on):
+            cell.run_id  # noqa: B018
         took = time.perf_counter() - started
         started = time.perf_counter()
-        for cell in cells[:20]:
-            resolved(load(cell))
+        for overrides in handed_on[:20]:
+            resolved(loader.load_configuration("config", overrides, run_mode=RunMode.RUN))
         return took, (time.perf_counter() - started) / 20, composer.by_hydra
-
-
-def _made(make: CellMaker, composer: Composer, cell: list[str]) -> str:
-    plain, choices = composer.compose(cell)
-    return make(plain, cell, choices).run_id
 
 
 def look(n: int) -> float:

@@ -18,12 +18,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from quantbench.config.composer import compose_cells
 from quantbench.core.build import build
-from quantbench.config.compose import config_dir, resolved
 from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
@@ -74,8 +73,7 @@ Method = Callable[[Group], list[Tensor]]
 
 def recipe(name: str, *overrides: str, options: dict[str, Any] | None = None) -> Recipe:
     """A shipped recipe with overrides of the command line, and with options of its rounding where it has them."""
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        spec = resolved(compose("config", [f"quantizer={name}", *overrides]))["quantizer"]
+    spec = compose_cells([f"quantizer={name}", *overrides])[0].plain["quantizer"]
     spec["rounding"] |= {key: value for key, value in (options or {}).items() if key in spec["rounding"]}
     return build(spec, Recipe, "quantizer")
 

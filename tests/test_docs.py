@@ -21,9 +21,8 @@ import yaml
 
 from command import Workdir
 from doc_pages import DOCS, PAGES, ROOT, Block, Command, blocks, commands, write_files
-from quantbench.cli.main import _commands as known_commands
-from quantbench.cli.main import _config_dirs as config_dirs
-from quantbench.cli.main import _split as split
+from quantbench.cli.cells import config_dirs
+from quantbench.cli.main import COMMANDS, split
 from quantbench.config.composer import compose_cells
 from quantbench.config.folders import Folders, config_dir
 from quantbench.core.errors import StoreError
@@ -180,9 +179,10 @@ def _check(arguments: list[str]) -> None:
     "[GROUP]" and "[key=value ...]" stand for what may be given.
     """
     name, *rest = [word for word in arguments if not (word.startswith("[") or word == "...]")]
-    if name in known_commands() and name != "prepare":
+    if name in COMMANDS and name != "prepare":
         with contextlib.suppress(StoreError):
-            known_commands()[name](rest)
+            module, _, function = COMMANDS[name].rpartition(".")
+            getattr(importlib.import_module(module), function)(rest)
     elif name != "prepare" or rest:
         flags, overrides = split(rest if name == "prepare" else [name, *rest])
         folders, flags = config_dirs(flags)

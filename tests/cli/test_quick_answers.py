@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from quantbench.config.compose import config_dir
 
 import quantbench
 from command import Workdir
 from quantbench.cli.help import GROUPS, count_of
+from quantbench.config.folders import config_dir
 
 ALL = """
 import sys

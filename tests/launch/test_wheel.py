@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 COMPOSE_ALL = """
 import sys
 from hydra import compose, initialize_config_dir
-from quantbench.config.compose import config_dir
+from quantbench.config.folders import config_dir
 folder = config_dir()
 assert folder.is_relative_to(sys.argv[1]), folder
 with initialize_config_dir(str(folder), version_base="1.3"):

@@ -19,7 +19,7 @@ MULTIRUN = {"-m", "--multirun"}
 
 def run_cells(flags: Sequence[str], overrides: Sequence[str]) -> None:
     """Compose, check and run; flags of Hydra's, +sweep= means -m. Ends the process with status 1 if a cell failed."""
-    own, kept = _config_dirs(flags)
+    own, kept = config_dirs(flags)
     if any(override.lstrip("+").startswith("sweep=") for override in overrides) and not MULTIRUN & set(kept):
         kept = ["-m", *kept]
     run([*kept, *overrides], Folders(own), _run_grid)
@@ -34,7 +34,7 @@ def _run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappi
     run_grid(cells, command, sweep_params)
 
 
-def _config_dirs(flags: Sequence[str]) -> tuple[list[Path], list[str]]:
+def config_dirs(flags: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The folders of --config-dir, and the other flags."""
     own: list[Path] = []
     kept: list[str] = []

@@ -46,6 +46,11 @@ class Composer:
         self._factored = Factored(loader, load)
         self._parts: dict[tuple[Any, ...], Any] = {}
 
+    @property
+    def by_hydra(self) -> int:
+        """How many cells Hydra was asked for."""
+        return self._factored.by_hydra
+
     def cells(self, overrides: Sequence[Sequence[str]]) -> list[Cell]:
         """The checked cells of lists of overrides, in the form that Hydra takes.
 
