@@ -23,8 +23,8 @@ test: dev  ## run the tests, two files at a time
 test-slow: dev  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu
-	$(BIN)/python -m pytest -m slurm tests/slurm
+test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu; most wait, so four at a time
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m slurm tests/slurm
 
 mutation: dev  ## change lines of the core that must not be wrong and see tests fail (minutes); see benchmarks/mutation.md
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,mutation]"
