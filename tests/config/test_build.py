@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quantbench.datasets.local_text import LocalText
 
 from quantbench.config.identity import identity, run_identity
 from quantbench.core.build import build, option_names
 from quantbench.core.errors import ConfigError, DataError, ModelError
 from quantbench.core.hashing import digest, hash_path
+from quantbench.core.origin import Origin
+from quantbench.datasets.files import FileSource
+from quantbench.datasets.text import TextSet
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.models.loading import LocalModel
@@ -78,6 +80,17 @@ def test_description_does_not_count_and_everything_else_does() -> None:
     assert digest(identity(plain)) != digest(identity(build(SPEC | {"bits": 3}, IntFormat, "x")))
 
 
+def test_what_is_known_of_a_data_set_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    source = FileSource(path=tmp_path / "a.txt")
+    one, other = (
+        TextSet(source=source, origin=origin)
+        for origin in (Origin(name="a", family="lm"), Origin(name="b", family="sa", language="zh", path="elsewhere"))
+    )
+    assert identity(one) == identity(other)
+    assert identity(one) != identity(dataclasses.replace(one, joiner=" "))
+
+
 def test_a_file_counts_by_its_content(tmp_path: Path) -> None:
     first, second = tmp_path / "a.txt", tmp_path / "b.txt"
     first.write_text("same")
@@ -131,8 +144,9 @@ def test_a_wrong_model_folder_is_named_by_its_key_before_it_is_hashed(
         identity(model)
     with pytest.raises(ModelError, match=r"model\.path=.*big\.bin: not a folder"):
         identity(LocalModel(name="local", path=tmp_path / "big.bin", dtype="float32"))
-    with pytest.raises(DataError, match=r"text mine: path=.*none\.txt: no such file"):
-        identity(LocalText(name="mine", path=tmp_path / "none.txt"))
+    source = FileSource(path=tmp_path / "none.txt")
+    with pytest.raises(DataError, match=r"data mine: path=.*none\.txt: no such file"):
+        identity(TextSet(source=source, origin=Origin(name="mine", family="lm")))
 
 
 def test_seeds_count_only_where_calibration_data_are_used() -> None:

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quantbench.datasets.hub_text import HubText
 
-from quantbench.core.origin import Origin, in_distribution, origin_of, relation
+from quantbench.core.build import build
+from quantbench.core.errors import ConfigError
+from quantbench.core.origin import Origin, in_distribution, relation
 
 
 def make(name: str, family: Any, language: str = "unknown", relatives: tuple[str, ...] = (), path: str = "") -> Origin:
@@ -55,7 +56,18 @@ def test_without_calibration_there_is_no_relation() -> None:
     assert in_distribution(None, []) is None
 
 
-def test_what_a_text_says_of_itself() -> None:
-    about: dict[str, Any] = {"language": "en", "relatives": ["wikipedia"]}
-    text = HubText(name="wiki", path="a/b", about=about)
-    assert origin_of(text) == make("wiki", "lm", "en", ("wikipedia",), "a/b")
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"langauge": "en"}, r"^x\.langauge: no such option\. Did you mean 'language'\?"),
+        ({"family": "sentiment"}, r"^x\.family='sentiment': input should be 'lm', 'instruct'"),
+        ({"relatives": "wikipedia"}, r"^x\.relatives='wikipedia': input should be a valid tuple"),
+        ({"domain": 3}, r"^x\.domain=3: input should be a valid string"),
+        ({"language": ""}, r"^x\.language='': "),
+        ({"name": ""}, r"^x\.name='': "),
+    ],
+)
+def test_what_is_no_fact_is_refused(wrong: dict[str, Any], message: str) -> None:
+    spec = {"_target_": "quantbench.core.origin.Origin", "name": "wiki", "family": "lm", **wrong}
+    with pytest.raises(ConfigError, match=message):
+        build(spec, Origin, "x")
