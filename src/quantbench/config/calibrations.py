@@ -17,6 +17,9 @@ from quantbench.core.errors import ConfigError
 DRAW = ("n", "length", "seed", "draw", "split", "allow_short")
 """Options of every calibration set: how much is drawn, and which part of what there is."""
 
+REQUIRED = "???"
+"""The value of a key that an option leaves to the command line."""
+
 CALIBRATION_ONLY = ("with_answers", "sampler", "allow_short", "max_documents", "max_rows", "questions")
 """Keys of a data set that change what is calibrated on, and no test."""
 
@@ -28,9 +31,21 @@ class Calibrations:
     catalogue: Catalogue
     resolve: Callable[[Plain], Plain]
 
-    def named(self, name: str, key: str) -> DataSet:
-        """The data set of an option. Raises ConfigError for a name that is none, or that is no data set."""
-        node = self.catalogue.option("calib", name)
+    def named(self, name: str, key: str, told: Mapping[str, Any] | None = None) -> DataSet:
+        """The data set of an option; told: values of keys that it requires.
+
+        Raises ConfigError for a name that is none, or that is no data set, and for what it requires and is not told.
+        """
+        try:
+            node = self.catalogue.option("calib", name)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from error
+        node = node | {k: v for k, v in (told or {}).items() if node.get(k) == REQUIRED}
+        for missing in (k for k, v in node.items() if v == REQUIRED):
+            if told is None:
+                raise ConfigError(f"{key}: calib={name} requires {missing}; name a set whose own file has it")
+            where = f"eval.tasks.{name}.{missing}"
+            raise ConfigError(f"{where}: this option is required; give {where}=...")
         if _is_calibration(node):
             raise ConfigError(f"{key}: calib={name} is no data set, but made of others: name those")
         return data_set(name, node, self.catalogue, self.resolve, f"calib={name}")

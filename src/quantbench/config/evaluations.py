@@ -15,6 +15,9 @@ from quantbench.core.origin import UNKNOWN, Origin
 
 LM_EVAL_TASK = "quantbench.tasks.lm_eval.task.LmEvalTask"
 LM_EVAL_OPTIONS = ("limit", "include_path", "seed", "max_length", "batch_size")
+SUITE = ("sets", "names", "suites", "shots", "suffix")
+"""What an option of `eval` says for itself, where it is a part of another one."""
+
 MADE = ("source", "data", "template", "origin", "task")
 """Options of tasks that follow from what is tested."""
 
@@ -37,7 +40,7 @@ class Evaluations:
             for chosen in self._by_default(calibrations, node, calib_name, calib):
                 self._add(tests, chosen.name, self._test(chosen, node))
         else:
-            self._collect(tests, node, lambda name: self._chosen(calibrations, name, calib_name, calib))
+            self._collect(tests, node, lambda name, told: self._chosen(calibrations, name, told, calib_name, calib))
         for name, own in (node.get("tasks") or {}).items():
             if "_target_" in own:
                 self._add(tests, str(name), dict(own))
@@ -65,13 +68,16 @@ class Evaluations:
         explicit = [task for task in (node.get("tasks") or {}).values() if "_target_" in task]
         return node.get("sets") is None and not (node.get("names") or node.get("suites") or explicit)
 
-    def _collect(self, tests: dict[str, Plain], node: Mapping[str, Any], chosen: Callable[[str], DataSet]) -> None:
+    def _collect(
+        self, tests: dict[str, Plain], node: Mapping[str, Any], chosen: Callable[[str, Mapping[str, Any]], DataSet]
+    ) -> None:
         for suite in node.get("suites") or ():
-            own = {key: value for key, value in node.items() if key not in {"sets", "names", "suites", "shots", "suffix"}}
+            own = {key: value for key, value in node.items() if key not in SUITE}
             self._collect(tests, {**own, **self.catalogue.option("eval", str(suite))}, chosen)
         suffix = node.get("suffix") or ""
         for name in node.get("sets") or ():
-            self._add(tests, f"{name}{suffix}", self._test(chosen(str(name)), node, f"{name}{suffix}"))
+            told = (node.get("tasks") or {}).get(f"{name}{suffix}", {})
+            self._add(tests, f"{name}{suffix}", self._test(chosen(str(name), told), node, f"{name}{suffix}"))
         for name in node.get("names") or ():
             self._add(tests, f"{name}{suffix}", self._lm_eval(str(name), node))
 
@@ -80,11 +86,16 @@ class Evaluations:
             raise ConfigError(f"eval: the test {name} stands there twice")
         tests[name] = task
 
-    def _chosen(self, made: Calibrations, name: str, calib_name: str, calib: Mapping[str, Any]) -> DataSet:
-        """A data set by its name; the one that is calibrated on is tested as it is given there."""
+    def _chosen(
+        self, made: Calibrations, name: str, told: Mapping[str, Any], calib_name: str, calib: Mapping[str, Any]
+    ) -> DataSet:
+        """A data set by its name; the one that is calibrated on is tested as it is given there.
+
+        told: the test's own options, which give what the data set's option requires (`path: ???`)
+        """
         if name == calib_name and "_target_" not in calib:
             return made.tested(name, calib)
-        return made.named(name, "eval.sets")
+        return made.named(name, "eval.sets", told)
 
     def _test(self, chosen: DataSet, node: Mapping[str, Any], name: str | None = None) -> Plain:
         own = (node.get("tasks") or {}).get(name or chosen.name, {})
