@@ -74,7 +74,7 @@ def run(arguments: list[str], place: Path, home: Path) -> str:
 def cell(model: Path, place: Path, *overrides: str) -> list[str]:
     text = place / "calib.txt"
     text.write_text("\n\n".join(f"Paragraph {i} of a text that has some {i * i} words in it." * 9 for i in range(40)))
-    chosen = ["model=local", f"model.path={model}", "calib=local", f"calib.source.path={text}", "calib.n=2"]
+    chosen = ["model=local", f"model.path={model}", "calib=local", f"calib.path={text}", "calib.n=2"]
     return ["quantbench", *chosen, "calib.length=64", "scale=smoke", "threads=1", "eval=lm_eval", *overrides]
 
 

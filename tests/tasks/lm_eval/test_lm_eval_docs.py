@@ -26,7 +26,8 @@ def test_the_suite_and_the_task_of_the_page_run(tmp_path: Path) -> None:
     (quantized,) = tmp_path.glob("outputs/runs/*/weights.json")
     (file,) = (f for f in quantized.parent.glob("scores/capitals-*.json") if len(f.suffixes) == 1)
     score = json.loads(file.read_text())
-    assert score["distribution"] == {"name": "capitals", "family": "qa", "domain": "capitals", "language": "en"}
+    described = {"name": "capitals", "family": "qa", "domain": "capitals", "language": "en"}
+    assert {key: score["origin"][key] for key in described} == described
     assert {one["name"] for one in score["metrics"]} == {"acc", "acc_norm"}
     assert score["protocol_values"]["subtasks"]["capitals"]["shots"] == 2
     items = pd.read_parquet(file.with_suffix(".parquet"))

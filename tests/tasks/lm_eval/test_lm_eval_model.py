@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from quantbench.config.compose import config_dir, resolved
 
 from lm_eval_tasks import long_handle, write_tasks
-from quantbench.core.build import build
+from quantbench.config.named import named_recipe
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import embedding_slot, head_slot
-from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
 from quantbench.tasks.lm_eval import model as model_module
 from quantbench.tasks.lm_eval.task import LmEvalTask
@@ -29,10 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tasks(tmp_path_factory.mktemp("lm_eval") / "own")
 
 
-def quantized(*overrides: str, **model: Any) -> ModelHandle:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("config", list(overrides))
-    recipe = build(resolved(config)["quantizer"], Recipe, "quantizer")
+def quantized(name: str, *overrides: str, **model: Any) -> ModelHandle:
+    recipe = named_recipe(name, overrides)
     handle = long_handle(**model)
     tokens = torch.randint(2, 250, (2, 32), generator=torch.Generator().manual_seed(0))
     quantize_model(handle, recipe, tokens, CPU, lambda _done, _all: None).artifact.install(handle)
@@ -55,10 +50,10 @@ def log_likelihoods(handle: ModelHandle, prompt: str, answer: str) -> float:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["quantizer=llm_int8", "quantizer.activation.threshold=2.3"],
-        ["quantizer=kv4", "quantizer.kv_cache.residual=4"],
-        ["quantizer=w8a8"],
-        ["quantizer=rtn"],
+        ["llm_int8", "quantizer.activation.threshold=2.3"],
+        ["kv4", "quantizer.kv_cache.residual=4"],
+        ["w8a8"],
+        ["rtn"],
     ],
     ids=lambda overrides: overrides[0],
 )
@@ -69,7 +64,7 @@ def test_padding_changes_nothing(overrides: list[str], folder: Path) -> None:
     for document, found in zip(test.documents, items["log_likelihoods"], strict=True):
         prompt, _, answer = document.rpartition("A: ")
         assert found[0] == pytest.approx(log_likelihoods(handle, f"{prompt}A:", answer), rel=1e-5)
-    if overrides[0] == "quantizer=llm_int8":  # and padding would have changed something
+    if overrides[0] == "llm_int8":  # and padding would have changed something
         handle.one_by_one = False
         padded = scored(handle, folder, "own_choice", batch_size=8).items["log_likelihoods"]
         pairs = zip(padded.explode(), items["log_likelihoods"].explode(), strict=True)
@@ -77,7 +72,7 @@ def test_padding_changes_nothing(overrides: list[str], folder: Path) -> None:
 
 
 def test_text_is_generated_without_a_cache_where_the_cache_is_quantized(folder: Path) -> None:
-    handle = quantized("quantizer=kv4", "quantizer.kv_cache.residual=4", "quantizer.kv_cache.bits=2")
+    handle = quantized("kv4", "quantizer.kv_cache.residual=4", "quantizer.kv_cache.bits=2")
     test = LmEvalTask(task="own_text", include_path=folder).load(handle.tokenizer, "tokenizer")
     outcome = test.score(handle, "t", None, CPU, lambda _done, _all: None)
     assert "generated without a cache" in outcome.attachments["notes.json"]
@@ -92,7 +87,7 @@ def test_text_is_generated_without_a_cache_where_the_cache_is_quantized(folder: 
 
 
 def test_a_head_that_quantization_set_apart_stays_apart(folder: Path) -> None:
-    handle = quantized("quantizer=rtn", tie_word_embeddings=True)
+    handle = quantized("rtn", tie_word_embeddings=True)
     head_slot(handle.model).set((embedding_slot(handle.model).get() * 4).round() / 4)
     assert not torch.equal(head_slot(handle.model).get(), embedding_slot(handle.model).get())
     before = {name: value.clone() for name, value in handle.model.state_dict().items()}
