@@ -14,6 +14,7 @@ import torch
 from doc_pages import write_files
 from helpers_math import correlated_inputs, random, stats_of
 from quantbench.config.named import named_recipe
+from quantbench.core.input_stats import output_error
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
@@ -22,7 +23,6 @@ from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
 from quantbench.rounding.base import Rounding
-from quantbench.rounding.hessian import output_error
 from quantbench.transforms.base import ScaleTransform
 from tiny import tiny_llama, tiny_tokenizer
 
