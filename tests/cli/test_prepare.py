@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from quantbench.config.compose import config_dir
+from quantbench.config.folders import config_dir
 
 from command import Done, Workplace
 from fake_hub import Branch, FakeHub
