@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from quantbench.config.folders import config_dir
 
 from command import Done, Workplace
 from fake_hub import Branch, FakeHub
+from quantbench.config.folders import config_dir
 
 COMMIT = "a" * 40
 CARD = """---

@@ -141,7 +141,9 @@ def test_every_part_of_a_data_set_composes_and_builds(composer: Composer) -> Non
     for sampler in CATALOGUE.parts("sampler"):
         assert composed(composer, ["quantizer=gptq", f"calib.sampler={sampler}", "eval=two_samples"]).calib
     for render in CATALOGUE.parts("render"):
-        assert composed(composer, ["quantizer=gptq", "calib=alpaca", f"calib.render={render}", "eval=two_samples"]).calib
+        assert composed(
+            composer, ["quantizer=gptq", "calib=alpaca", f"calib.render={render}", "eval=two_samples"]
+        ).calib
 
 
 def test_groups_not_tried_here_are_noticed() -> None:

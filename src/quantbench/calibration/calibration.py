@@ -11,7 +11,7 @@ from quantbench.calibration.samplers import Sampler
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
-from quantbench.datasets.documents import Documents, TextSource, TokenizerText
+from quantbench.datasets.documents import Documents, TextSource, TokenizerText, check_reachable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,7 +46,7 @@ class Calibration:
 
     def check_reachable(self) -> None:
         """Raise DataError if the text is neither here nor can be fetched."""
-        self.source.check_reachable(self.split)
+        check_reachable(self.source, self.split)
 
     def documents(self, tokenizer: PreTrainedTokenizerBase) -> Documents:
         """The text drawn from."""

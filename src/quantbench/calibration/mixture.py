@@ -15,7 +15,7 @@ from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
 from quantbench.core.origin import Origin
-from quantbench.datasets.documents import TextSource
+from quantbench.datasets.documents import TextSource, check_reachable
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ class Mixture:
         """Raise DataError if the text of a part is neither here nor can be fetched."""
         for part in self.mixed.values():
             for source in part.set.sources:
-                source.check_reachable("train")
+                check_reachable(source, "train")
 
     def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
         """Draw every part. Raises DataError if one is too short."""

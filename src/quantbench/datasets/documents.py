@@ -65,10 +65,6 @@ class TextSource(Protocol):
         """
         ...
 
-    def check_reachable(self, split: str) -> None:
-        """Raise DataError if the data are neither here nor can be fetched; imports nothing that takes seconds."""
-        ...
-
     def prepare(self) -> str:
         """Fetch everything `load` needs, for all splits; returns one line saying what lies where, and its size."""
         ...
@@ -81,3 +77,18 @@ class TokenizerText(Protocol):
     def load_for(self, split: str, tokenizer: PreTrainedTokenizerBase) -> Documents:
         """As TextSource.load, for one tokenizer. Raises DataError if that has no chat template and one is asked for."""
         ...
+
+
+@runtime_checkable
+class ReachableData(Protocol):
+    """Data that can tell, without being read, whether they can be had at all."""
+
+    def check_reachable(self, split: str) -> None:
+        """Raise DataError if they are neither here nor can be fetched. Imports nothing that takes seconds."""
+        ...
+
+
+def check_reachable(data: object, split: str) -> None:
+    """Raise DataError if data tell that they cannot be had; others show it when they are read."""
+    if isinstance(data, ReachableData):
+        data.check_reachable(split)

@@ -105,10 +105,6 @@ class ExampleSet(Protocol):
         """
         ...
 
-    def check_reachable(self, split: str) -> None:
-        """Raise DataError if the data are neither here nor can be fetched; imports nothing that takes seconds."""
-        ...
-
     def prepare(self) -> str:
         """Fetch everything `load` needs, for all splits; returns one line saying what lies where."""
         ...

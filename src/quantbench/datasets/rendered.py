@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
-from quantbench.datasets.documents import Documents
+from quantbench.datasets.documents import Documents, check_reachable
 from quantbench.datasets.examples import ExampleSet, train_examples
 from quantbench.datasets.template import Template
 
@@ -29,7 +29,7 @@ class RenderedExamples:
 
     def check_reachable(self, split: str) -> None:
         """Raise DataError if the data are neither here nor can be fetched."""
-        self.data.check_reachable(split)
+        check_reachable(self.data, split)
 
     def load(self, split: str) -> Documents:
         """See TextSource."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError, DataError
 from quantbench.core.origin import Origin
+from quantbench.datasets.documents import check_reachable
 from quantbench.datasets.examples import Example, Examples, ExampleSet, train_examples
 from quantbench.datasets.template import Template
 
@@ -51,7 +52,7 @@ class PromptTask:
 
     def check_reachable(self) -> None:
         """Raise DataError if the data are neither here nor can be fetched."""
-        self.data.check_reachable(self.split)
+        check_reachable(self.data, self.split)
 
     def prepare(self) -> str:
         """Fetch the data set."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError, DataError
 from quantbench.core.origin import Origin
-from quantbench.datasets.documents import Documents, TextSource
+from quantbench.datasets.documents import Documents, TextSource, check_reachable
 from quantbench.models.tokenizer import leading_special_tokens
 from quantbench.tasks.token_stream import Integers, document_of, tokenized
 
@@ -49,7 +49,7 @@ class TextTask:
 
     def check_reachable(self) -> None:
         """Raise DataError if the text is neither here nor can be fetched."""
-        self.source.check_reachable(self.split)
+        check_reachable(self.source, self.split)
 
     def prepare(self) -> str:
         """Fetch the text."""
