@@ -21,7 +21,8 @@ def test_a_cell_too_long_for_any_job_is_given_up_and_the_others_are_done(workdir
 
 def test_a_time_limit_shorter_than_the_cells_together_ends_in_all_done(workdir: SlowWorkdir) -> None:
     names = [f"{letter}_slow" for letter in "abcdefghijklmnop"]
-    grid = workdir.grid(",".join(names), "quantizer.rounding.seconds=4", "cluster.minutes=1")
+    more = ("quantizer.rounding.seconds=4", "cluster.cells_per_job=16", "cluster.minutes=1")
+    grid = workdir.grid(",".join(names), *more)
     done = workdir.run(*grid)
     assert done.returncode == 0, done.stderr
     assert "submitted in 1 job\n" in done.stderr
