@@ -27,7 +27,8 @@ SOURCES = {
 
 ORIGIN = ("domain", "language", "relatives", "licence", "size", "tried", "note")
 LABELS = ("label", "labels", "cuts")
-OWN = ("name", "family", "tests", "testing", "sampler", "template", "with_answers", "joiner", "allow_short")
+OF_EXAMPLES = ("columns", "template", "with_answers", "joiner")
+OWN = ("name", "family", "tests", "testing", "sampler", "allow_short")
 """Keys that are read here, or by what uses the set."""
 
 EXAMPLES = "quantbench.datasets.rendered.RenderedExamples"
@@ -85,7 +86,9 @@ class DataSet:
         reads = str(self.family["reads"])
         own = fields_of(reads, f"family {self.facts['family']}.reads") - {"source", "origin"}
         source, of_source = self._source()
-        known = {*own, *of_source, *ORIGIN, *LABELS, *OWN, "text", "columns"}
+        known = {*own, *of_source, *ORIGIN, *OWN, *(LABELS if "label" in own else ())}
+        if not self.is_text:
+            known |= {*OF_EXAMPLES, *({"text"} & set(slots(self.template["item"])))}
         if unknown := sorted(set(self.facts) - known):
             raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known)))
         given = {key: self.facts[key] for key in own & set(self.facts)}
@@ -111,7 +114,7 @@ class DataSet:
     def _own_class(self) -> Plain:
         """A class of the user's that reads the set: it takes its own options, and the origin if it has one."""
         own = fields_of(str(self.facts["_target_"]), self.key)
-        known = {*own, *ORIGIN, *OWN, "_target_"}
+        known = {*own, *ORIGIN, *OWN, "_target_", *(() if self.is_text else OF_EXAMPLES)}
         if unknown := sorted(set(self.facts) - known):
             raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known - {"_target_"})))
         origin = {"origin": self.origin()} if "origin" in own else {}
@@ -172,7 +175,7 @@ def _written(text: Any) -> Any:
 
 def set_keys() -> frozenset[str]:
     """Every key that a data set may have, whatever it is."""
-    found = {*ORIGIN, *LABELS, *OWN, "text", "columns", "render", "where"}
+    found = {*ORIGIN, *LABELS, *OF_EXAMPLES, *OWN}
     for target in dict.fromkeys(SOURCES.values()):
         found |= fields_of(target, "")
     for module in ("text.TextSet", "labelled.LabelledSet", "answers.AnswerSet", "spans.SpanSet", "exams.ExamSet"):
