@@ -75,7 +75,7 @@ class Catalogue:
             raise ConfigError(f"family {name}: it is like itself ({' like '.join([*before, name])})")
         own = self.option("family", name)
         if unknown := sorted(set(own) - set(FAMILY)):
-            raise ConfigError(unknown_key(f"family {name}.{unknown[0]}", FAMILY))
+            raise ConfigError(unknown_key(f"family {name}.{unknown[0]}", list(FAMILY)))
         like = own.get("like")
         if like is None:
             return own

@@ -67,9 +67,7 @@ class Evaluations:
 
     def _collect(self, tests: dict[str, Plain], node: Mapping[str, Any], chosen: Callable[[str], DataSet]) -> None:
         for suite in node.get("suites") or ():
-            own = {
-                key: value for key, value in node.items() if key not in {"sets", "names", "suites", "shots", "suffix"}
-            }
+            own = {key: value for key, value in node.items() if key not in {"sets", "names", "suites", "shots", "suffix"}}
             self._collect(tests, {**own, **self.catalogue.option("eval", str(suite))}, chosen)
         suffix = node.get("suffix") or ""
         for name in node.get("sets") or ():
