@@ -108,6 +108,16 @@ def test_a_fact_that_is_none_is_refused(tmp_path: Path, facts: dict[str, Any], s
     assert refusal(tmp_path, **facts).startswith(said)
 
 
+def test_what_a_familys_sets_have_in_common_need_not_concern_every_one_of_them(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import os\n")
+    set_of_code = [f"calib.path={tmp_path / 'a.py'}", "calib.family=lm_code"]
+    (cell,) = compose_cells(["calib=local", *set_of_code])  # lm_code has max_documents, which no file has
+    assert cell.calib is not None
+    assert cell.calib.origins[0].language == "unknown"  # `local` says so itself
+    with pytest.raises(ConfigError, match=r"^calib\.max_documents: no such option"):
+        compose_cells(["calib=local", *set_of_code, "calib.max_documents=3"])
+
+
 def test_so_it_is_where_the_set_is_tested_or_mixed(tmp_path: Path) -> None:
     expected = "calib=mine.langauge: no such option. Did you mean 'language'?"
     assert refusal(tmp_path, "eval.sets=[mine]", langauge="en").startswith(expected)

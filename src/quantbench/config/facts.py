@@ -8,7 +8,7 @@ from the components' own fields, so that a misspelt one is nobody's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from quantbench.config.catalogue import Catalogue, Plain
@@ -41,6 +41,7 @@ class DataSet:
     name    its name in results: that of its option, unless it has a `name`
     key     where it stands, for messages
     facts   keys that are set
+    said    those of them that it says itself; the others are its family's, which need not concern it
     family  its family's yaml
     resolve  puts in the values of interpolations
     """
@@ -48,6 +49,7 @@ class DataSet:
     name: str
     key: str
     facts: Plain
+    said: frozenset[str]
     family: Plain
     catalogue: Catalogue
     resolve: Callable[[Plain], Plain]
@@ -89,8 +91,7 @@ class DataSet:
         known = {*own, *of_source, *ORIGIN, *OWN, *(LABELS if "label" in own else ())}
         if not self.is_text:
             known |= {*OF_EXAMPLES, *({"text"} & set(slots(self.template["item"])))}
-        if unknown := sorted(set(self.facts) - known):
-            raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known)))
+        self._check(known)
         given = {key: self.facts[key] for key in own & set(self.facts)}
         if "render" in given:
             given.pop("text", None)
@@ -111,12 +112,16 @@ class DataSet:
         told: Plain = {key: self.facts[key] for key in ("with_answers", "joiner") if key in self.facts}
         return {"_target_": EXAMPLES, "data": self.data(), "template": self.template, **told}
 
+    def _check(self, known: Set[str]) -> None:
+        """Refuse what nothing reads, and of the family what no set has."""
+        if unknown := sorted((self.said - known) | (set(self.facts) - self.said - known - set_keys())):
+            raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known - {"_target_"})))
+
     def _own_class(self) -> Plain:
         """A class of the user's that reads the set: it takes its own options, and the origin if it has one."""
         own = fields_of(str(self.facts["_target_"]), self.key)
         known = {*own, *ORIGIN, *OWN, "_target_", *(() if self.is_text else OF_EXAMPLES)}
-        if unknown := sorted(set(self.facts) - known):
-            raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known - {"_target_"})))
+        self._check(known)
         origin = {"origin": self.origin()} if "origin" in own else {}
         return {key: value for key, value in self.facts.items() if key in {*own, "_target_"}} | origin
 
@@ -163,7 +168,7 @@ def data_set(
     for text in ("text", "joiner"):
         if text in facts:
             facts[text] = _written(facts[text])
-    return DataSet(str(facts.get("name", name)), key, facts, family, catalogue, resolve)
+    return DataSet(str(facts.get("name", name)), key, facts, frozenset(given), family, catalogue, resolve)
 
 
 def _written(text: Any) -> Any:
