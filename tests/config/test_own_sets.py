@@ -191,10 +191,8 @@ def test_their_names_stand_in_the_tables(folder: Folders, tmp_path: Path, capsys
     frame = pd.read_csv(path)
     found = frame[frame["quantizer"] == "gptq"]
     assert set(found["calib"]) == set(found["task"]) == set(NAMES)
-    relations = {(row.calib, row.task): row.relation for row in found.itertuples()}
-    assert {pair: said for pair, said in relations.items() if pair[0] == pair[1]} == {
-        (name, name): "in-distribution" for name in NAMES
-    }
+    relations = dict(zip(zip(found["calib"], found["task"], strict=True), found["relation"], strict=True))
+    assert {relations[name, name] for name in NAMES} == {"in-distribution"}
     assert relations["forum", "tickets"] == "far OOD"  # another language
     said = capsys.readouterr().out
     assert all(name in said for name in NAMES)
