@@ -72,7 +72,8 @@ class Calibrations:
         """What a model calibrated on it is tested on unless it is said."""
         if not _is_calibration(node):
             own = self.tested(name, node)
-            return [own if test == own.name else self.named(test, "calib.tests") for test in own.default_tests]
+            said = "calib.tests" if "tests" in own.facts else f"family {own.facts['family']}.members"
+            return [own if test == own.name else self.named(test, said) for test in own.default_tests]
         found: dict[str, DataSet] = {}
         for part in _weights(node) if "parts" in node else ():
             for test in self.named(part, f"calib.parts.{part}").default_tests:

@@ -15,11 +15,15 @@ from typing import Any
 import yaml
 
 from quantbench.config.folders import Folders
-from quantbench.core.build import unknown_choice
+from quantbench.core.build import unknown_choice, unknown_key
 from quantbench.core.errors import ConfigError
 
 PARTS = ("sampler", "template", "scoring", "render")
 """Parts of data sets and tests that are chosen by name: one file of each kind, conf/parts/KIND.yaml."""
+
+FAMILY = ("kind", "reads", "template", "scoring", "sampler", "testing", "members", "like", "common")
+"""Keys of a family; those that it must have, itself or from the one it is like:"""
+FAMILY_NEEDS = ("kind", "reads", "scoring")
 
 LM_EVAL = "lm_eval/catalogue.yaml"
 
@@ -57,12 +61,25 @@ class Catalogue:
         return read_yaml(files[name])
 
     def family(self, name: str) -> Plain:
-        """A family with what it takes over from the one it is `like`."""
+        """A family with what it takes over from the one it is `like`.
+
+        Raises ConfigError for a key that no family has, one that is missing, and families that are like each other.
+        """
+        found = self._whole_family(name, ())
+        if missing := [key for key in FAMILY_NEEDS if key not in found]:
+            raise ConfigError(f"family {name}: `{missing[0]}` is missing; give it, or the family that it is `like`")
+        return found
+
+    def _whole_family(self, name: str, before: tuple[str, ...]) -> Plain:
+        if name in before:
+            raise ConfigError(f"family {name}: it is like itself ({' like '.join([*before, name])})")
         own = self.option("family", name)
+        if unknown := sorted(set(own) - set(FAMILY)):
+            raise ConfigError(unknown_key(f"family {name}.{unknown[0]}", list(FAMILY)))
         like = own.get("like")
         if like is None:
             return own
-        whole = self.family(str(like))
+        whole = self._whole_family(str(like), (*before, name))
         common = {**whole.get("common", {}), **own.get("common", {})}
         return {**whole, **{key: value for key, value in own.items() if key != "like"}, "common": common}
 

@@ -8,7 +8,7 @@ from the components' own fields, so that a misspelt one is nobody's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from quantbench.config.catalogue import Catalogue, Plain
@@ -27,7 +27,8 @@ SOURCES = {
 
 ORIGIN = ("domain", "language", "relatives", "licence", "size", "tried", "note")
 LABELS = ("label", "labels", "cuts")
-OWN = ("name", "family", "tests", "testing", "sampler", "template", "with_answers", "joiner", "allow_short")
+OF_EXAMPLES = ("columns", "template", "with_answers", "joiner")
+OWN = ("name", "family", "tests", "testing", "sampler", "allow_short")
 """Keys that are read here, or by what uses the set."""
 
 EXAMPLES = "quantbench.datasets.rendered.RenderedExamples"
@@ -40,6 +41,7 @@ class DataSet:
     name    its name in results: that of its option, unless it has a `name`
     key     where it stands, for messages
     facts   keys that are set
+    said    those of them that it says itself; the others are its family's, which need not concern it
     family  its family's yaml
     resolve  puts in the values of interpolations
     """
@@ -47,6 +49,7 @@ class DataSet:
     name: str
     key: str
     facts: Plain
+    said: frozenset[str]
     family: Plain
     catalogue: Catalogue
     resolve: Callable[[Plain], Plain]
@@ -85,9 +88,10 @@ class DataSet:
         reads = str(self.family["reads"])
         own = fields_of(reads, f"family {self.facts['family']}.reads") - {"source", "origin"}
         source, of_source = self._source()
-        known = {*own, *of_source, *ORIGIN, *LABELS, *OWN, "text", "columns"}
-        if unknown := sorted(set(self.facts) - known):
-            raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known)))
+        known = {*own, *of_source, *ORIGIN, *OWN, *(LABELS if "label" in own else ())}
+        if not self.is_text:
+            known |= {*OF_EXAMPLES, *({"text"} & set(slots(self.template["item"])))}
+        self._check(known)
         given = {key: self.facts[key] for key in own & set(self.facts)}
         if "render" in given:
             given.pop("text", None)
@@ -108,12 +112,16 @@ class DataSet:
         told: Plain = {key: self.facts[key] for key in ("with_answers", "joiner") if key in self.facts}
         return {"_target_": EXAMPLES, "data": self.data(), "template": self.template, **told}
 
+    def _check(self, known: Set[str]) -> None:
+        """Refuse what nothing reads, and of the family what no set has."""
+        if unknown := sorted((self.said - known) | (set(self.facts) - self.said - known - set_keys())):
+            raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known - {"_target_"})))
+
     def _own_class(self) -> Plain:
         """A class of the user's that reads the set: it takes its own options, and the origin if it has one."""
         own = fields_of(str(self.facts["_target_"]), self.key)
-        known = {*own, *ORIGIN, *OWN, "_target_"}
-        if unknown := sorted(set(self.facts) - known):
-            raise ConfigError(unknown_key(f"{self.key}.{unknown[0]}", sorted(known - {"_target_"})))
+        known = {*own, *ORIGIN, *OWN, "_target_", *(() if self.is_text else OF_EXAMPLES)}
+        self._check(known)
         origin = {"origin": self.origin()} if "origin" in own else {}
         return {key: value for key, value in self.facts.items() if key in {*own, "_target_"}} | origin
 
@@ -160,7 +168,7 @@ def data_set(
     for text in ("text", "joiner"):
         if text in facts:
             facts[text] = _written(facts[text])
-    return DataSet(str(facts.get("name", name)), key, facts, family, catalogue, resolve)
+    return DataSet(str(facts.get("name", name)), key, facts, frozenset(given), family, catalogue, resolve)
 
 
 def _written(text: Any) -> Any:
@@ -172,7 +180,7 @@ def _written(text: Any) -> Any:
 
 def set_keys() -> frozenset[str]:
     """Every key that a data set may have, whatever it is."""
-    found = {*ORIGIN, *LABELS, *OWN, "text", "columns", "render", "where"}
+    found = {*ORIGIN, *LABELS, *OF_EXAMPLES, *OWN}
     for target in dict.fromkeys(SOURCES.values()):
         found |= fields_of(target, "")
     for module in ("text.TextSet", "labelled.LabelledSet", "answers.AnswerSet", "spans.SpanSet", "exams.ExamSet"):

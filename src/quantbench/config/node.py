@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from quantbench.config.identity import identity
 from quantbench.core.build import build
+from quantbench.core.errors import ConfigError
 from quantbench.core.hashing import digest
 
 T = TypeVar("T")
+
+_INSIDE = re.compile(r"^(calib|eval\.tasks\.[^.=]+)\.(?:(?:source|data|origin)\.)+")
+"""A key of a component that a data set's flat keys are made into."""
 
 
 class ConfigNode(Generic[T]):
@@ -28,8 +33,14 @@ class ConfigNode(Generic[T]):
 
     @cached_property
     def component(self) -> T:
-        """What the values describe. Raises ConfigError for an option that is unknown, missing or out of range."""
-        return build(self.plain, self.expected, self.key)
+        """What the values describe.
+
+        Raises ConfigError for an option that is unknown, missing or out of range, by the key that a command line has.
+        """
+        try:
+            return build(self.plain, self.expected, self.key)
+        except ConfigError as error:
+            raise ConfigError(_INSIDE.sub(r"\1.", str(error))) from error
 
     @cached_property
     def identity(self) -> Any:
