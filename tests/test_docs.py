@@ -25,9 +25,12 @@ from quantbench.cli.cells import config_dirs
 from quantbench.cli.main import COMMANDS, split
 from quantbench.config.composer import compose_cells
 from quantbench.config.folders import Folders, config_dir
-from quantbench.core.errors import StoreError
+from quantbench.config.overrides import to_hydra
+from quantbench.core.errors import ConfigError, StoreError
+from quantbench.metrics.metrics import METRICS
 from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
+from quantbench.report.columns import RESULT_COLUMNS
 from quantbench.store.store import Store
 
 SHELL = {"make", ".", "python3", ".venv/bin/pip", "pre-commit"}
@@ -230,10 +233,39 @@ def test_python_runs(block: Block, workplace: Path, monkeypatch: pytest.MonkeyPa
         )
 
 
-def test_the_map_of_names_is_one() -> None:
+# Names of before
+
+
+def renames() -> list[dict[str, str]]:
     with (DOCS / "renames.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows
-    assert set(rows[0]) == {"kind", "old", "new"}
+        return list(csv.DictReader(file))
+
+
+def test_the_map_of_names_is_one() -> None:
+    rows = renames()
+    assert {tuple(row) for row in rows} == {("kind", "old", "new")}
     old = [(row["kind"], row["old"]) for row in rows]
     assert len(old) == len(set(old))
+    assert all(row["old"] != row["new"] for row in rows)
+
+
+def test_new_names_of_code_are_there() -> None:
+    named = [row["new"] for row in renames() if row["kind"] in {"module", "class", "function"} and row["new"]]
+    assert len(named) > 200
+    assert [name for name in dict.fromkeys(named) if not _is_there(name)] == []
+
+
+def test_new_names_of_results_are_there() -> None:
+    new = {row["new"] for row in renames() if row["kind"] == "column"} - {"transfer gap", "answers.csv:generated"}
+    assert new - {"top1_agreement"} <= set(RESULT_COLUMNS)
+    assert {row["new"] for row in renames() if row["kind"] == "metric"} <= set(METRICS)
+
+
+def test_command_lines_of_before_are_answered_with_those_of_today() -> None:
+    _, _, section = (DOCS / "migration.md").read_text(encoding="utf-8").partition("## Command lines")
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", section.partition("\n## ")[0], re.MULTILINE)
+    assert len(rows) > 20
+    for before, today in rows:
+        with pytest.raises(ConfigError) as refused:
+            to_hydra(before.split())
+        assert f"this is now {today}" in str(refused.value)
