@@ -38,8 +38,8 @@ RECIPE_PARTS = {
 """Where a part of a recipe stands."""
 
 FULL = ("model", "quantizer", "scale", "cluster")
-"""Groups whose options list every parameter. One that is left out could be set with a plus only, so that Hydra would not
-see its misspelling; data sets and evaluations are checked by what their family and their test know."""
+"""Groups whose options list every parameter. One that is left out could be set with a plus only, and its misspelling
+would not be seen; data sets and evaluations are checked by what their family and their test know."""
 
 NEEDED = {
     "calib=mix": ["calib.parts.wiki=0.25", "calib.parts.c4=0.75"],
