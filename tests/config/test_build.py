@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quantbench.datasets.local_text import LocalText
 
-from quantbench.core.build import build, option_names
 from quantbench.config.identity import identity, run_identity
+from quantbench.core.build import build, option_names
 from quantbench.core.errors import ConfigError, DataError, ModelError
 from quantbench.core.hashing import digest, hash_path
-from quantbench.datasets.local_text import LocalText
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.models.loading import LocalModel

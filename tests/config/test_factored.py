@@ -11,8 +11,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-
 from quantbench.config.compose import CellMaker, config_dir, resolved
+
 from quantbench.config.factored import Composer
 from quantbench.core.errors import ConfigError
 

@@ -1,29 +1,28 @@
-"""Every option of conf/ and sweeps/: it composes, builds, lists all its options, and says what it is."""
+"""Every option of conf/: it composes, builds, lists all its options, and says what it is."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hydra import initialize_config_dir
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 
+from quantbench.config.catalogue import PARTS, Catalogue
+from quantbench.config.cell import Cell
+from quantbench.config.composer import Composer, offline_composer
+from quantbench.config.folders import Folders, config_dir
+from quantbench.config.groups import GROUPS, ROOT
+from quantbench.config.overrides import expand, to_hydra
 from quantbench.core.build import DESCRIPTION, import_target, option_names
-from quantbench.config.compose import cell_from, config_dir, expand
-from quantbench.config.mixing import CALIB_NODES, register_resolvers
-from quantbench.config.schema import Cell
+from quantbench.core.errors import ConfigError
 
 CONF = config_dir()
-LM_EVAL_TASKS = sorted(CONF.glob("task/lm_eval/*.yaml"))
-FILES = sorted([*CONF.glob("*/*.yaml"), *LM_EVAL_TASKS])
-ROOT_GROUPS = ("model", "calib", "quantizer", "eval", "scale", "cluster")
+CATALOGUE = Catalogue(Folders())
+SWEEPS = sorted((CONF / "sweep").glob("*.yaml"))
+
 RECIPE_PARTS = {
     "recipe": "quantizer",
     "format": "quantizer.weight",
@@ -36,132 +35,146 @@ RECIPE_PARTS = {
     "policy": "quantizer.policy",
     "allocation": "quantizer.policy.allocation",
 }
-PLACEHOLDERS: dict[str, Any] = {"model": "some_folder", "calib": "some.txt", "eval": "some.txt", "eval.names": ["some"]}
-PROMPT_PARTS = {
-    "rows": "calib.source.data",
-    "template": "calib.source.template",
-    "scoring": "eval.tasks.vader_film",
-}
-"""Parts of what is made from rows: where they can be chosen in `calib=sst2 eval=vader`."""
+"""Where a part of a recipe stands."""
 
-"""Values of the options that have no default (`???`), by the part of the configuration they stand in."""
+FULL = ("model", "quantizer", "scale", "cluster")
+"""Groups whose options list every parameter: one that is left out could be set with a plus only, so that Hydra would
+not see its misspelling. Data sets and evaluations are checked by what their family and their test know."""
+
+NEEDED = {
+    "calib=mix": ["calib.parts.wiki=0.25", "calib.parts.c4=0.75"],
+    "eval=local": ["eval.tasks.local.path=some.txt"],
+    "eval=lm_eval": ["eval.names=[piqa]"],
+}
+"""What an option needs besides, where that is no key of its own that it leaves open (`???`)."""
 
 WHOLE = 40
 """Of a sweep with more cells only some are composed, among which is every value of every axis."""
 
 
 @pytest.fixture(scope="module")
-def loader() -> Iterator[ConfigLoader]:
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield GlobalHydra.instance().config_loader()
+def composer() -> Iterator[Composer]:
+    with offline_composer() as (composer, _):
+        yield composer
 
 
-def compose(loader: ConfigLoader, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
-    config = loader.load_configuration("config", list(overrides), run_mode=mode)
-    for key in sorted(OmegaConf.missing_keys(config)):
-        if not key.startswith("hydra."):
-            OmegaConf.update(config, key, PLACEHOLDERS.get(key, PLACEHOLDERS[key.partition(".")[0]]))
-    return config
+def composed(composer: Composer, overrides: Sequence[str]) -> Cell:
+    """The cell of overrides; a failure says which."""
+    try:
+        (cell,) = composer.cells([to_hydra(overrides)])
+    except ConfigError as error:
+        raise AssertionError(f"{' '.join(overrides)}: {error}") from error
+    return cell
 
 
-def cell_of(loader: ConfigLoader, overrides: Sequence[str]) -> Cell:
-    config = compose(loader, overrides)
-    choices: Any = OmegaConf.to_container(config.hydra.runtime.choices)
-    return cell_from(config, overrides, choices)
+def chosen(group: str, option: str) -> list[str]:
+    """Overrides that choose an option of the root, and give what it requires."""
+    content = yaml.safe_load((CONF / group / f"{option}.yaml").read_text()) or {}
+    open_keys = [f"{group}.{key}=some_file" for key, value in content.items() if value == "???" and group != "eval"]
+    return [f"{group}={option}", *open_keys, *NEEDED.get(f"{group}={option}", ())]
 
 
-def nodes(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def check_parameters(cell: Cell, place: str) -> None:
+    """Every component at or below a place lists all parameters."""
+    for key, node in components(cell.plain):
+        if key == place or key.startswith(f"{place}."):
+            given = set(node) - {"_target_", DESCRIPTION}
+            assert given == set(option_names(import_target(node["_target_"], key), key)) - {DESCRIPTION}, key
+
+
+def components(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every mapping with a `_target_` in a plain configuration, and where it stands."""
     if isinstance(value, dict):
         if "_target_" in value:
             yield key, value
         for name, inner in value.items():
-            yield from nodes(inner, f"{key}.{name}" if key else str(name))
+            yield from components(inner, f"{key}.{name}" if key else str(name))
 
 
-def name(file: Path) -> str:
-    return f"{file.parent.name}={file.stem}"
+def test_every_option_of_the_root_is_in_a_cell(composer: Composer) -> None:
+    """Each cell tries one option of every group that has any left: what one decides does not hang on the others."""
+    for names in zip_longest(*(options(group) for group in ROOT if group != "eval")):
+        tried = [(group, name) for group, name in zip([g for g in ROOT if g != "eval"], names, strict=True) if name]
+        overrides = [override for group, name in tried for override in chosen(group, name)]
+        cell = composed(composer, [*overrides, "eval=two_samples"])
+        for group, _ in tried:
+            if group in FULL:
+                check_parameters(cell, group)
 
 
-def place_of(file: Path) -> tuple[str, list[str]]:
-    """Where an option stands in the configuration, and overrides that choose it there."""
-    group, option = file.parent.name, file.stem
-    if group == "task":
-        return "eval.tasks.added", [f"+task@eval.tasks.added={option}"]
-    places = {"sampler": "calib.sampler", "text": "calib.source", "draw": "calib"} | PROMPT_PARTS | RECIPE_PARTS
-    place = places.get(group, group)
-    if (group, option) == ("calib", "mix"):  # which has no part by itself
-        return place, ["calib=mix", "calib.parts.wiki=0.25", "calib.parts.c4=0.75"]
-    if (group, option) == ("scoring", "exam"):  # of a task whose data are an exam
-        place = "eval.tasks.ceval_hm"
-        return place, ["eval=exams_zeroshot", f"scoring@{place}=exam"]
-    if group == "render":
-        return "calib.source.render", ["calib=alpaca", f"render@calib.source.render={option}"]
-    if group in PROMPT_PARTS:  # parts of a task, and of a calibration set, made from rows
-        return place, ["calib=sst2", "eval=vader", f"{group}@{place}={option}"]
-    if group == "transform":  # some are for quantized activations
-        return place, ["quantizer=w4a8", f"+{group}@{place}={option}"]
-    if group in {"clip", "activation", "kv_cache", "rotation", "allocation"}:  # GPTQ has none of these
-        return place, [f"+{group}@{place}={option}"]
-    if group == "rounding":  # in the recipe of its name, since not every format and order suits it
-        recipe = option if (CONF / "quantizer" / file.name).exists() else "rtn"
-        return place, [f"quantizer={recipe}", f"{group}@{place}={option}"]
-    return place, [f"{group}={option}" if place == group else f"{group}@{place}={option}"]
+def test_every_evaluation_is_in_a_cell(composer: Composer) -> None:
+    for name in options("eval"):
+        assert composed(composer, ["quantizer=rtn", *chosen("eval", name)]).tasks, name
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.parent.name not in {"sweep", "lm_eval"}], ids=name)
-def test_an_option_composes_builds_and_lists_every_parameter(loader: ConfigLoader, file: Path) -> None:
-    place, overrides = place_of(file)
-    check_parameters(cell_of(loader, overrides), place)
+def test_every_data_set_is_a_test(composer: Composer) -> None:
+    """All of them beside each other; those made of others are none."""
+    made = {name for name in options("calib") if "_target_" in CATALOGUE.option("calib", name)}
+    named = {name for name in options("calib") if "???" in CATALOGUE.option("calib", name).values()}
+    names = sorted(set(options("calib")) - made - named)
+    cell = composed(composer, ["quantizer=rtn", f"eval.sets=[{','.join(names)}]"])
+    assert len(names) > 50
+    assert set(names) <= {origin for task in cell.tasks for origin in (task, task.rpartition("_")[0])}
 
 
-def test_tasks_of_lm_eval_compose_side_by_side(loader: ConfigLoader) -> None:
-    names = [file.stem for file in LM_EVAL_TASKS]
-    cell = cell_of(loader, ["eval=samples", *(f"+task/lm_eval@eval.tasks.{one}_x={one}" for one in names)])
-    for one in names:
-        check_parameters(cell, f"eval.tasks.{one}_x")
-        described = cell.tasks[f"{one}_x"].distribution
-        assert one == "any" or "unknown" not in described.values(), one
+@pytest.mark.parametrize("group", RECIPE_PARTS)
+def test_a_part_of_a_recipe_composes_builds_and_lists_every_parameter(composer: Composer, group: str) -> None:
+    place = RECIPE_PARTS[group]
+    for option in options(group):
+        choice = f"{group}@{place}={option}"
+        if group == "transform":  # some are for quantized activations
+            overrides = ["quantizer=w4a8", f"+{choice}"]
+        elif group in {"clip", "activation", "kv_cache", "rotation", "allocation"}:  # GPTQ has none of these
+            overrides = [f"+{choice}"]
+        elif group == "rounding":  # in the recipe of its name, since not every format and order suits it
+            overrides = [f"quantizer={option if option in options('quantizer') else 'rtn'}", choice]
+        else:
+            overrides = [choice]
+        check_parameters(composed(composer, [*overrides, "eval=two_samples"]), place)
 
 
-def check_parameters(cell: Cell, place: str) -> None:
-    # A parameter that a yaml leaves out could be set with a plus only, so that Hydra would not see its misspelling.
-    for key, node in nodes(cell.config):
-        if key == place or key.startswith(f"{place}."):
-            beside = CALIB_NODES if re.fullmatch(r"calib(\.sets\.\w+)?", key) else ()
-            given = set(node) - {"_target_", DESCRIPTION, *beside}
-            assert given == set(option_names(import_target(node["_target_"], key), key)) - {DESCRIPTION}, key
+def test_every_part_of_a_data_set_composes_and_builds(composer: Composer) -> None:
+    for sampler in CATALOGUE.parts("sampler"):
+        assert composed(composer, ["quantizer=gptq", f"calib.sampler={sampler}", "eval=two_samples"]).calib
+    for render in CATALOGUE.parts("render"):
+        cell = composed(composer, ["quantizer=gptq", "calib=alpaca", f"calib.render={render}", "eval=two_samples"])
+        assert cell.calib
 
 
-@pytest.mark.parametrize("file", FILES, ids=name)
-def test_an_option_says_what_it_is(file: Path) -> None:
-    comments = [line for line in file.read_text().splitlines() if line.startswith("#") and "@package" not in line]
-    assert comments, f"{file} has no comment"
-    assert len(comments[0].lstrip("# ")) > 10
-    if file.parent.name in ROOT_GROUPS:
-        assert name(file) in comments[0]
-    if file.parent.name == "sweep":
-        assert f"+sweep={file.stem}" in comments[0]
+def test_groups_not_tried_here_are_noticed() -> None:
+    tried = {*ROOT, *RECIPE_PARTS, *PARTS, "sweep", "family", "lm_eval"}
+    assert {group.name for group in GROUPS} == tried
+    assert {file.name for file in CONF.iterdir() if file.is_dir()} == tried - {*PARTS} | {"parts"}
 
 
-@pytest.mark.parametrize("file", sorted((CONF / "sweep").glob("*.yaml")), ids=name)
-def test_every_cell_of_a_sweep_composes_and_no_two_are_the_same(loader: ConfigLoader, file: Path) -> None:
+def test_every_option_says_what_it_is() -> None:
+    for group in GROUPS:
+        for file in sorted((CONF / group.name).glob("*.yaml")):
+            comments = [one for one in file.read_text().splitlines() if one.startswith("#") and "@package" not in one]
+            assert comments, file
+            assert len(comments[0].lstrip("# ")) > 10, file
+            if group.root:
+                assert f"{group.name}={file.stem}" in comments[0], file
+            if group.name == "sweep":
+                assert f"+sweep={file.stem}" in comments[0], file
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_every_cell_of_a_sweep_composes_and_no_two_are_the_same(composer: Composer, file: Path) -> None:
     content = yaml.safe_load(file.read_text())
+    assert set(content) == {"hydra"}  # so that its cells are those of the overrides it lists
     assert content["hydra"]["mode"] == "MULTIRUN"
-    config = compose(loader, [f"+sweep={file.stem}"], RunMode.MULTIRUN)
-    params = {str(k): str(v) for k, v in config.hydra.sweeper.params.items()}
+    params = {str(key): str(value) for key, value in content["hydra"]["sweeper"]["params"].items()}
     combinations = expand([], params)
     assert len({tuple(one) for one in combinations}) == len(combinations)
     if len(combinations) > WHOLE:
         axes = [[value for (value,) in expand([], {key: values})] for key, values in params.items()]
         combinations = [[axis[i % len(axis)] for axis in axes] for i in range(max(map(len, axes)))]
-    cells = [cell_of(loader, [f"+sweep={file.stem}", *one]) for one in combinations]
+    cells = [composed(composer, one) for one in combinations]
     assert len(cells) > 1
     assert len({cell.overrides for cell in cells}) == len(cells)
     assert all(cell.tasks for cell in cells)
-
-
-def test_options_not_composed_here_are_noticed() -> None:
-    known = {*ROOT_GROUPS, *RECIPE_PARTS, *PROMPT_PARTS, "draw", "sampler", "text", "render", "task", "sweep"}
-    assert {str(file.parent.relative_to(CONF)) for file in FILES} == known | {"task/lm_eval"}
