@@ -10,7 +10,7 @@ from quantbench.calibration.base import AnyCalibration
 from quantbench.calibration.calibration import Calibration
 from quantbench.calibration.mixture import MixedSet
 from quantbench.config.catalogue import Catalogue, Plain
-from quantbench.config.facts import DataSet, data_set
+from quantbench.config.facts import DataSet, data_set, names_in
 from quantbench.core.build import fields_of, import_target, path_of, unknown_key
 from quantbench.core.errors import ConfigError
 
@@ -78,8 +78,8 @@ class Calibrations:
         for part in _weights(node) if "parts" in node else ():
             for test in self.named(part, f"calib.parts.{part}").default_tests:
                 found[test] = self.named(test, f"calib={part}")
-        for test in node.get("tests") or ():
-            found[str(test)] = self.named(str(test), "calib.tests")
+        for test in names_in(node.get("tests"), "calib.tests"):
+            found[test] = self.named(test, "calib.tests")
         return list(found.values())
 
     def tested(self, name: str, node: Mapping[str, Any]) -> DataSet:

@@ -63,7 +63,7 @@ class DataSet:
     def default_tests(self) -> list[str]:
         """What a model calibrated on it is tested on unless it is said: its family's members, and itself."""
         if "tests" in self.facts:
-            return [str(name) for name in self.facts["tests"]]
+            return names_in(self.facts["tests"], f"{self.key}.tests")
         members = [str(name) for name in self.family.get("members", ())]
         return members if self.name in members else [*members, self.name]
 
@@ -169,6 +169,13 @@ def data_set(
         if text in facts:
             facts[text] = _written(facts[text])
     return DataSet(str(facts.get("name", name)), key, facts, frozenset(given), family, catalogue, resolve)
+
+
+def names_in(value: Any, key: str) -> list[str]:
+    """The names in a list, none of null. Raises ConfigError for a text, which would be read letter by letter."""
+    if isinstance(value, str):
+        raise ConfigError(f"{key}={value}: expected a list of names; give {key}=[{value}]")
+    return [str(name) for name in value or ()]
 
 
 def _written(text: Any) -> Any:

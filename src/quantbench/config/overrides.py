@@ -22,7 +22,7 @@ from quantbench.core.errors import ConfigError
 
 MULTIRUN = {"-m", "--multirun"}
 
-_OPEN = re.compile(r"calib\.(parts|columns|labels|files|testing|of)(\.|$)|eval\.(tasks|origin)\.")
+_OPEN = re.compile(r"calib\.(parts|columns|labels|files|testing|of)(\.|$)|eval\.(tasks|origin)(\.|$)")
 """Keys below which a command line may name anything."""
 
 _ROWS = r"(?:(?:rows|data|source)\.)*"
