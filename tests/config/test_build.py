@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quantbench.datasets.local_text import LocalText
 
 from quantbench.config.identity import identity, run_identity
 from quantbench.core.build import build, option_names
 from quantbench.core.errors import ConfigError, DataError, ModelError
 from quantbench.core.hashing import digest, hash_path
-<<<<<<< HEAD
 from quantbench.core.origin import Origin
 from quantbench.datasets.files import FileSource
 from quantbench.datasets.text import TextSet
-=======
->>>>>>> taskstests
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.models.loading import LocalModel

@@ -11,18 +11,12 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
-<<<<<<< HEAD
 from omegaconf import DictConfig
 
 from quantbench.config.composer import offline_composer
 from quantbench.config.factored import Factored
 from quantbench.config.folders import Folders
 from quantbench.config.resolving import resolved
-=======
-from quantbench.config.compose import CellMaker, config_dir, resolved
-
-from quantbench.config.factored import Composer
->>>>>>> taskstests
 from quantbench.core.errors import ConfigError
 
 AXES = [
