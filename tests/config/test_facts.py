@@ -17,7 +17,6 @@ from quantbench.config.resolving import resolver
 from quantbench.core.build import build
 from quantbench.core.errors import ConfigError
 from quantbench.core.origin import CONTROL_FAMILY, FAMILIES, UNKNOWN
-from quantbench.tasks.task import Task
 
 OPTIONS = Catalogue()
 DRAW = {"n": 16, "length": 512, "seed": 0, "draw": 0, "split": "train"}
@@ -57,15 +56,6 @@ def test_every_family_lists_sets_that_there_are_and_has_ones_of_its_own(name: st
     assert set(OPTIONS.members(name)) <= set(sets)
     like = {str(OPTIONS.option("family", family).get("like")) for family in OPTIONS.files("family")}
     assert name in like | {str(OPTIONS.option("calib", one).get("family")) for one in sets}
-
-
-def test_every_set_can_be_a_test() -> None:
-    names = [name for name in OPTIONS.files("calib") if name not in {"mix", "shuffled", "random_tokens"}]
-    with_path = [name for name in names if OPTIONS.option("calib", name).get("path") == "???"]
-    paths = [f"eval.tasks.{name}.path=x" for name in with_path]
-    (cell,) = compose_cells([f"eval.sets=[{','.join(names)}]", *paths])
-    assert list(cell.tasks) == names
-    assert all(isinstance(task, Task) and task.origin.name == name for name, task in cell.tasks.items())
 
 
 # What is wrong is said

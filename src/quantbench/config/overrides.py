@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 
 from quantbench.config.facts import set_keys
 from quantbench.config.groups import CELL
+from quantbench.config.moved import KEYS_OF_BEFORE
 from quantbench.core.errors import ConfigError
 
 MULTIRUN = {"-m", "--multirun"}
@@ -78,7 +79,7 @@ def expand(overrides: Sequence[str], params: Mapping[str, str] | None = None) ->
 
 def _handed_on(argument: str, swept: bool) -> str:
     plain = argument.lstrip("+")
-    for pattern, today in _MOVED:
+    for pattern, today in (*KEYS_OF_BEFORE, *_MOVED):
         if pattern.fullmatch(plain):
             raise ConfigError(
                 f"{argument}: this is now {pattern.sub(today, plain)}; docs/migration.md has all new names"
