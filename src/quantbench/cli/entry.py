@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -35,9 +36,7 @@ def reporting_errors() -> Iterator[None]:
 
 
 def _is_read() -> bool:
-    """Whether somebody still reads what is printed."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return False
-    return True
+    """Whether somebody still reads what is printed: a pipe without a reader reports an error at once."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return not poll.poll(0)
