@@ -38,8 +38,8 @@ RECIPE_PARTS = {
 """Where a part of a recipe stands."""
 
 FULL = ("model", "quantizer", "scale", "cluster")
-"""Groups whose options list every parameter: one that is left out could be set with a plus only, so that Hydra would
-not see its misspelling. Data sets and evaluations are checked by what their family and their test know."""
+"""Groups whose options list every parameter. One that is left out could be set with a plus only, and its misspelling
+would not be seen; data sets and evaluations are checked by what their family and their test know."""
 
 NEEDED = {
     "calib=mix": ["calib.parts.wiki=0.25", "calib.parts.c4=0.75"],
@@ -141,8 +141,9 @@ def test_every_part_of_a_data_set_composes_and_builds(composer: Composer) -> Non
     for sampler in CATALOGUE.parts("sampler"):
         assert composed(composer, ["quantizer=gptq", f"calib.sampler={sampler}", "eval=two_samples"]).calib
     for render in CATALOGUE.parts("render"):
-        cell = composed(composer, ["quantizer=gptq", "calib=alpaca", f"calib.render={render}", "eval=two_samples"])
-        assert cell.calib
+        assert composed(
+            composer, ["quantizer=gptq", "calib=alpaca", f"calib.render={render}", "eval=two_samples"]
+        ).calib
 
 
 def test_groups_not_tried_here_are_noticed() -> None:
