@@ -15,6 +15,8 @@ from quantbench.config.folders import Folders
 from quantbench.config.overrides import to_hydra
 from quantbench.core.build import fields_of
 from quantbench.core.errors import ConfigError
+from quantbench.datasets.files import FileSource
+from quantbench.datasets.labelled import LabelledSet
 from quantbench.tasks.exam import ExamTask
 from quantbench.tasks.label import LabelTask
 from quantbench.tasks.lm_eval.task import LmEvalTask
@@ -161,7 +163,9 @@ def test_the_tests_on_another_family_are_scored_as_that_one_is(tests: Tests) -> 
     own = ["path=my.csv", "family=sa", "text=body", "labels={1: good, 0: bad}"]
     (task,) = tests("eval=local", *(f"eval.tasks.local.{one}" for one in own)).values()
     assert isinstance(task, LabelTask)
+    assert isinstance(task.data, LabelledSet)
     assert task.data.label.texts == ("good", "bad")
+    assert isinstance(task.data.source, FileSource)
     assert str(task.data.source.path) == "my.csv"
 
 

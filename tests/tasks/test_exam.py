@@ -274,6 +274,7 @@ def test_real_exams_run_by_domain_with_and_without_shots(real: None) -> None:
         assert tests.prompts.values["shots"]["k"] == (5 * len(made.data.subjects) if "5shot" in name else 0)
     assert cell.calib is not None
     found = cell.calib.draw_set(tokenizer)
+    assert isinstance(made, ExamTask)
     data = made.data
     assert data.origin.name == "cmmlu_st"
     assert len(data.load("train").examples) == 128

@@ -66,8 +66,9 @@ ONLY_TWO = {"sst2": ("2",)}
 def data_of(folder: Path, family: str, name: str) -> ExampleSet:
     _, _, columns, labels = FAMILIES[family]
     files = SETS[family][name]
+    sides: Any = files or {}
     path = folder / name if files else folder / name / "validation.jsonl"
-    source = FileSource(path=path, **(files or {}))
+    source = FileSource(path=path, **sides)
     origin = Origin(name=name, family=FAMILY[family], path=str(path))
     if not labels:
         return AnswerSet(source=source, origin=origin, columns=columns)
