@@ -33,6 +33,7 @@ from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.report.columns import RESULT_COLUMNS
 from quantbench.store.store import Store
+from test_floors import FLOORS
 
 SHELL = {"make", ".", "python3", ".venv/bin/pip", "pre-commit"}
 
@@ -102,6 +103,18 @@ def test_every_option_of_a_recipe_is_in_its_table() -> None:
     listed = re.findall(r"`([\w.]+)`", "\n".join(rows))
     own = [f.name for f in dataclasses.fields(Recipe) if f.name not in {"policy", "about"}]
     assert sorted(listed) == sorted([*own, *(f"policy.{f.name}" for f in dataclasses.fields(Policy))])
+
+
+def test_the_floors_are_drawn_as_they_are() -> None:
+    _, _, section = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## The floors")
+    drawn: list[set[str]] = []
+    for line in section.split("```")[1].strip("\n").splitlines():
+        words = re.split(r"\s{2,}", line.strip())
+        if words[0].isdigit():
+            assert int(words.pop(0)) == len(FLOORS) - 1 - len(drawn)
+            drawn.append(set())
+        drawn[-1] |= set(words[::2])
+    assert drawn == FLOORS[::-1]
 
 
 def test_the_picture_is_that_of_the_table() -> None:
