@@ -24,6 +24,7 @@ from doc_pages import DOCS, PAGES, ROOT, Block, Command, blocks, commands, write
 from quantbench.cli.main import _commands as known_commands
 from quantbench.cli.main import _config_dirs as config_dirs
 from quantbench.cli.main import _split as split
+from quantbench.config.catalogue import Catalogue
 from quantbench.config.composer import compose_cells
 from quantbench.config.folders import Folders, config_dir
 from quantbench.config.overrides import to_hydra
@@ -39,6 +40,8 @@ SHELL = {"make", ".", "python3", ".venv/bin/pip", "pre-commit"}
 
 _LINK = re.compile(r"(?<!!)\]\((?!https?:)([^)#\s]+)")
 _NAME = re.compile(r"`(quantbench(?:\.\w+)+)`")
+_CODE = re.compile(r"`([^`\n]+)`")
+_CHOICE = re.compile(r"\+?(model|calib|quantizer|eval|scale|cluster|sweep|format|rounding)(?:@[\w.]+)?=([a-z0-9_,]+)")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 OF_BEFORE = {"migration", "CHANGELOG"}
@@ -92,6 +95,17 @@ def _is_there(name: str) -> bool:
         return False
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in OF_BEFORE], ids=lambda page: page.name)
+def test_overrides_in_the_prose_are_those_of_today(page: Path, files: Path) -> None:
+    prose = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    written = [word for code in _CODE.findall(prose) for word in code.split() if "=" in word]
+    to_hydra([word.strip("'") for word in written])  # refuses what has another form today
+    known = Catalogue(Folders([files / "mine", files / "mylab" / "conf"]))
+    chosen = [found.groups() for word in written if (found := _CHOICE.fullmatch(word))]
+    named = [(group, name) for group, names in chosen for name in names.split(",")]
+    assert [one for one in dict.fromkeys(named) if one[1] not in known.files(one[0])] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert [page.name for page in DOCS.glob("*.md") if page.name not in navigation] == []
@@ -135,6 +149,7 @@ def test_every_option_file_is_in_the_catalogue() -> None:
         group = file.parent.relative_to(config_dir()).as_posix()
         assert file.read_text(encoding="utf-8").rstrip() in pages[f"{group.replace('/', '_')}.md"], file
     assert "+sweep=demo" in pages["sweep.md"]
+    assert "[`sentiment`](#template) | the sentiment of a text |" in pages["parts.md"]
 
 
 def test_the_catalogue_takes_the_facts_of_a_family_in(tmp_path: Path) -> None:
