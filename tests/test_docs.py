@@ -23,6 +23,7 @@ from command import Workdir
 from doc_pages import DOCS, PAGES, ROOT, Block, Command, blocks, commands, write_files
 from quantbench.cli.cells import config_dirs
 from quantbench.cli.main import COMMANDS, split
+from quantbench.config.catalogue import Catalogue
 from quantbench.config.composer import compose_cells
 from quantbench.config.folders import Folders, config_dir
 from quantbench.config.overrides import to_hydra
@@ -32,11 +33,14 @@ from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.report.columns import RESULT_COLUMNS
 from quantbench.store.store import Store
+from test_floors import FLOORS
 
 SHELL = {"make", ".", "python3", ".venv/bin/pip", "pre-commit"}
 
 _LINK = re.compile(r"(?<!!)\]\((?!https?:)([^)#\s]+)")
 _NAME = re.compile(r"`(quantbench(?:\.\w+)+)`")
+_CODE = re.compile(r"`([^`\n]+)`")
+_CHOICE = re.compile(r"\+?(model|calib|quantizer|eval|scale|cluster|sweep|format|rounding)(?:@[\w.]+)?=([a-z0-9_,]+)")
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 OF_BEFORE = {"migration", "CHANGELOG"}
@@ -90,6 +94,17 @@ def _is_there(name: str) -> bool:
         return False
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in OF_BEFORE], ids=lambda page: page.name)
+def test_overrides_in_the_prose_are_those_of_today(page: Path, files: Path) -> None:
+    prose = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    written = [word for code in _CODE.findall(prose) for word in code.split() if "=" in word]
+    to_hydra([word.strip("'") for word in written])  # refuses what has another form today
+    known = Catalogue(Folders([files / "mine", files / "mylab" / "conf"]))
+    chosen = [found.groups() for word in written if (found := _CHOICE.fullmatch(word))]
+    named = [(group, name) for group, names in chosen for name in names.split(",")]
+    assert [one for one in dict.fromkeys(named) if one[1] not in known.files(one[0])] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert [page.name for page in DOCS.glob("*.md") if page.name not in navigation] == []
@@ -101,6 +116,18 @@ def test_every_option_of_a_recipe_is_in_its_table() -> None:
     listed = re.findall(r"`([\w.]+)`", "\n".join(rows))
     own = [f.name for f in dataclasses.fields(Recipe) if f.name not in {"policy", "about"}]
     assert sorted(listed) == sorted([*own, *(f"policy.{f.name}" for f in dataclasses.fields(Policy))])
+
+
+def test_the_floors_are_drawn_as_they_are() -> None:
+    _, _, section = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## The floors")
+    drawn: list[set[str]] = []
+    for line in section.split("```")[1].strip("\n").splitlines():
+        words = re.split(r"\s{2,}", line.strip())
+        if words[0].isdigit():
+            assert int(words.pop(0)) == len(FLOORS) - 1 - len(drawn)
+            drawn.append(set())
+        drawn[-1] |= set(words[::2])
+    assert drawn == FLOORS[::-1]
 
 
 def test_the_picture_is_that_of_the_table() -> None:
@@ -121,6 +148,7 @@ def test_every_option_file_is_in_the_catalogue() -> None:
         group = file.parent.relative_to(config_dir()).as_posix()
         assert file.read_text(encoding="utf-8").rstrip() in pages[f"{group.replace('/', '_')}.md"], file
     assert "+sweep=demo" in pages["sweep.md"]
+    assert "[`sentiment`](#template) | the sentiment of a text |" in pages["parts.md"]
 
 
 def test_the_catalogue_takes_the_facts_of_a_family_in(tmp_path: Path) -> None:

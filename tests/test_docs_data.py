@@ -12,6 +12,9 @@ import pytest
 from command import Workdir
 from doc_pages import write_files
 from prompts import long_llama
+from quantbench.cli.listing import list_options
+from quantbench.config.composer import compose_cells
+from quantbench.config.folders import Folders, config_dir
 from tiny import save_tiny_model
 
 GROUPS_OF_16 = "quantizer.weight.group_size=16"
@@ -37,6 +40,33 @@ def lab(tmp_path: Path) -> Workdir:
     return made
 
 
+def test_sets_and_families_of_the_page_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    list_options(["calib", "--config-dir", "mine"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "  tickets                  what our support receives, subject and body" in lines
+    (facts,) = [line.split() for line in lines if line.startswith("urgency ")]
+    assert facts == ["urgency", "urgency", "(sa)", "support", "en", "internal", "not", "known"]
+    list_options(["family", "--config-dir", "mine"])
+    assert "  urgency                  how urgent a message is" in capsys.readouterr().out
+
+
+def test_a_set_joins_a_family_by_a_copy_of_the_family_s_file(tmp_path: Path) -> None:
+    for group in ("calib", "family"):
+        (tmp_path / group).mkdir()
+    family = (config_dir() / "family" / "sa.yaml").read_text()
+    (tmp_path / "family" / "sa.yaml").write_text(family.replace("sst5]", "sst5, hotels]"))
+    (tmp_path / "calib" / "hotels.yaml").write_text(
+        "# calib=hotels: guests of hotels\nhub: someone/hotels\nlabels: {1: positive, 0: negative}\nfamily: sa\n"
+    )
+    for calibrated in ("sst5", "hotels"):
+        (cell,) = compose_cells([f"calib={calibrated}"], Folders([tmp_path]))
+        assert list(cell.tasks) == ["amazon", "dynasent", "semeval", "sst5", "hotels"]
+
+
 def results(lab: Workdir, *arguments: str) -> pd.DataFrame:
     base = [one for one in lab.base if not one.startswith("calib")]
     sizes = ["calib.n=4", "calib.length=32"]
@@ -55,8 +85,7 @@ def test_tickets_of_two_columns_are_calibrated_on_and_tested_on(lab: Workdir) ->
 
 
 def test_columns_are_joined_on_the_command_line(lab: Workdir) -> None:
-    template = 'calib.text="{subject}\\n\\n{body}"'
-    frame = results(lab, "quantizer=gptq", "calib=local", "calib.path=tickets.jsonl", template)
+    frame = results(lab, "quantizer=gptq", "calib=local", "calib.path=tickets.jsonl", "calib.text=[subject,body]")
     assert frame["calib_tokens"].dropna().eq(128).all()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,14 @@ class Row:
 
 
 def rows(option: Option, families: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """An option, or the entries of a file of entries, each a mapping."""
+    """An option, or the entries of a file of entries, each a mapping with a description, or a comment before it."""
     entries = [value for value in option.content.values() if isinstance(value, dict)]
     if option.group not in LISTS or not entries or len(entries) < len(option.content):
         return [Row(option.name, option.name, option.description, facts(option.content, families))]
+    lines = option.text.splitlines()
+    said = {line.partition(":")[0]: before[2:] for before, line in pairwise(lines) if before.startswith("# ")}
     return [
-        Row(str(name), option.name, _plain(entry.get("description", "")), facts(entry, families))
+        Row(str(name), option.name, _plain(entry.get("description") or said.get(str(name), "")), facts(entry, families))
         for name, entry in option.content.items()
     ]
 

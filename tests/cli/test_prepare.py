@@ -76,7 +76,7 @@ def test_a_text_by_one_yaml_is_fetched_and_a_run_then_needs_no_network(workdir: 
         done = run(workdir, ["prepare"], mylab, *CHOSEN, HF_ENDPOINT=hub.url, **home)
         served = len(hub.requests)
     assert done.returncode == 0, done.stderr
-    assert f"text cnn: abisee/cnn_dailymail at {COMMIT}, 60 train documents, 40 test documents, " in done.stdout
+    assert f"cnn: abisee/cnn_dailymail at {COMMIT}, 60 train documents, 40 test documents, " in done.stdout
     assert "KiB of text" in done.stdout
     assert "read again without a network" in done.stdout
     assert "export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1" in done.stdout
