@@ -88,8 +88,10 @@ ONLY_SAID = [
     ("calib=mix calib.sets.wiki.n=3", "an option file of yours in place of wiki"),
 ]
 
-SWEEPS = "demo s2_demo bits seeds eight_bits quantizers_bits quantizers_hqq quantizers_weights quantizers_activations quantizers_kv "
-SWEEPS += "quantizers_omniquant quantizers_signround quantizers_distill"
+SWEEPS = """
+demo s2_demo bits seeds eight_bits quantizers_bits quantizers_hqq quantizers_weights quantizers_activations
+quantizers_kv quantizers_omniquant quantizers_signround quantizers_distill
+"""
 """Each composes, and no two cells of one are the same: tests/launch/test_options.py."""
 
 
@@ -119,7 +121,7 @@ def test_a_line_of_before_is_answered_with_its_new_form(before: str, today: str,
 
 
 @pytest.mark.parametrize(("before", "today"), ONLY_SAID)
-def test_a_line_without_one_new_form_is_answered_with_what_takes_its_place(
+def test_a_line_without_one_new_form_is_answered_with_what_replaces_it(
     before: str, today: str, composed: Composed
 ) -> None:
     with pytest.raises(ConfigError) as caught:
