@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from quantbench.config.catalogue import Catalogue
 from quantbench.config.cell import Cell
 from quantbench.config.composer import compose_cells
-from quantbench.config.folders import Folders
+from quantbench.config.folders import Folders, config_dir
 from quantbench.core.errors import ConfigError
 
 SWEEP = "# @package _global_\nhydra: {{mode: MULTIRUN, sweeper: {{params: {{quantizer: 'rtn,gptq', seed: '{0}'}}}}}}\n"
@@ -63,16 +64,29 @@ def test_a_sweep_that_there_is_not_is_answered_with_where_it_was_looked_for(here
     assert said.endswith(f"Looked in {here / 'mine'}/sweeps, ./sweeps, the packaged sweeps.")
 
 
-def test_options_of_ones_own_go_before_ours(here: Path) -> None:
-    (here / "mine" / "scale").mkdir()
-    content = "_target_: quantbench.config.settings.Scale\ncalib_sequences: 3\ncalib_length: 8\nwindow: 8\nwindows: 1\n"
-    (here / "mine" / "scale" / "smoke.yaml").write_text(content)
-    ours, mine = (
-        compose_cells(["scale=smoke", "calib=wiki"], folders)[0].calib for folders in (None, Folders([here / "mine"]))
-    )
-    assert ours is not None
-    assert mine is not None
-    assert mine.n == 3 != ours.n
+def test_options_of_ones_own_go_before_ours_and_the_first_folder_first(here: Path) -> None:
+    for name, sequences in (("mine", 3), ("work", 5)):
+        (here / name / "scale").mkdir()
+        content = (config_dir() / "scale" / "smoke.yaml").read_text()
+        (here / name / "scale" / "smoke.yaml").write_text(
+            content.replace("calib_sequences: 4", f"calib_sequences: {sequences}")
+        )
+    found = []
+    for own in ([], ["mine"], ["mine", "work"], ["work", "mine"]):
+        (cell,) = compose_cells(["scale=smoke", "calib=wiki"], Folders([here / name for name in own]))
+        assert cell.calib is not None
+        found.append(cell.calib.n)
+    assert found[1:] == [3, 3, 5]
+    assert found[0] not in {3, 5}
+
+
+def test_sweeps_of_ones_own_are_listed(here: Path) -> None:
+    sweep(here / "work", "nightly")
+    sweep(here / "mine", "weekly")
+    listed = Catalogue(Folders([here / "mine"])).files("sweep")
+    assert {"demo", "nightly", "weekly"} <= set(listed)
+    assert listed["nightly"].read_text() == SWEEP.format(0)
+    assert "weekly" not in Catalogue().files("sweep")
 
 
 @pytest.mark.parametrize("content", [None, "config.yaml"])
