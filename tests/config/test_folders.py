@@ -65,12 +65,12 @@ def test_a_sweep_that_there_is_not_is_answered_with_where_it_was_looked_for(here
 
 
 def test_options_of_ones_own_go_before_ours_and_the_first_folder_first(here: Path) -> None:
+    smoke = (config_dir() / "scale" / "smoke.yaml").read_text()
+    assert "calib_sequences: 2\n" in smoke
     for name, sequences in (("mine", 3), ("work", 5)):
         (here / name / "scale").mkdir()
-        content = (config_dir() / "scale" / "smoke.yaml").read_text()
-        (here / name / "scale" / "smoke.yaml").write_text(
-            content.replace("calib_sequences: 4", f"calib_sequences: {sequences}")
-        )
+        mine = smoke.replace("calib_sequences: 2", f"calib_sequences: {sequences}")
+        (here / name / "scale" / "smoke.yaml").write_text(mine)
     found = []
     for own in ([], ["mine"], ["mine", "work"], ["work", "mine"]):
         (cell,) = compose_cells(["scale=smoke", "calib=wiki"], Folders([here / name for name in own]))
