@@ -31,6 +31,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, home: Path, url: str = NOWHERE, *, 
         constants: {
             "ENDPOINT": url,
             "HUGGINGFACE_CO_URL_TEMPLATE": url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HOME": str(home),
             "HF_HUB_CACHE": str(home / "hub"),
             "HF_HUB_OFFLINE": offline,
         },
@@ -46,6 +47,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, home: Path, url: str = NOWHERE, *, 
     for module, values in changes.items():
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)
+    monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
     HfFileSystem.clear_instance_cache()
 
 

@@ -24,7 +24,7 @@ class QuantbenchSearchPath(SearchPathPlugin):
         wanted = [*(f"file://{folder.resolve()}" for folder in folders.own)]
         wanted += [f"sweeps://{folder.resolve()}" for folder in folders.sweeps]
         for path in reversed(wanted):
-            search_path.prepend(provider="quantbench", path=path, anchor="main")
+            search_path.prepend(provider="quantbench", path=path)
 
 
 class SweepsFolder(FileConfigSource):
@@ -55,7 +55,9 @@ class SweepsFolder(FileConfigSource):
         """The sweeps; at the top, their group."""
         if config_path.strip("/") == "":
             return [] if results_filter == ObjectType.CONFIG else [GROUP]
-        return super().list("", results_filter) if config_path.strip("/") == GROUP else []
+        if config_path.strip("/") != GROUP or results_filter == ObjectType.GROUP:
+            return []
+        return sorted(file.stem for file in Path(self.path).glob("*.yaml"))
 
 
 def _inside(config_path: str) -> str:

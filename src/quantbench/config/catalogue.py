@@ -46,11 +46,13 @@ class Catalogue:
     """The options in some folders; of equal names the first folder's counts."""
 
     def __init__(self, folders: Folders | None = None) -> None:
-        self._folders = (folders or Folders()).options
+        chosen = folders or Folders()
+        self._folders, self._sweeps = chosen.options, chosen.sweeps
 
     def files(self, group: str) -> dict[str, Path]:
         """The option files of a group by name, in alphabetical order."""
-        found = {file.stem: file for folder in reversed(self._folders) for file in (folder / group).glob("*.yaml")}
+        places = [*(self._sweeps if group == "sweep" else ()), *(folder / group for folder in self._folders)]
+        found = {file.stem: file for place in reversed(places) for file in place.glob("*.yaml")}
         return dict(sorted(found.items()))
 
     def option(self, group: str, name: str) -> Plain:

@@ -150,13 +150,19 @@ def offline_composer(folders: Folders | None = None) -> Iterator[tuple[Composer,
 
 def compose_cells(arguments: Sequence[str], folders: Folders | None = None) -> list[Cell]:
     """All cells of a command line as typed, a sweep's included. Raises ConfigError for what cannot be composed."""
+    with offline_composer(folders) as (composer, loader):
+        return cells_of(composer, loader, arguments, folders or Folders())
+
+
+def cells_of(composer: Composer, loader: Any, arguments: Sequence[str], folders: Folders) -> list[Cell]:
+    """See `compose_cells`; what one composer has composed before takes no time again."""
     from hydra.types import RunMode
 
     given = [one for one in arguments if one not in {"-m", "--multirun"}]
     swept = len(given) < len(arguments) or any(one.lstrip("+").startswith("sweep=") for one in given)
     typed = to_hydra([*(["-m"] if swept else []), *given])
     overrides = [one for one in typed if one != "-m"]
-    with offline_composer(folders) as (composer, loader), hydra_explained(folders or Folders()):
+    with hydra_explained(folders):
         named = [o for o in overrides if o.lstrip("+").startswith("sweep=")]
         params: dict[str, str] = {}
         if named:
