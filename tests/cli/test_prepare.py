@@ -53,11 +53,11 @@ def lab(workdir: Workdir) -> Workdir:
     return workdir
 
 
-def run(lab: Workdir, command: list[str], *overrides: str, **environment: Any) -> Done:
+def run(lab: Workdir, command: list[str], *overrides: str, **environment: str) -> Done:
     """The command, in an interpreter that knows of the hub from its environment alone."""
     base = [one for one in lab.base if not one.startswith(("calib=", "calib.path"))]
-    home: dict[str, Any] = {"HF_HOME": str(lab.folder / "hf"), "HF_HUB_OFFLINE": "", "HF_DATASETS_OFFLINE": ""}
-    return lab.subprocess_of(*command, "--config-dir=mine", *base, *overrides, **(home | environment))
+    home: dict[str, str] = {"HF_HOME": str(lab.folder / "hf"), "HF_HUB_OFFLINE": "", "HF_DATASETS_OFFLINE": ""}
+    return lab.subprocess_of(*command, "--config-dir=mine", *base, *overrides, outputs=None, **(home | environment))
 
 
 def test_a_set_by_one_yaml_is_fetched_and_a_run_then_needs_no_network(lab: Workdir) -> None:
