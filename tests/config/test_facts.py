@@ -114,6 +114,12 @@ def test_so_it_is_where_the_set_is_tested_or_mixed(tmp_path: Path) -> None:
     assert refusal(tmp_path, "calib=mix", "calib.parts.mine=1", langauge="en").startswith(expected)
 
 
+def test_so_it_is_where_a_value_is_wrong(tmp_path: Path) -> None:
+    expected = "language=3: input should be a valid string"
+    assert refusal(tmp_path, "eval.sets=[mine]", language=3).startswith(f"eval.tasks.mine.{expected}")
+    assert refusal(tmp_path, "calib=mix", "calib.parts.mine=1", language=3).startswith(f"calib=mine.{expected}")
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

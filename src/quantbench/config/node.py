@@ -14,8 +14,9 @@ from quantbench.core.hashing import digest
 
 T = TypeVar("T")
 
-_INSIDE = re.compile(r"^(calib|eval\.tasks\.[^.=]+)\.(?:(?:source|data|origin)\.)+")
-"""A key of a component that a data set's flat keys are made into."""
+_PART = re.compile(r"^calib\.mixed\.([^.=]+)\.set\b")
+_INSIDE = re.compile(r"^(calib(?:=[^.:]+)?|eval\.tasks\.[^.=:]+)(?:\.(?:source|data|origin))+(?=[.:=])")
+"""Keys of components that a data set's flat keys, and those of a mixture's part, are made into."""
 
 
 class ConfigNode(Generic[T]):
@@ -40,7 +41,7 @@ class ConfigNode(Generic[T]):
         try:
             return build(self.plain, self.expected, self.key)
         except ConfigError as error:
-            raise ConfigError(_INSIDE.sub(r"\1.", str(error))) from error
+            raise ConfigError(_INSIDE.sub(r"\1", _PART.sub(r"calib=\1", str(error)))) from error
 
     @cached_property
     def identity(self) -> Any:
