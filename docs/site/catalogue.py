@@ -170,8 +170,8 @@ def _index(found: Mapping[str, Sequence[Option]]) -> str:
         [
             "# Options",
             "",
-            "An option is a file; its page shows it whole. `quantbench list GROUP` lists them in a terminal, those of your",
-            "own included (`--config-dir FOLDER`). Each key can be changed on the command line.",
+            "An option is a file; its page shows it whole. `quantbench list GROUP` lists them in a terminal,",
+            "those of your own included (`--config-dir FOLDER`). Each key can be changed on the command line.",
             "",
             *_table(("group", "what", "options", "chosen by, for instance"), lines),
         ]
