@@ -148,7 +148,11 @@ def test_every_option_file_is_in_the_catalogue() -> None:
         group = file.parent.relative_to(config_dir()).as_posix()
         assert file.read_text(encoding="utf-8").rstrip() in pages[f"{group.replace('/', '_')}.md"], file
     assert "+sweep=demo" in pages["sweep.md"]
-    assert "[`sentiment`](#template) | the sentiment of a text |" in pages["parts.md"]
+    assert "[`template: sentiment`](#template) | the sentiment of a text |" in pages["parts.md"]
+    assert "| [`vader`](#vader) | sentiment in four domains out of a package" in pages["family.md"]
+    assert (
+        "| sa | sentiment | label | vader_reviews; vader_film; vader_tweets; vader_editorials |" in pages["family.md"]
+    )
 
 
 def test_the_catalogue_takes_the_facts_of_a_family_in(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from quantbench.config.groups import GROUPS
+
 SWEEP = "sweep"
 
 FIRST = ("model", "calib", "quantizer", "eval", "scale", "cluster", SWEEP, "family")
@@ -23,11 +25,21 @@ FIRST = ("model", "calib", "quantizer", "eval", "scale", "cluster", SWEEP, "fami
 FACTS = ("family", "domain", "language", "from", "licence", "size")
 """What is known of a data set, as columns."""
 
+FAMILY_FACTS = ("kind", "template", "scoring", "members")
+"""What a family says, as columns."""
+
 HOMES = ("hub", "package", "path", "files", "id")
 """Keys that say where a data set lies, the first that is there."""
 
-LISTS = ("parts", "lm_eval")
+PARTS, FAMILY = "parts", "family"
+
+LISTS = (PARTS, "lm_eval")
 """Groups whose files hold several entries each."""
+
+ABOUT = {group.name: group.about for group in GROUPS} | {
+    PARTS: "samplers, templates, scorings, renderings, one file a kind; chosen by `calib.sampler=NAME` and so on"
+}
+"""What the options of a group are."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +86,17 @@ class Row:
 
 def rows(option: Option, families: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """An option, or the entries of a file of entries, each a mapping with a description, or a comment before it."""
+    if option.group == FAMILY:
+        return [Row(option.name, option.name, option.description, _family_facts(option.content, families))]
     entries = [value for value in option.content.values() if isinstance(value, dict)]
     if option.group not in LISTS or not entries or len(entries) < len(option.content):
         return [Row(option.name, option.name, option.description, facts(option.content, families))]
     lines = option.text.splitlines()
     said = {line.partition(":")[0]: before[2:] for before, line in pairwise(lines) if before.startswith("# ")}
+    kind = f"{option.name}: " if option.group == PARTS else ""
+    told = {name: _plain(entry.get("description") or said.get(str(name), "")) for name, entry in option.content.items()}
     return [
-        Row(str(name), option.name, _plain(entry.get("description") or said.get(str(name), "")), facts(entry, families))
-        for name, entry in option.content.items()
+        Row(f"{kind}{name}", option.name, told[name], facts(entry, families)) for name, entry in option.content.items()
     ]
 
 
@@ -92,12 +107,20 @@ def facts(content: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]])
     """
     told = {**_common(str(content.get("family", "")), families), **_mapping(content, "source"), **content}
     told |= _mapping(told, "about")
-    if "domain" not in told:
+    if not {"family", "domain"} & set(told):
         return ()
     home = next((_plain(told[key]).split(" --")[0] for key in HOMES if told.get(key)), "")
     size = told.get("size", told.get("tested", ""))
     found = {**told, "from": home, "size": size}
     return tuple(_plain(found.get(fact, "")) for fact in FACTS)
+
+
+def _family_facts(content: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The values of FAMILY_FACTS, those of the family that it is `like` taken in."""
+    told = dict(content)
+    while like := told.pop("like", None):
+        told = {**families.get(str(like), {}), **told}
+    return tuple(_plain(told.get(fact, "")) for fact in FAMILY_FACTS)
 
 
 def _common(family: str, families: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -134,25 +157,31 @@ def _options(folder: Path, group: str) -> list[Option]:
 
 
 def _index(found: Mapping[str, Sequence[Option]]) -> str:
-    rows = [
-        (f"[`{group}`]({page_name(group)})", str(len(options)), _code(next((o.typed for o in options if o.typed), "")))
+    lines = [
+        (
+            f"[`{group}`]({page_name(group)})",
+            ABOUT.get(group, ""),
+            str(sum(len(rows(option, {})) for option in options)),
+            _code(next((o.typed for o in options if o.typed), "")),
+        )
         for group, options in found.items()
     ]
     return "\n".join(
         [
             "# Options",
             "",
-            "Every option is one file; its page shows it whole. `quantbench list GROUP` lists them in a terminal,",
-            "those of a folder of yours included (`--config-dir FOLDER`). Each key can be changed on the command line.",
+            "An option is a file; its page shows it whole. `quantbench list GROUP` lists them in a terminal,",
+            "those of your own included (`--config-dir FOLDER`). Each key can be changed on the command line.",
             "",
-            *_table(("group", "options", "chosen by, for instance"), rows),
+            *_table(("group", "what", "options", "chosen by, for instance"), lines),
         ]
     )
 
 
 def _page(group: str, options: Sequence[Option], families: Mapping[str, Mapping[str, Any]]) -> str:
     listed = [row for option in options for row in rows(option, families)]
-    columns = ("option", "what it is", *(FACTS if any(row.facts for row in listed) else ()))
+    own = FAMILY_FACTS if group == FAMILY else FACTS
+    columns = ("option", "what it is", *(own if any(row.facts for row in listed) else ()))
     blank = ("",) * (len(columns) - 2)
     cells = [(f"[`{row.name}`](#{row.anchor})", row.description, *(row.facts or blank)) for row in listed]
     return "\n".join([f"# `{group}`", "", *_table(columns, cells), *(line for o in options for line in _section(o))])
