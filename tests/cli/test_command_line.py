@@ -81,11 +81,11 @@ def test_on_a_full_disk_it_says_so_and_continues_when_there_is_space(workdir: Wo
         (["prepare", "typo=1"], ["typo: no such option"]),
         (["prepare", "+sweep=nope"], ["sweep=nope: no such choice", "demo"]),
         (["model=local"], ["quantbench: model.path: this option is required"]),
-        (["calib=local"], ["quantbench: calib.source.path: this option is required; give calib.source.path=..."]),
-        (["eval=local"], ["quantbench: eval.tasks.local.source.path: this option is required"]),
+        (["calib=local"], ["quantbench: calib.path: this option is required; give calib.path=..."]),
+        (["eval=local"], ["quantbench: eval.tasks.local.path: this option is required"]),
         (["quantizer=gtpq"], ["quantizer=gtpq: no such choice. Did you mean 'gptq'? There are: ", "awq"]),
         (["eval=lm_eval", "eval.names=piqa"], ["eval.names='piqa'", ": eval.names=[piqa]"]),
-        (["calib=mix", "calib.parts.vader_film=1"], ["calib.parts.vader_film: no such option", "+calib@calib.sets."]),
+        (["calib=mix", "calib.parts.vader_flim=1"], ["calib.parts.vader_flim: ", "vader_film"]),
         (["--config-dir=mine", "list", "calib"], ["a command comes first: quantbench list calib --config-dir=mine"]),
         (["eval.typo=1"], ["eval.typo: no such option", "tasks"]),
         (["+eval.typo=1"], ["eval.typo: no such option", "tasks"]),
@@ -126,19 +126,11 @@ def test_flags_may_stand_between_overrides(workdir: Workdir) -> None:
 
 
 REVIEWS = """# calib=reviews: our product reviews
-defaults:
-  - /draw@_here_: standard
-  - /sampler@sampler: joined_windows
-  - /text@source: local
-  - /task@natural.reviews: local
-  - _self_
-source:
-  name: reviews
-  path: TEXT
-  about: {domain: reviews, language: en}
-natural:
-  reviews:
-    source: ${...source}
+path: TEXT
+family: lm
+domain: reviews
+language: en
+licence: ours
 """
 
 
@@ -149,10 +141,10 @@ def test_an_option_of_ones_own_is_listed_and_can_be_part_of_a_mixture(workdir: W
     flag = f"--config-dir={file.parents[1]}"
     listed = workdir.quantbench("list", "calib", flag).stdout
     (row,) = [line.split() for line in listed.splitlines() if line.startswith("reviews ")]
-    assert row[:5] == ["reviews", "reviews", "lm", "reviews", "en"]
+    assert row[:5] == ["reviews", "lm", "(lm)", "reviews", "en"]
     model = workdir.base[:2]
     scale = ["scale=smoke", "calib.n=4", "calib.length=32", "scale.window=64", "scale.windows=4", "threads=1"]
-    mixture = ["calib=mix", "+calib@calib.sets.mine=reviews", "+calib.parts.mine=1.0"]
+    mixture = ["calib=mix", "calib.parts.reviews=1.0", "eval.sets=[reviews]"]
     done = workdir.run(flag, *model, *scale, *mixture, "quantizer=gptq", "quantizer.weight.group_size=16", base=False)
     assert done.returncode == 0, done.stderr
     assert "reviews" in done.stdout
@@ -170,8 +162,8 @@ def test_another_file_of_the_same_name_is_not_in_distribution(workdir: Workdir) 
     other = workdir.folder / "other.txt"
     other.write_text("\n\n".join(f"{i} is the number of this sentence, {i * i} its square. " * 6 for i in range(40)))
     recipe = ["quantizer=gptq", "quantizer.weight.group_size=16", "eval=local"]
-    same = workdir.run(*recipe, f"eval.tasks.local.source.path={workdir.text}")
+    same = workdir.run(*recipe, f"eval.tasks.local.path={workdir.text}")
     assert "= calibrated on the test distribution" in same.stdout, same.stderr
-    done = workdir.run(*recipe, f"eval.tasks.local.source.path={other}")
+    done = workdir.run(*recipe, f"eval.tasks.local.path={other}")
     assert done.returncode == 0, done.stderr
     assert "= calibrated on the test distribution" not in done.stdout

@@ -52,7 +52,7 @@ def test_a_grid_is_run_once_and_repeating_it_does_nothing(workdir: Workdir) -> N
 def test_a_later_evaluation_in_a_new_process_equals_one_process(workdir: Workdir, tmp_path: Path) -> None:
     other = workdir.folder / "other.txt"
     other.write_text("\n\n".join(f"sentence number {i} of another text, " * 8 for i in range(30)))
-    second = ["eval=local", f"eval.tasks.local.source.path={other}"]
+    second = ["eval=local", f"eval.tasks.local.path={other}"]
     recipe = ["quantizer=gptq", "quantizer.weight.group_size=16"]
     ok(workdir.run(*recipe))
     record = next(p for p in workdir.outputs.glob("runs/*/record.json") if json.loads(p.read_text())["layers"])
@@ -84,7 +84,7 @@ def test_a_later_evaluation_in_a_new_process_equals_one_process(workdir: Workdir
         (["-m", "quantizer=rtn", "quantizer.weight.bits=4,9"], "quantizer.weight.bits=9: input should be less than"),
         (["calib.n=100000"], "100000 sequences of 32 tokens were asked for"),
         (["quantizer=rtn", "quantizer.policy.keep=[dwon]"], "'dwon' matches no layer"),
-        (["calib.source.path=/no/such/file.txt"], "/no/such/file.txt"),
+        (["calib.path=/no/such/file.txt"], "/no/such/file.txt"),
         (["scale.window=192"], "task local: windows of 192 tokens, but the model takes at most 128"),
         (["calib.length=192"], "calib.length=192: the model takes at most 128 tokens"),
         (["model.path=/no/such/folder"], "model.path=/no/such/folder: no such folder. Give a folder that"),
@@ -151,12 +151,9 @@ def outside(workdir: Workdir) -> list[str]:
         (conf / group).mkdir(parents=True)
     (conf / "quantizer" / "mine.yaml").write_text(RECIPE)
     (conf / "calib" / "ours.yaml").write_text(
-        "defaults:\n  - /draw@_here_: standard\n  - /sampler@sampler: whole_documents\n  - /text@source: local\n"
-        f"  - _self_\nsource: {{name: ours, path: {workdir.text}}}\n"
+        f"path: {workdir.text}\nfamily: local\ndomain: notes\nlanguage: en\nlicence: ours\nsampler: whole_documents\n"
     )
-    (conf / "eval" / "ours.yaml").write_text(
-        f"defaults:\n  - /task@tasks.ours: local\n  - _self_\ntasks: {{ours: {{source: {{path: {workdir.text}}}}}}}\n"
-    )
+    (conf / "eval" / "ours.yaml").write_text("sets: [ours]\n")
     return [f"--config-dir={conf}"]
 
 
@@ -239,7 +236,7 @@ def test_two_texts_under_one_task_name_are_refused_before_anything_runs(workdir:
     for name in ("one", "two"):
         tests.append(workdir.folder / f"{name}.txt")
         tests[-1].write_text("\n\n".join(f"{name} {i} and {i * i} of it " * 20 for i in range(10)))
-    done = workdir.run("-m", "quantizer=gptq", f"calib.source.test_path={tests[0]},{tests[1]}")
+    done = workdir.run("-m", "quantizer=gptq", f"calib.test_path={tests[0]},{tests[1]}")
     assert done.returncode == 2
     assert "nothing was run: task local: scores of protocol" in done.stderr
     assert "tests on different texts need different task names" in done.stderr
@@ -249,9 +246,9 @@ def test_two_texts_under_one_task_name_are_refused_before_anything_runs(workdir:
 def test_two_files_make_a_table_of_both_tested_on_both(workdir: Workdir) -> None:
     other = workdir.folder / "my notes.txt"
     other.write_text("\n\n".join(f"sentence number {i} of another text, {i * i} of it " * 8 for i in range(60)))
-    files = [argument for argument in workdir.base if not argument.startswith("calib.source.path")]
+    files = [argument for argument in workdir.base if not argument.startswith("calib.path")]
     grid = ["-m", *files, "quantizer=rtn,gptq", "quantizer.weight.group_size=16"]
-    ok(workdir.run(*grid, f"calib.source.path={workdir.text},'{other}'", base=False))
+    ok(workdir.run(*grid, f"calib.path={workdir.text},'{other}'", base=False))
     frame = results(workdir.outputs)
     assert set(frame.task) == {"text", "my-notes"}
     assert set(frame.status) == {"done"}
@@ -284,7 +281,7 @@ def test_sweep_names_are_stable() -> None:
     one = sweep_name(["quantizer=gptq,awq", "calib=c4"], {})
     assert one == sweep_name(["calib=c4", "quantizer=gptq,awq", "device=cpu"], {})
     assert one != sweep_name(["calib=c4", "quantizer=gptq,awq", "calib.n=4"], {})
-    path = "calib.source.path=/a/long/way/to/reviews.txt,mine/tickets.jsonl"
+    path = "calib.path=/a/long/way/to/reviews.txt,mine/tickets.jsonl"
     assert sweep_name([path, "quantizer=gptq"], {}).startswith("path=reviews-tickets-quantizer=gptq-")
     assert sweep_name(["quantizer.rounding.damping=0.1"], {}).startswith("damping=0.1-")
     assert len(sweep_name([f"quantizer.policy.keep=[{'x' * 500}]"], {})) < 64
