@@ -44,6 +44,6 @@ def help_text(config_dirs: Sequence[str] = ()) -> str:
     """What `--help` prints; options under `config_dirs` are counted, too."""
     catalogue = Catalogue(Folders([Path(folder) for folder in config_dirs]))
     counts = [f"{name} {catalogue.count(name)}" for name in LISTED]
-    lines = ["", "Options: GROUP=OPTION chooses one, `quantbench list GROUP` says what each is. How many there are, of"]
+    lines = ["", "Options: GROUP=OPTION chooses one, `quantbench list GROUP` says what each is. Of each there are:"]
     lines.append(textwrap.fill(", ".join(counts), 100, initial_indent="  ", subsequent_indent="  "))
     return HEAD + "\n".join([*lines, "", TAIL])
