@@ -84,7 +84,7 @@ def test_on_a_full_disk_it_says_so_and_continues_when_there_is_space(workdir: Wo
         (["calib=local"], ["quantbench: calib.path: this option is required; give calib.path=..."]),
         (["eval=local"], ["quantbench: eval.tasks.local.path: this option is required"]),
         (["quantizer=gtpq"], ["quantizer=gtpq: no such choice. Did you mean 'gptq'? There are: ", "awq"]),
-        (["eval=lm_eval", "eval.names=piqa"], ["eval.names='piqa'", ": eval.names=[piqa]"]),
+        (["eval=lm_eval", "eval.names=piqa"], ["eval.names=piqa", "give eval.names=[piqa]"]),
         (["calib=mix", "calib.parts.vader_flim=1"], ["calib.parts.vader_flim: ", "vader_film"]),
         (["--config-dir=mine", "list", "calib"], ["a command comes first: quantbench list calib --config-dir=mine"]),
         (["eval.typo=1"], ["eval.typo: no such option", "tasks"]),

@@ -201,7 +201,7 @@ def test_a_run_whose_inputs_changed_is_refused(workdir: Workdir) -> None:
     path.write_text(json.dumps(record))
     done = workdir.run("quantizer=rtn", "quantizer.weight.group_size=16")
     assert done.returncode != 0
-    assert "upgrade quantbench" in done.stderr
+    assert "Upgrade quantbench" in done.stderr
 
 
 @pytest.mark.slow

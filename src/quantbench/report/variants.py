@@ -10,7 +10,7 @@ from quantbench.store.manifest import CellEntry
 OWN_COLUMNS = {"seed", "replicate", "calib.seed", "calib.draw"}
 """Overrides that have a column of their own."""
 
-FILE_KEY = "calib.source.path"
+FILE_KEY = "calib.path"
 """The override that says which file of the user's is calibrated on: where it differs, it names the calibration set."""
 
 
