@@ -71,15 +71,15 @@ def test_the_version_is_ours(workdir: Workdir) -> None:
 
 @pytest.mark.parametrize("line", ["list calib", "--help", "--cfg job"])
 def test_a_reader_that_stops_reading_gets_no_traceback(workdir: Workdir, line: str) -> None:
-    command = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "quantbench", *line.split()],
         env=workdir.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert command.stdout is not None
-    assert command.stderr is not None
-    command.stdout.close()
-    assert command.stderr.read() == ""
-    assert command.wait() == 128 + signal.SIGPIPE
+    ) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.stderr.read() == ""
+    assert command.returncode == 128 + signal.SIGPIPE
