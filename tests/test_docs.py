@@ -21,8 +21,8 @@ import yaml
 
 from command import Workdir
 from doc_pages import DOCS, PAGES, ROOT, Block, Command, blocks, commands, write_files
-from quantbench.cli.cells import config_dirs
-from quantbench.cli.main import COMMANDS, split
+from quantbench.cli.flags import config_dirs, split
+from quantbench.cli.main import COMMANDS
 from quantbench.config.catalogue import Catalogue
 from quantbench.config.composer import compose_cells
 from quantbench.config.folders import Folders, config_dir

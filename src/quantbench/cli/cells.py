@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantbench.cli.flags import config_dirs
 from quantbench.config.application import run
 from quantbench.config.folders import Folders
+from quantbench.config.overrides import MULTIRUN
 
 if TYPE_CHECKING:
     from quantbench.config.cell import Cell
-
-CONFIG_DIR = {"--config-dir", "-cd"}
-MULTIRUN = {"-m", "--multirun"}
 
 
 def run_cells(flags: Sequence[str], overrides: Sequence[str]) -> None:
@@ -32,17 +29,3 @@ def _run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappi
     from quantbench.launch.grid import run_grid
 
     run_grid(cells, command, sweep_params)
-
-
-def config_dirs(flags: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The folders of --config-dir, and the other flags."""
-    own: list[Path] = []
-    kept: list[str] = []
-    rest = iter(flags)
-    for flag in rest:
-        name, equals, value = flag.partition("=")
-        if name in CONFIG_DIR:
-            own += [Path(one) for one in ([value] if equals else islice(rest, 1))]
-        else:
-            kept.append(flag)
-    return own, kept

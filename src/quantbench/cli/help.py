@@ -40,9 +40,9 @@ Flags: -m, --multirun     a grid
 """
 
 
-def help_text(config_dirs: Sequence[str] = ()) -> str:
+def help_text(config_dirs: Sequence[Path] = ()) -> str:
     """What `--help` prints; options under `config_dirs` are counted, too."""
-    catalogue = Catalogue(Folders([Path(folder) for folder in config_dirs]))
+    catalogue = Catalogue(Folders(list(config_dirs)))
     counts = [f"{name} {catalogue.count(name)}" for name in LISTED]
     lines = ["", "Options: GROUP=OPTION chooses one, `quantbench list GROUP` says what each is. Of each there are:"]
     lines.append(textwrap.fill(", ".join(counts), 100, initial_indent="  ", subsequent_indent="  "))

@@ -6,9 +6,9 @@ import importlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from itertools import islice, pairwise
 
 from quantbench.cli.entry import reporting_errors
+from quantbench.cli.flags import config_dirs, split
 from quantbench.core.errors import ConfigError
 from quantbench.core.logs import set_up_logging
 from quantbench.core.version import __version__
@@ -25,11 +25,6 @@ COMMANDS = {
     "compare": "quantbench.cli.commands.compare",
 }
 """Where the function of a sub-command is: it takes the arguments after it, and returns its exit status."""
-
-CONFIG_DIR = ("--config-dir", "-cd")
-WITH_VALUE = {*CONFIG_DIR, "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c"}
-WITH_VALUE |= {"--info", "-i", "--experimental-rerun"}
-"""Flags of Hydra whose value may be the next argument."""
 
 
 def main() -> None:
@@ -60,28 +55,9 @@ def _answer(arguments: Sequence[str]) -> int:
     elif {"--help", "-h"} & set(flags):
         from quantbench.cli.help import help_text
 
-        sys.stdout.write(help_text(_values(flags, CONFIG_DIR)))
+        sys.stdout.write(help_text(config_dirs(flags)[0]))
     else:
         from quantbench.cli.cells import run_cells
 
         run_cells(flags, overrides)
     return 0
-
-
-def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags with their values, and what else is there: overrides."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in WITH_VALUE:
-            flags += [argument, *islice(rest, 1)]
-        else:
-            (flags if argument.startswith("-") else overrides).append(argument)
-    return flags, overrides
-
-
-def _values(flags: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The values given to a flag, behind it or after an equals sign."""
-    found = [value for flag, value in pairwise(flags) if flag in names]
-    return found + [flag.partition("=")[2] for flag in flags if flag.partition("=")[0] in names and "=" in flag]

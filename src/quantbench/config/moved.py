@@ -1,10 +1,11 @@
-"""Keys of the data sets of before, of which a source, its rows and a label were nodes of their own, and today's."""
+"""Overrides of before, and what is typed today: a source, its rows and a label were nodes of their own."""
 
 from __future__ import annotations
 
 import re
 
-_WITHIN = r"(calib|eval\.tasks\.[^.=]+)\.(?:source|data)\.(?:(?:rows|data|source)\.)*(?:places\.\d+\.)?"
+_ROWS = r"(?:(?:rows|data|source)\.)*"
+_WITHIN = rf"(calib|eval\.tasks\.[^.=]+)\.(?:source|data)\.{_ROWS}(?:places\.\d+\.)?"
 
 _KEYS = (
     (r"config=(.*)", r"\1.hub=ID:\2"),
@@ -29,9 +30,34 @@ _CHOICES = (
     (r"scoring@eval\.tasks\.[^=]*=(.*)", r"`scoring: \1` in the file of the set's family"),
     (r"calib\.sets\.([^.=]+)\..*", r"an option file of yours in place of \1, which calib.parts can name"),
 )
-
-KEYS_OF_BEFORE: tuple[tuple[re.Pattern[str], str], ...] = (
-    *((re.compile(_WITHIN + old), today) for old, today in _KEYS),
-    *((re.compile(old), today) for old, today in _CHOICES),
+_OTHERS = (
+    (r"sampler@calib\.sampler=(.*)", r"calib.sampler=\1"),
+    (r"render@calib\.source\.render=(.*)", r"calib.render=\1"),
+    (r"template@calib\.source\.template=(.*)", r"calib.template=\1"),
+    (r"template@(eval\.tasks\.[^.=]+)\.template=(.*)", r"\1.template=\2"),
+    (r"text@calib\.source=(.*)", r"calib=\1 (or calib.of=\1 where calib=shuffled)"),
+    (r"rows@calib\.source\.data=(.*)", r"calib=\1"),
+    (r"calib@calib\.sets\.[^=]*=(.*)", r"calib.parts.\1=WEIGHT alone: every data set can be a part"),
+    (r"task@eval\.tasks\.[^=]*=lm_eval/(.*)", r"eval.names=[\1]"),
+    (r"(?:task|text|rows)@eval\.tasks\.[^=]*=(.*)", r"eval.sets=[\1]"),
+    (r"calib\.natural\b.*", "calib.tests=[NAME,...]"),
+    (r"calib\.source\.column=(.*)", r"calib.text=\1"),
+    (r"calib\.source\.labels=(.*)", r"calib.with_answers=\1"),
+    (rf"calib\.source\.{_ROWS}about\.(.*)", r"calib.\1"),
+    (rf"calib\.source\.{_ROWS}(train|test)_on=(.*)", r"calib.\1=\2"),
+    (rf"calib\.source\.{_ROWS}(.*)", r"calib.\1"),
+    (r"(eval\.tasks\.[^.=]+)\.source\.column=(.*)", r"\1.text=\2"),
+    (rf"(eval\.tasks\.[^.=]+)\.(?:source|data)\.{_ROWS}(.*)", r"\1.\2"),
+    (r"(eval\.tasks\.[^.=]+)\.calibrate=none", r"\1.contextual_calibration=false"),
+    (r"(eval\.tasks\.[^.=]+)\.calibrate=content_free", r"\1.contextual_calibration=true"),
+    (r"eval\.about\.(.*)", r"eval.origin.\1"),
+    (r"(.*\.)second_level\b(.*)", r"\1double_quantization\2"),
+    (r"(format@.*)\bint_two_level\b(.*)", r"\1int_double_quantization\2"),
+    (r"(rounding@.*)\bslim\b(.*)", r"\1slim_llm\2"),
 )
-"""Overrides of before, and what is typed today."""
+
+OVERRIDES_OF_BEFORE: tuple[tuple[re.Pattern[str], str], ...] = (
+    *((re.compile(_WITHIN + old), today) for old, today in _KEYS),
+    *((re.compile(old), today) for old, today in (*_CHOICES, *_OTHERS)),
+)
+"""What an override of before matches in full, and what is typed today; the first that matches counts."""

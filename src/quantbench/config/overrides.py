@@ -18,42 +18,13 @@ from hydra.errors import HydraException
 
 from quantbench.config.facts import set_keys
 from quantbench.config.groups import CELL
-from quantbench.config.moved import KEYS_OF_BEFORE
+from quantbench.config.moved import OVERRIDES_OF_BEFORE
 from quantbench.core.errors import ConfigError
 
 MULTIRUN = {"-m", "--multirun"}
 
 _OPEN = re.compile(r"calib\.(parts|columns|labels|files|testing|of)(\.|$)|eval\.(tasks|origin)(\.|$)")
 """Keys below which a command line may name anything."""
-
-_ROWS = r"(?:(?:rows|data|source)\.)*"
-
-_MOVED: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"sampler@calib\.sampler=(.*)"), r"calib.sampler=\1"),
-    (re.compile(r"render@calib\.source\.render=(.*)"), r"calib.render=\1"),
-    (re.compile(r"template@calib\.source\.template=(.*)"), r"calib.template=\1"),
-    (re.compile(r"template@(eval\.tasks\.[^.=]+)\.template=(.*)"), r"\1.template=\2"),
-    (re.compile(r"text@calib\.source=(.*)"), r"calib=\1 (or calib.of=\1 where calib=shuffled)"),
-    (re.compile(r"rows@calib\.source\.data=(.*)"), r"calib=\1"),
-    (re.compile(r"calib@calib\.sets\.[^=]*=(.*)"), r"calib.parts.\1=WEIGHT alone: every data set can be a part"),
-    (re.compile(r"task@eval\.tasks\.[^=]*=lm_eval/(.*)"), r"eval.names=[\1]"),
-    (re.compile(r"(?:task|text|rows)@eval\.tasks\.[^=]*=(.*)"), r"eval.sets=[\1]"),
-    (re.compile(r"calib\.natural\b.*"), "calib.tests=[NAME,...]"),
-    (re.compile(r"calib\.source\.column=(.*)"), r"calib.text=\1"),
-    (re.compile(r"calib\.source\.labels=(.*)"), r"calib.with_answers=\1"),
-    (re.compile(rf"calib\.source\.{_ROWS}about\.(.*)"), r"calib.\1"),
-    (re.compile(rf"calib\.source\.{_ROWS}(train|test)_on=(.*)"), r"calib.\1=\2"),
-    (re.compile(rf"calib\.source\.{_ROWS}(.*)"), r"calib.\1"),
-    (re.compile(r"(eval\.tasks\.[^.=]+)\.source\.column=(.*)"), r"\1.text=\2"),
-    (re.compile(rf"(eval\.tasks\.[^.=]+)\.(?:source|data)\.{_ROWS}(.*)"), r"\1.\2"),
-    (re.compile(r"(eval\.tasks\.[^.=]+)\.calibrate=none"), r"\1.contextual_calibration=false"),
-    (re.compile(r"(eval\.tasks\.[^.=]+)\.calibrate=content_free"), r"\1.contextual_calibration=true"),
-    (re.compile(r"eval\.about\.(.*)"), r"eval.origin.\1"),
-    (re.compile(r"(.*\.)second_level\b(.*)"), r"\1double_quantization\2"),
-    (re.compile(r"(format@.*)\bint_two_level\b(.*)"), r"\1int_double_quantization\2"),
-    (re.compile(r"(rounding@.*)\bslim\b(.*)"), r"\1slim_llm\2"),
-)
-"""Overrides of before, and what is typed today."""
 
 
 def to_hydra(arguments: Sequence[str]) -> list[str]:
@@ -79,7 +50,7 @@ def expand(overrides: Sequence[str], params: Mapping[str, str] | None = None) ->
 
 def _handed_on(argument: str, swept: bool) -> str:
     plain = argument.lstrip("+")
-    for pattern, today in (*KEYS_OF_BEFORE, *_MOVED):
+    for pattern, today in OVERRIDES_OF_BEFORE:
         if pattern.fullmatch(plain):
             raise ConfigError(
                 f"{argument}: this is now {pattern.sub(today, plain)}; docs/migration.md has all new names"
