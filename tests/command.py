@@ -6,6 +6,7 @@ are most of what a small sweep takes. `subprocess_of` starts the interpreter ane
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -51,9 +52,11 @@ class Command:
         self._process.start()
 
     def send_signal(self, number: int) -> None:
-        """As `kill` does."""
+        """As `kill` does; nothing, as with `subprocess.Popen`, once the command has ended."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        if self._process.is_alive():
+            with contextlib.suppress(ProcessLookupError):  # it ended since
+                os.kill(self._process.pid, number)
 
     def finish(self, seconds: float | None = None) -> Done:
         """Wait for its end; fails the test if it does not come in time."""

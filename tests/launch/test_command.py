@@ -215,16 +215,18 @@ def test_killed_at_random_moments_and_repeated_it_ends_like_an_undisturbed_sweep
     duration = time.monotonic() - started
     moments = random.Random(7)
     seen: dict[str, tuple[int, bytes]] = {}
+    killed = 0
     for _ in range(20):
         process = workdir.start(*grid)
-        time.sleep(moments.uniform(0.3, 1.0) * duration)
+        time.sleep(moments.uniform(0.1, 0.5) * duration)
         process.send_signal(signal.SIGKILL)
-        process.finish()
+        killed += process.finish().returncode == -signal.SIGKILL
         now = finished(workdir.outputs)
         assert {k: now[k] for k in seen if k.endswith(".json")} == {
             k: v for k, v in seen.items() if k.endswith(".json")
         }
         seen = now
+    assert killed >= 5, "the kills came after the sweep had ended"
     ok(workdir.run(*grid))
     (disturbed,) = workdir.outputs.glob("sweeps/*/results.csv")
     (reference,) = undisturbed.glob("sweeps/*/results.csv")
