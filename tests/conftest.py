@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from command import Workdir
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 pytest_plugins = ["stored_sweep"]
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which the process that hands out tests never does
+
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 @pytest.fixture

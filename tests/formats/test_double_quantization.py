@@ -68,7 +68,7 @@ def test_values_on_the_second_grid_by_hand() -> None:
     assert kept.tolist() == [[1.0, 0.0], [2.0, 0.0], [4.0, 0.0], [3.0, 3.0], [7.0, 9.0]]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 9),
     bits=st.integers(2, 8),
@@ -159,7 +159,7 @@ def test_a_real_zero_point_uses_the_whole_range() -> None:
     assert error(weight, real_zero()) < error(weight, IntFormat(bits=3, group_size=16, symmetric=False))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(bits=st.integers(2, 8), size=st.sampled_from([1e-4, 1.0, 1e3]), seed=st.integers(0, 99))
 def test_values_on_a_grid_with_a_real_zero_point_are_fixed_points(bits: int, size: float, seed: int) -> None:
     for grid in (real_zero(bits, 8), two_level(bits, 8)):

@@ -95,7 +95,7 @@ def test_all_zero_rows_get_the_range_minus_one_to_one(convention: Convention | N
     assert torch.equal(stored.dequantize(), torch.zeros(2, 4))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     bits=st.integers(2, 8),
     convention=st.sampled_from(CONVENTIONS),
@@ -115,7 +115,7 @@ def test_representable_values_are_fixed_points(
     assert torch.equal(grid.encode(values, stored.params.columns(columns)), stored.codes)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(bits=st.integers(2, 8), convention=st.sampled_from(CONVENTIONS), seed=st.integers(0, 99))
 def test_no_value_moves_by_more_than_half_a_step(bits: int, convention: Convention | None, seed: int) -> None:
     weight = random(3, 13, seed=seed)
@@ -124,7 +124,7 @@ def test_no_value_moves_by_more_than_half_a_step(bits: int, convention: Conventi
     assert bool(((stored.dequantize() - weight).abs() <= 1.0001 * reach * stored.params.scale).all())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(bits=st.integers(2, 8), group_size=st.sampled_from(GROUPS), seed=st.integers(0, 99))
 def test_narrow_range_is_idempotent_even_when_fitted_again(bits: int, group_size: Any, seed: int) -> None:
     once = rounded(int_format(bits, "narrow_range", group_size=group_size), random(3, 13, seed=seed))
@@ -159,7 +159,7 @@ def test_per_tensor_has_one_scale_and_group_of_the_width_is_per_channel() -> Non
     assert torch.equal(rounded(int_format(group_size=20), weight), rounded(int_format(), weight))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(bits=st.integers(2, 8), convention=st.sampled_from(CONVENTIONS), seed=st.integers(0, 99))
 def test_mse_range_is_never_worse_than_minmax_in_its_norm(bits: int, convention: Convention | None, seed: int) -> None:
     weight = random(6, 20, seed=seed)

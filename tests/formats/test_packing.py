@@ -13,7 +13,7 @@ from quantbench.formats import packing
 from quantbench.formats.packing import pack_bits, unpack_bits
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     bits=st.integers(1, 8),
     rows=st.integers(0, 9),

@@ -49,7 +49,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     torch.testing.assert_close(slope.double(), (f(s + h) - f(s - h)) / (2 * h), rtol=1e-3, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     bits=st.integers(2, 5),
     group_size=st.sampled_from([5, 16, 44]),

@@ -66,7 +66,7 @@ def test_it_is_the_optimal_update_of_every_remaining_weight(group_size: Any) -> 
     torch.testing.assert_close(gptq(weight, stats, grid).dequantize(), torch.cat(values, dim=1))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     damping=st.sampled_from([1e-4, 0.01, 1.0]),
     group_size=st.sampled_from(GROUPS),

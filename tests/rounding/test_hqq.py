@@ -32,7 +32,7 @@ def objective(weight: Tensor, rounded: QuantizedWeight, group_size: int, p: floa
     return torch.stack([part.sum(1) for part in torch.split(error, group_size, dim=1)], dim=1)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     bits=st.integers(2, 5),
     group_size=st.sampled_from([5, 16, 64]),

@@ -115,7 +115,7 @@ def test_clip_exact_small_case() -> None:
     assert torch.equal(AwqClip(grid=2, max_shrink=1.0).clip(weight, attentive, INTEGERS), weight)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(bits=st.integers(2, 4), group_size=st.sampled_from(GROUPS), seed=st.integers(0, 99))
 def test_clipping_is_never_worse_than_not_clipping_on_its_objective(bits: int, group_size: Any, seed: int) -> None:
     weight, stats = random(6, 28, seed=seed).pow(3), stats_of(correlated_inputs(64, 28, seed=seed))

@@ -19,7 +19,7 @@ def test_exact_small_case() -> None:
     assert scale.tolist() == pytest.approx([2.0, 1 / 3])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 99))
 def test_alpha_one_half_equalises_the_maxima_of_inputs_and_weights(seed: int) -> None:
     x, weights = correlated_inputs(64, 12, seed=seed), [random(5, 12, seed=seed), random(3, 12, seed=seed + 1)]
@@ -28,7 +28,7 @@ def test_alpha_one_half_equalises_the_maxima_of_inputs_and_weights(seed: int) ->
     torch.testing.assert_close(inputs, (torch.cat(weights) * scale).abs().amax(0))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(alpha=st.floats(0, 1), seed=st.integers(0, 99))
 def test_the_function_is_unchanged(alpha: float, seed: int) -> None:
     x, weight = correlated_inputs(64, 12, seed=seed), random(5, 12, seed=seed)
