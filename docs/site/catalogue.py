@@ -6,6 +6,7 @@ group with what their first comment line says, the facts of those that are data 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,10 +110,20 @@ def facts(content: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]])
     told |= _mapping(told, "about")
     if not {"family", "domain"} & set(told):
         return ()
-    home = next((_plain(told[key]).split(" --")[0] for key in HOMES if told.get(key)), "")
+    home = next((_home(told[key]) for key in HOMES if told.get(key)), "")
     size = told.get("size", told.get("tested", ""))
     found = {**told, "from": home, "size": size}
     return tuple(_plain(found.get(fact, "")) for fact in FACTS)
+
+
+def _home(value: Any) -> str:
+    """Where a data set lies: what a user has to give, and a variable of the environment, in words."""
+    text = _plain(value).split(" --")[0]
+    if text == "???":
+        return "a file of yours"
+    if found := re.fullmatch(r"\$\{oc\.env:(\w+),(.*)\}", text):
+        return f"{found[2]} (or the folder that {found[1]} names)"
+    return text
 
 
 def _family_facts(content: Mapping[str, Any], families: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
@@ -170,8 +181,9 @@ def _index(found: Mapping[str, Sequence[Option]]) -> str:
         [
             "# Options",
             "",
-            "An option is a file; its page shows it whole. `quantbench list GROUP` lists them in a terminal,",
-            "those of your own included (`--config-dir FOLDER`). Each key can be changed on the command line.",
+            "An option is a file; its page shows it whole. `quantbench list GROUP` lists them in a terminal, those of",
+            "your own included (`--config-dir FOLDER`), those of `parts` by kind, as `quantbench list template` does.",
+            "Each key can be changed on the command line.",
             "",
             *_table(("group", "what", "options", "chosen by, for instance"), lines),
         ]

@@ -75,7 +75,8 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     session.store.save_run(record)
     if checkpoint is not None:
         checkpoint.remove()
-    append_cost(session, cell, "quantize", cost)
+    tokens = 0 if inputs.calib is None else inputs.calib.tokens.numel()
+    append_cost(session, cell, "quantize", cost | {"tokens": tokens})
     log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
 
 

@@ -49,5 +49,5 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
         reference=baseline.run_id,
     )
     session.store.save_score(score, items, outcome.attachments)
-    append_cost(session, cell, f"evaluate {task}", meter.read())
+    append_cost(session, cell, f"evaluate {task}", meter.read() | {"tokens": test.n_positions})
     return True

@@ -86,6 +86,8 @@ def _table(catalogue: Catalogue) -> Iterator[str]:
 def _facts(catalogue: Catalogue, option: Mapping[str, Any]) -> list[str]:
     if "family" not in option:
         return ["" for _ in FACTS]
+    if option["family"] not in catalogue.files("family"):
+        return [f"{option['family']} (no such family)", *(str(option.get(key) or "") for key in FACTS[1:])]
     family = catalogue.family(str(option["family"]))
     told = {**family.get("common", {}), **option, "family": f"{option['family']} ({family.get('kind')})"}
     return [str(told.get(key) or "not known") for key in FACTS]

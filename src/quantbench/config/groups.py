@@ -40,7 +40,7 @@ GROUPS = (
     Group("clip", "searches of clipped ranges"),
     Group("rounding", "how weights are put on their grid"),
     Group("policy", "which layers get which format"),
-    Group("allocation", "bits shared out by sensitivity", listed=False),
+    Group("allocation", "bits shared out by sensitivity"),
     Group("recipe", "what every recipe starts from", listed=False),
     Group("sampler", "how sequences are drawn from a text (calib.sampler=NAME)", parts=True),
     Group("template", "prompts (calib.template=NAME)", parts=True),

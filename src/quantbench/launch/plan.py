@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -54,45 +56,76 @@ def _work(store: Store, run_id: str, entry: CellEntry) -> _Remaining:
 
 
 def _expectation(session: Session, left: list[tuple[Cell, _Remaining]]) -> str:
-    """Expected time and disk space: by what earlier runs of the same model took here, else by counting operations."""
+    """Expected time and disk space: by what the same work took here, else by counting operations."""
     cells = [cell for cell, _ in left]
     runs = [(cell, work) for cell, work in left if work.quantize and not cell.recipe.full_precision]
     n_scores = sum(len(work.scores) for _, work in left)
-    by_kind = _measured(session.store, cells[0].choices["model"])
-    if by_kind["evaluate"]:
-        quantize = median(by_kind["quantize"]) if by_kind["quantize"] else 0.0
-        seconds = len(runs) * quantize + n_scores * median(by_kind["evaluate"])
-        how = "judging by what earlier runs of this model took here"
-    else:
-        seconds, how = _counted(session, left), "counting operations against this machine's speed now: rough"
-    disk = sum(_stored_bytes(session, cell) for cell, _ in runs) if cells[0].settings.save == "weights" else 0.0
+    measured, settings = _measured(session.store, cells[0].choices["model"]), cells[0].settings
+    rate: float | None = None
+    seconds, counted_here = 0.0, 0
+    for cell, work in left:
+        for name, tokens, operations in _pieces(session, cell, work):
+            took = measured.seconds(name, tokens)
+            if took is None:
+                rate = rate or _operations_per_second(pick_device(settings.device), settings.threads)
+                took, counted_here = operations / (0.5 * rate), counted_here + 1
+            seconds += took
+    how = "judging by what the same took here"
+    if counted_here:
+        how = "counting operations against this machine's speed now: rough"
+        if counted_here < len(runs) + n_scores:
+            how += f", for {counted_here} of them that were not measured here"
+    disk = sum(_stored_bytes(session, cell) for cell, _ in runs) if settings.save == "weights" else 0.0
     return (
         f"Expected: about {duration(seconds)} and {disk / 1e9:.2g} GB for {counted(len(runs), 'quantization')} "
         f"and {counted(n_scores, 'score')} besides the full-precision ones, {how}."
     )
 
 
-def _measured(store: Store, model: str) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {"quantize": [], "evaluate": []}
+def _pieces(session: Session, cell: Cell, work: _Remaining) -> Iterator[tuple[str, int, float]]:
+    """What is left of a cell: its name among the measurements, its tokens, and its operations.
+
+    2 operations a parameter and token, once to evaluate; about four passes to calibrate, and as much again to round.
+    """
+    parameters = _parameters(session, cell)[0]
+    if work.quantize and not cell.recipe.full_precision:
+        tokens = 0 if cell.calib is None else cell.calib.n * cell.calib.length
+        yield cell.choices["quantizer"], tokens, 2.0 * parameters * max(8 * tokens, 1)
+    for task in work.scores:
+        tokens = session.test(cell, task).n_positions
+        yield "evaluate", tokens, 2.0 * parameters * tokens
+
+
+class Measured:
+    """Seconds that pieces of work of one model took here, by name and number of tokens."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, name: str, tokens: int, seconds: float) -> None:
+        """One measurement."""
+        self._known[name][tokens].append(seconds)
+
+    def seconds(self, name: str, tokens: int) -> float | None:
+        """What as many tokens took, or the nearest number, by its time per token; None if the name was not measured."""
+        if not (known := self._known.get(name)):
+            return None
+        nearest = min(known, key=lambda other: abs(math.log((tokens + 1) / (other + 1))))
+        scale = tokens / nearest if nearest and tokens else 1.0
+        return scale * median(known[nearest])
+
+
+def _measured(store: Store, model: str) -> Measured:
+    found = Measured()
     for run_id in store.run_ids():
         record = store.load_run(run_id)
         if record is not None and record.status == "quantized" and record.choices.get("model") == model:
             for cost in store.load_costs(run_id):
-                if record.layers or cost["what"] != "quantize":
-                    seconds[cost["what"].partition(" ")[0]].append(float(cost["seconds"]))
-    return seconds
-
-
-def _counted(session: Session, left: list[tuple[Cell, _Remaining]]) -> float:
-    """2 operations a parameter and token: about four passes to calibrate, as much again to round, one to evaluate."""
-    rate = _operations_per_second(pick_device(left[0][0].settings.device), left[0][0].settings.threads)
-    operations = 0.0
-    for cell, work in left:
-        tokens = 8 * cell.calib.n * cell.calib.length if work.quantize and cell.calib is not None else 0
-        for task in work.scores:
-            tokens += session.test(cell, task).n_positions
-        operations += 2.0 * _parameters(session, cell)[0] * tokens
-    return operations / (0.5 * rate)
+                what = cost["what"].partition(" ")[0]
+                if "tokens" in cost and (record.layers or what == "evaluate"):
+                    name = what if what == "evaluate" else record.choices["quantizer"]
+                    found.add(name, int(cost["tokens"]), float(cost["seconds"]))
+    return found
 
 
 def _operations_per_second(device: torch.device, threads: int, size: int = 1024) -> float:
