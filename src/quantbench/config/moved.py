@@ -52,6 +52,7 @@ _OTHERS = (
     (r"(eval\.tasks\.[^.=]+)\.calibrate=content_free", r"\1.contextual_calibration=true"),
     (r"eval\.about\.(.*)", r"eval.origin.\1"),
     (r"(.*\.)second_level\b(.*)", r"\1double_quantization\2"),
+    (r"quantizer\.rounding\.epochs=.*", "quantizer.rounding.steps=N, minibatches: passes x sequences / rounding.batch"),
     (r"(format@.*)\bint_two_level\b(.*)", r"\1int_double_quantization\2"),
     (r"(rounding@.*)\bslim\b(.*)", r"\1slim_llm\2"),
 )
