@@ -62,3 +62,12 @@ OVERRIDES_OF_BEFORE: tuple[tuple[re.Pattern[str], str], ...] = (
     *((re.compile(old), today) for old, today in (*_CHOICES, *_OTHERS)),
 )
 """What an override of before matches in full, and what is typed today; the first that matches counts."""
+
+OVERRIDES_OF_BEFORE_BESIDE: tuple[tuple[re.Pattern[str], re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"(?!.*\bhqq\b).*(?:quantizer|@quantizer\.rounding)=\S*\bsignround\b"),  # hqq has iterations still
+        re.compile(r"quantizer\.rounding\.iterations=(.*)"),
+        r"quantizer.rounding.steps=\1",
+    ),
+)
+"""The same for overrides that are of before only on a command line, whole, in which the first pattern is found."""
