@@ -262,7 +262,12 @@ def test_the_steps_are_the_authors_whatever_the_number_of_sequences_and_fewer_ar
 ) -> None:
     taken: list[int] = []
     gradients = reconstruct._set_gradients
-    monkeypatch.setattr(reconstruct, "_set_gradients", lambda *a: taken.append(len(a[3])) or gradients(*a))
+
+    def counted(*arguments: Any) -> bool:
+        taken.append(len(arguments[3]))
+        return gradients(*arguments)
+
+    monkeypatch.setattr(reconstruct, "_set_gradients", counted)
     assert recipe_spec(name)["rounding"]["steps"] == published
     for steps in (5, 0):
         taken.clear()
