@@ -98,7 +98,7 @@ def awq(grid: Format) -> Method:
 
     def method(group: Group) -> list[Tensor]:
         stats, weights = group
-        scale = AwqScale().scale(weights, stats, grid)
+        scale = AwqScale().scale(weights, stats, [grid] * len(weights))
         scaled = stats.rescaled(scale)
         return [quantize(AwqClip().clip(w * scale, scaled, grid), grid).dequantize() / scale for w in weights]
 
@@ -164,7 +164,7 @@ def blocks() -> None:
     print(f"{'method':<24}{'CPU s':>9}{'x nearest':>11}{'error':>8}")
     base: tuple[float, float] | None = None
     for name in LEARNED:
-        short = {"epochs": 20, "iterations": 20, "steps": 20, "batch": 8}
+        short = {"steps": 20, "batch": 8}
         size = ("quantizer.weight.bits=3", "quantizer.weight.group_size=32")
         chosen = recipe(name, *size, "quantizer.activation=null", options=short)
         data = None if chosen.data_free else tokens

@@ -87,7 +87,7 @@ def test_transform_example_survives_an_input_that_was_always_zero(examples: Path
     assert isinstance(transform, ScaleTransform)
     x = correlated_inputs(50, 8, seed=3)
     x[:, 2] = 0
-    scale = transform.scale([random(4, 8, seed=4)], stats_of(x), None)
+    scale = transform.scale([random(4, 8, seed=4)], stats_of(x), [None])
     assert scale.shape == (8,)
     assert bool((scale > 0).all() & scale.isfinite().all())
 

@@ -15,6 +15,7 @@ from quantbench.core.errors import ConfigError
 
 STILL = """
 quantizer=gptq calib=wiki_sample
+quantizer=hqq quantizer.rounding.iterations=5
 -m quantizer=gptq,awq calib=c4,wiki
 -m quantizer=rtn,gptq quantizer.weight.bits=4,3 quantizer.weight.group_size=64
 quantizer=gptq quantizer.weight.group_size=channel
@@ -45,6 +46,8 @@ MOVED = [
     ("calib=local calib.source.path=mytext.txt", "calib=local calib.path=mytext.txt"),
     ("-m calib=local calib.source.path=a.txt,b.txt", "-m calib=local calib.path=a.txt,b.txt"),
     ("-m calib=local calib.source.test_path=b.txt", "-m calib=local calib.path=a.txt calib.test_path=b.txt"),
+    ("quantizer=signround quantizer.rounding.iterations=50", "quantizer=signround quantizer.rounding.steps=50"),
+    ("-m quantizer=gptq,signround quantizer.rounding.iterations=5", "quantizer=signround quantizer.rounding.steps=5"),
     ("calib=local calib.source.column=body", "calib=local calib.path=mytext.jsonl calib.text=body"),
     ("calib=local calib.source.name=mine", "calib=local calib.path=mytext.jsonl calib.name=mine"),
     ("calib=local calib.source.about.language=zh", "calib=local calib.path=a.txt calib.language=zh"),
@@ -85,6 +88,7 @@ ONLY_SAID = [
     ("'~calib.natural.c4'", "calib.tests=[NAME,...] without c4"),
     ("eval=ppl '~eval.tasks.c4'", "eval.sets=[NAME,...] without c4"),
     ("+scoring@eval.tasks.x=text", "`scoring: text` in the file of the set's family"),
+    ("quantizer=omniquant quantizer.rounding.epochs=4", "quantizer.rounding.steps=N, minibatches"),
     ("calib=mix calib.sets.wiki.n=3", "an option file of yours in place of wiki"),
 ]
 

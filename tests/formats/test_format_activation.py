@@ -15,7 +15,7 @@ from quantbench.formats.base import ActivationFormat
 from quantbench.formats.int import IntActivation, IntFormat
 from quantbench.formats.mx import MxFormat
 from quantbench.formats.nvfp4 import Nvfp4Format
-from quantbench.formats.quantize import quantize
+from quantbench.formats.quantize import quantize, with_params
 from quantbench.formats.scaled import ScaledFormat
 
 
@@ -61,6 +61,22 @@ def test_each_token_is_rounded_as_a_weight_of_one_row(grid: Any) -> None:
     assert result.shape == x.shape
     for token, rounded in zip(x.reshape(-1, 20), result.reshape(-1, 20), strict=True):
         assert torch.equal(rounded, quantize(token[None], grid).dequantize()[0])
+
+
+@EACH
+def test_a_clipped_range_is_that_of_smaller_tokens(grid: Any) -> None:
+    x = tokens()
+    clipped = FormatActivation(format=grid, dynamic=True, clip_ratio=0.5).fake_quantize(x)
+    for token, rounded in zip(x.reshape(-1, 1, 20), clipped.reshape(-1, 1, 20), strict=True):
+        assert torch.equal(rounded, with_params(token, grid.params(token / 2), grid).dequantize())
+    assert float(clipped.abs().max()) < float(x.abs().max())
+
+
+def test_a_calibrated_range_is_clipped_too() -> None:
+    half = FormatActivation(format=int4("tensor"), dynamic=False, clip_ratio=0.5)
+    scale, zero = half.static_params(torch.tensor([-3.0, 0.0]), torch.tensor([1.0, 14.0]))
+    assert (float(scale), zero) == (1.0, None)
+    assert half.fake_quantize(torch.tensor([[14.0, 2.4]]), scale, zero).tolist() == [[7.0, 2.0]]
 
 
 @EACH

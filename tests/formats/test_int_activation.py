@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from helpers_math import random
 from quantbench.core.errors import ConfigError
@@ -26,7 +27,7 @@ def test_tokens_do_not_influence_each_other_but_share_a_per_tensor_range() -> No
     assert not torch.equal(per_tensor.fake_quantize(x)[0], per_tensor.fake_quantize(x[:1])[0])
 
 
-@pytest.mark.parametrize("convention", [None, "full_range", "narrow_range"])
+@pytest.mark.parametrize("convention", [None, "full_range", "narrow_range", "twos_complement"])
 def test_all_zero_tokens_stay_zero(convention: Convention | None) -> None:
     symmetric = convention is not None
     grid = IntActivation(bits=8, symmetric=symmetric, scale_convention=convention, granularity="token", dynamic=True)
@@ -63,6 +64,24 @@ def test_static_on_the_range_it_was_fitted_to_equals_dynamic() -> None:
     assert torch.equal(static, dynamic.fake_quantize(x))
 
 
+def test_a_clipped_range_is_covered_by_finer_steps_and_what_lies_beyond_saturates() -> None:
+    clipped = IntActivation(
+        bits=4, symmetric=True, scale_convention="twos_complement", granularity="token", dynamic=True, clip_ratio=0.7
+    )
+    x = torch.tensor([[10.0, 6.9, 1.2], [-10.0, -7.4, 0.6]])  # scales 0.7 * 10 / 7
+    assert clipped.fake_quantize(x).tolist() == [[7.0, 7.0, 1.0], [-8.0, -7.0, 1.0]]
+    static = IntActivation(bits=4, symmetric=False, granularity="tensor", dynamic=False, clip_ratio=0.5)
+    scale, zero = static.static_params(torch.tensor([-10.0, 0.0]), torch.tensor([4.0, 20.0]))
+    assert (float(scale), zero) == (1.0, torch.tensor(5.0))
+    assert static.fake_quantize(torch.tensor([-9.0, 3.2, 20.0]), scale, zero).tolist() == [-5.0, 3.0, 10.0]
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, 1.1])
+def test_a_range_is_clipped_to_some_part_of_itself(ratio: float) -> None:
+    with pytest.raises(ValidationError, match="clip_ratio"):
+        IntActivation(bits=8, symmetric=False, granularity="token", dynamic=True, clip_ratio=ratio)
+
+
 def test_only_static_formats_need_calibration() -> None:
     assert STATIC.needs == {"minimum", "maximum"}
     assert PER_TOKEN.needs == frozenset()
@@ -80,7 +99,7 @@ def test_missing_and_superfluous_parameters_are_refused() -> None:
 def test_contradictions_are_refused() -> None:
     with pytest.raises(ConfigError, match="needs dynamic=true"):
         IntActivation(bits=8, symmetric=False, granularity="token", dynamic=False)
-    with pytest.raises(ConfigError, match="full_range or narrow_range"):
+    with pytest.raises(ConfigError, match="full_range, narrow_range or twos_complement"):
         IntActivation(bits=8, symmetric=True, granularity="token", dynamic=True)
 
 

@@ -19,7 +19,7 @@ from quantbench.formats.quantize import quantize
 from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.formats.serialization import split
 
-CONVENTIONS: list[Convention | None] = [None, "full_range", "narrow_range"]
+CONVENTIONS: list[Convention | None] = [None, "full_range", "narrow_range", "twos_complement"]
 GROUPS: list[int | Literal["channel", "tensor"]] = [1, 5, 8, 64, "channel", "tensor"]
 
 
@@ -81,6 +81,17 @@ def test_narrow_range_keeps_both_ends_and_never_uses_the_lowest_code() -> None:
     assert grid.encode(torch.tensor([[-9.0]]), stored.params).item() == 1
 
 
+def test_twos_complement_has_the_scale_of_narrow_range_and_one_level_more() -> None:
+    grid = int_format(convention="twos_complement", scale_dtype="float32")
+    stored = quantize(torch.tensor([[7.0, -7.0, 0.4]]), grid)
+    assert stored.params.scale.tolist() == [[1.0]]
+    assert stored.codes.tolist() == [[15, 1, 8]]
+    moved = torch.tensor([[9.0, -7.6, -9.0]])  # as weights do while others are rounded, or beyond a clipped range
+    assert grid.decode(grid.encode(moved, stored.params), stored.params).tolist() == [[7, -8, -8]]
+    narrow = int_format(convention="narrow_range", scale_dtype="float32")
+    assert narrow.decode(narrow.encode(moved, stored.params), stored.params).tolist() == [[7, -7, -7]]
+
+
 def test_a_group_on_one_side_of_zero_keeps_zero_in_its_range() -> None:
     assert rounded(int_format(8), torch.tensor([[5.0, 5.5, 6.0]]))[0].tolist() == pytest.approx(
         [5.0, 5.5, 6.0], abs=0.02
@@ -90,7 +101,7 @@ def test_a_group_on_one_side_of_zero_keeps_zero_in_its_range() -> None:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_all_zero_rows_get_the_range_minus_one_to_one(convention: Convention | None) -> None:
     stored = quantize(torch.zeros(2, 4), int_format(convention=convention, scale_dtype="float32"))
-    levels = 7 if convention == "narrow_range" else 7.5
+    levels = 7 if convention in ("narrow_range", "twos_complement") else 7.5
     assert torch.equal(stored.params.scale, torch.full((2, 1), 1 / levels))
     assert torch.equal(stored.dequantize(), torch.zeros(2, 4))
 

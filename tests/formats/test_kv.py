@@ -40,9 +40,12 @@ def causal(length: int = LENGTH) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool).tril()
 
 
-def attend(cache: KVCache | None, rotation: Tensor | None = None, tensors: Any = None) -> Tensor:
+def attend(
+    cache: KVCache | None, rotation: Tensor | None = None, tensors: Any = None, values: Tensor | None = None
+) -> Tensor:
     query, key, value = drawn() if tensors is None else tensors
-    return attention(query, key, value, cache, SCALE, allowed=causal(query.shape[2]), rotation=rotation)
+    allowed = causal(query.shape[2])
+    return attention(query, key, value, cache, SCALE, allowed=allowed, rotation=rotation, value_rotation=values)
 
 
 # The reference: one token after another, quantizing lists of numbers
@@ -209,6 +212,26 @@ def test_a_rotation_leaves_the_function_as_it_is_and_spreads_an_outlier_channel(
     assert error["rotated"] < error["plain"]
 
 
+def test_rotated_values_are_turned_back_and_an_outlier_channel_of_them_is_spread() -> None:
+    query, key, value = drawn(width=64)
+    query /= 8
+    value[..., 7] *= 20
+    tensors, rotation = (query, key, value), Orthogonal(64, "0").matrix().float()
+    plain = attend(None, tensors=tensors)
+    fine = per_token(bits=8, scale_dtype="float32")
+    assert float((attend(fine, None, tensors, rotation) - plain).norm()) < 0.02 * float(plain.norm())
+    coarse = per_token(bits=8, value_bits=4)
+    errors = [float((attend(coarse, None, tensors, turn) - plain).norm()) for turn in (rotation, None)]
+    assert errors[0] < 0.5 * errors[1]
+    # What is stored is V R, on the grid of its own; what is read is that times R^T.
+    T = value.shape[2]
+    last = attend(coarse, None, tensors, rotation)[0, 0, -1]
+    scores = (query[0, 0, -1] @ key[0, 0].T * SCALE).clone()
+    scores[:-1] = query[0, 0, -1] @ coarse.stored_keys(key)[0, 0, :-1].T * SCALE
+    read = torch.cat([coarse.stored_values(value @ rotation)[0, 0, : T - 1] @ rotation.T, value[0, 0, T - 1 :]])
+    torch.testing.assert_close(last, scores.softmax(0) @ read, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
 def test_what_cannot_be_stored_is_refused(bad: float) -> None:
     key = drawn()[1]
@@ -237,5 +260,6 @@ def test_the_note_says_what_was_done() -> None:
     assert usual.note == "kv cache: KIVI 2 bit, groups of 32, residual 128, applied causally"
     rotated = per_token(value_bits=2, rotate=True).note
     assert rotated == (
-        "kv cache: per token 4 bit keys, 2 bit values, groups of head, keys rotated, residual 0, applied causally"
+        "kv cache: per token 4 bit keys, 2 bit values, groups of head, keys and values rotated, residual 0, "
+        "applied causally"
     )

@@ -230,7 +230,7 @@ def test_a_cache_alone_is_a_data_free_recipe_that_is_stored_and_named(tmp_path: 
     assert artifact.effective_bits is None
     assert artifact.kv_bits == reloaded.kv_bits == 4 + 32 / 8
     assert artifact.notes == [
-        "kv cache: per token 4 bit, groups of head, keys rotated, residual 0, applied causally",
+        "kv cache: per token 4 bit, groups of head, keys and values rotated, residual 0, applied causally",
     ]
 
 

@@ -24,13 +24,16 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from quantbench.cells.summary import notes_of
 from quantbench.core.errors import ConfigError, ModelError
+from quantbench.formats.grid_params import GridParams
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.input_ops import RotateInput
 from quantbench.pipeline.policy import Policy
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rotate import rotate_model
+from quantbench.pipeline.walker import quantize_model
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.text_windows import Windows
 from quantbench.transforms.rotation import Rotation
@@ -189,6 +192,21 @@ def test_experts_in_one_parameter_are_refused() -> None:
         rotate_model(tiny_handle(model), Rotation(), CPU)
 
 
+@pytest.mark.parametrize(
+    ("hidden", "heads", "told"),
+    [(24, 3, ["rotation of 3 channels", "rotation of 6 channels"]), (24, 2, []), (18, 3, ["3", "6", "18"])],
+)
+def test_the_record_names_the_matrices_that_are_no_hadamard_matrices(hidden: int, heads: int, told: list[str]) -> None:
+    sizes = SIZES | {"num_attention_heads": heads, "num_key_value_heads": 1, "head_dim": 12 if heads == 2 else 6}
+    model = LlamaForCausalLM(LlamaConfig(hidden_size=hidden, intermediate_size=36, **sizes))
+    found = quantize_model(tiny_handle(uneven(model)), rotated(*ALL), None, CPU, lambda _done, _total: None)
+    notes = notes_of(found)
+    assert len(notes) == len(told)
+    for note, text in zip(notes, told, strict=True):
+        assert text in note.split(":")[0]
+        assert "a random orthogonal factor" in note
+
+
 def test_an_empty_rotation_is_refused() -> None:
     with pytest.raises(ConfigError, match="nothing is rotated; set rotation: null"):
         make_recipe("none", ROTATION, *(f"quantizer.rotation.{name}=false" for name in ALL))
@@ -282,6 +300,18 @@ def error_of(name: str, *overrides: str) -> float:
     before = logits(handle.model)
     quantized(handle, make_recipe(name, *overrides))
     return float((logits(handle.model) - before).norm() / before.norm())
+
+
+@pytest.mark.parametrize("name", ["quarot", "quarot_rtn"])
+def test_the_grids_are_those_of_its_authors(name: str) -> None:
+    recipe = make_recipe(name)
+    assert recipe.activation is not None
+    token = torch.tensor([[7.0, -7.0, 3.2, -0.2]])  # clipped to 6.3: steps of 0.9, from -8 to 7
+    steps = torch.tensor([[7.0, -8.0, 4.0, 0.0]])
+    torch.testing.assert_close(recipe.activation.fake_quantize(token), 0.9 * steps)
+    assert recipe.weight is not None
+    codes = recipe.weight.encode(torch.tensor([[-9.0, 9.0]]), GridParams(torch.ones(1, 1)))
+    assert recipe.weight.decode(codes, GridParams(torch.ones(1, 1))).tolist() == [[-8.0, 7.0]]
 
 
 @pytest.mark.parametrize("name", ["quarot", "quarot_rtn"])

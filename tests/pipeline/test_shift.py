@@ -18,11 +18,12 @@ from quantbench.formats.int import IntActivation, IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.input_ops import RotateInput, ShiftInput
-from quantbench.pipeline.policy import Policy
+from quantbench.pipeline.policy import Policy, Rule
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.nearest import Nearest
+from quantbench.transforms.base import Readers
 from quantbench.transforms.os_plus import OsPlus
 from quantbench.transforms.rotation import Rotation
 from quantbench.transforms.smooth import SmoothQuant
@@ -82,7 +83,7 @@ def test_shifts_and_scales_leave_the_function_unchanged(
 ) -> None:
     handle = tiny_handle(uneven(make()))
     before = logits(handle.model)
-    artifact = quantized(handle, recipe(None, Unquantized(), OsPlus(grid=3), *others))
+    artifact = quantized(handle, recipe(None, Unquantized(), OsPlus(grid=3, shift=True), *others))
     shifts = [op for op in artifact.ops if isinstance(op, ShiftInput)]
     assert {op.module for op in shifts} == {op.module for op in artifact.ops if isinstance(op, QuantizeInput)}
     assert all(float(op.shift.abs().max()) > 0.01 for op in shifts)
@@ -92,7 +93,7 @@ def test_shifts_and_scales_leave_the_function_unchanged(
 def test_a_shift_after_a_rotation_leaves_the_function_unchanged() -> None:
     handle = tiny_handle(uneven(tiny_llama()))
     before = logits(handle.model)
-    artifact = quantized(handle, recipe(None, Unquantized(), OsPlus(grid=3), rotation=Rotation()))
+    artifact = quantized(handle, recipe(None, Unquantized(), OsPlus(grid=3, shift=True), rotation=Rotation()))
     assert isinstance(artifact.ops[0], RotateInput)
     assert relative(logits(handle.model), before) < 2e-5
 
@@ -102,7 +103,7 @@ def test_rounding_gets_the_statistics_of_the_shifted_inputs(true_sequential: boo
     watching = Watching()
     handle = tiny_handle(uneven(tiny_opt()))
     options = {"rounding": watching, "true_sequential": true_sequential}
-    quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3), **options))
+    quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3, shift=True), **options))
     for stats in watching.seen:
         X = stats.require("rows")
         assert len(X) == stats.n_tokens
@@ -115,7 +116,7 @@ def test_rounding_gets_the_statistics_of_the_shifted_inputs(true_sequential: boo
 
 def test_what_is_stored_reloads_bit_for_bit_and_counts() -> None:
     handle = tiny_handle(uneven(tiny_llama()))
-    artifact = quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3)))
+    artifact = quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3, shift=True)))
     fresh = logits(handle.model)
     reloaded = Artifact.from_tensors(*artifact.to_tensors())
     reloaded.install(handle)
@@ -139,6 +140,43 @@ def test_channels_far_from_zero_are_quantized_better_with_shifts() -> None:
         quantized(handle, recipe(INT8, TOKEN4, *transforms))
         errors.append(relative(logits(handle.model), before))
     assert errors[0] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_opt])
+def test_only_what_a_normalization_with_a_bias_wrote_is_shifted(make: Callable[[], PreTrainedModel]) -> None:
+    handle = tiny_handle(uneven(make()))
+    artifact = quantized(handle, recipe(INT8, TOKEN8, OsPlus(grid=3)))
+    shifted = {op.module.rpartition(".")[2] for op in artifact.ops if isinstance(op, ShiftInput)}
+    assert shifted == ({"q_proj", "k_proj", "v_proj", "fc1"} if make is tiny_opt else set())
+    assert artifact.changed  # scales are folded in either
+
+
+class Remembering(OsPlus):
+    """Keeps the shapes of the weights that it was asked to scale for, and their formats."""
+
+    def shift_and_scale(self, readers: Readers) -> Any:
+        self.asked.append(([tuple(W.shape) for W in readers.weights], readers.formats))
+        return super().shift_and_scale(readers)
+
+    asked: ClassVar[list[Any]] = []
+
+
+def test_weights_that_the_policy_keeps_are_scaled_but_not_searched_for() -> None:
+    Remembering.asked.clear()
+    handle = tiny_handle(uneven(tiny_llama()))
+    int4 = IntFormat(bits=4, group_size="channel", symmetric=True, scale_convention="narrow_range")
+    policy = Policy(keep=("k_proj", "v_proj"), rules={"gate": Rule(match="gate_proj", format=int4)})
+    kept = Recipe(
+        weight=INT8,
+        rounding=Nearest(),
+        activation=TOKEN8,
+        policy=policy,
+        transforms={"os": Remembering(grid=3)},
+    )
+    artifact = quantized(handle, kept)
+    block = [([(32, 32)], [INT8]), ([(32, 32)], [INT8]), ([(48, 32)] * 2, [int4, INT8]), ([(32, 48)], [INT8])]
+    assert Remembering.asked == block * 2
+    assert {"model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.v_proj.weight"} <= set(artifact.changed)
 
 
 def test_a_failure_leaves_no_shift_behind() -> None:

@@ -26,7 +26,7 @@ from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
 from quantbench.rounding.nearest import Nearest
 from recipes import quickened, recipe_spec
-from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama, tiny_llama_tied
+from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama, tiny_llama_tied, tiny_mixtral
 
 MODELS = [FAMILIES[name] for name in ("llama", "llama_tied", "opt", "gpt_neox", "gpt2", "gemma2", "qwen3")]
 CPU = torch.device("cpu")
@@ -137,6 +137,16 @@ def test_lm_head_and_embeddings_are_left_alone_unless_asked() -> None:
         assert tied == (not head and not embeddings)
 
 
+@pytest.mark.parametrize("make", [tiny_llama, tiny_mixtral])
+@pytest.mark.parametrize("name", ["rtn", "gptq", "w8a8", "kv4"])
+def test_a_model_in_float64_is_refused_before_anything_is_cast(name: str, make: Any) -> None:
+    handle = tiny_handle(make().double())
+    with pytest.raises(
+        ModelError, match=r"^\S+ is float64, but weights are quantized from float32: .*model.dtype=float"
+    ):
+        quantize(handle, recipe(name))
+
+
 def test_a_group_size_that_does_not_divide_is_noted() -> None:
     quantized = quantize(tiny_handle(tiny_llama()), recipe("rtn", group_size=20))
     assert "last group has 12 of 20 columns" in quantized.layers[0].notes
@@ -199,7 +209,7 @@ def test_a_transform_that_would_never_be_applied_is_refused() -> None:
         needs = frozenset()
         producers = frozenset({"norm"})
 
-        def scale(self, weights: Any, stats: Any, format: Any) -> None: ...
+        def scale(self, weights: Any, stats: Any, formats: Any) -> None: ...
 
     given = recipe("rtn")
     idle: Any = Idle()

@@ -17,18 +17,19 @@ from quantbench.pipeline.context import BlockContext
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
+from quantbench.rounding import reconstruct
 from recipes import make_recipe, recipe_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama
 
-SIGN = ("signround", "quantizer.rounding.iterations=20")
-OMNI = ("omniquant", "quantizer.rounding.epochs=6", "quantizer.rounding.lwc_lr=0.1")
-LET = ("omniquant_w4a4", "quantizer.rounding.epochs=3", "quantizer.activation.bits=6")
+SIGN = ("signround", "quantizer.rounding.steps=20")
+OMNI = ("omniquant", "quantizer.rounding.steps=24", "quantizer.rounding.lwc_lr=0.1")
+LET = ("omniquant_w4a4", "quantizer.rounding.steps=12", "quantizer.activation.bits=6")
 LKD = ("zeroquant_lkd", "quantizer.rounding.steps=15", "quantizer.rounding.lr=5e-4")
 RECIPES = [SIGN, OMNI, LET, LKD]
 SHORT = [
-    ("signround", "quantizer.rounding.iterations=3"),
-    ("omniquant", "quantizer.rounding.epochs=1"),
-    ("omniquant_w4a4", "quantizer.rounding.epochs=1"),
+    ("signround", "quantizer.rounding.steps=3"),
+    ("omniquant", "quantizer.rounding.steps=4"),
+    ("omniquant_w4a4", "quantizer.rounding.steps=4"),
     ("zeroquant_lkd", "quantizer.rounding.steps=3"),
 ]
 TOKENS = torch.randint(0, VOCABULARY, (4, 16), generator=torch.Generator().manual_seed(1))
@@ -66,7 +67,7 @@ def test_the_block_is_reconstructed_better_than_by_rounding_to_nearest(name: tup
     rounded = round_block(recipe, context)
     assert error(context, values(rounded)) < 0.97 * before
     for name_, one in rounded.items():
-        assert not one.fallbacks
+        assert set(one.fallbacks) <= {"fewer_steps"}
         stored = one.weight
         assert int(stored.codes.max()) < 8
         assert torch.equal(stored.params.scale, stored.params.scale.half().float())
@@ -98,8 +99,7 @@ def test_the_same_seed_gives_the_same_weights_and_nothing_else_changes(name: tup
 
 @pytest.mark.parametrize("name", ["signround", "zeroquant_lkd"])
 def test_without_steps_it_is_rounding_to_nearest(name: str) -> None:
-    key = "iterations" if name == "signround" else "steps"
-    recipe = learned(name, f"quantizer.rounding.{key}=0")
+    recipe = learned(name, "quantizer.rounding.steps=0")
     context = context_of(tiny_llama(), recipe)
     expected = {n: quantize(w, context.formats[n]) for n, w in context.weights().items()}
     for layer, one in round_block(recipe, context).items():
@@ -109,7 +109,7 @@ def test_without_steps_it_is_rounding_to_nearest(name: str) -> None:
 
 
 def test_omniquant_begins_with_a_range_of_98_percent() -> None:
-    recipe = learned("omniquant", "quantizer.rounding.epochs=0", "quantizer.weight.scale_dtype=float32")
+    recipe = learned("omniquant", "quantizer.rounding.steps=0", "quantizer.weight.scale_dtype=float32")
     context = context_of(tiny_llama(), recipe)
     for layer, one in round_block(recipe, context).items():
         whole = context.formats[layer].params(context.weights()[layer])
@@ -230,7 +230,7 @@ def test_what_works_weight_by_weight_is_refused(name: str, override: str, messag
             ["quantizer.activation.granularity=tensor", "quantizer.activation.dynamic=false"],
             r"let=true changes the range .* activation\.dynamic=true",
         ),
-        ("signround", ["quantizer.rounding.iterations=-1"], "iterations"),
+        ("signround", ["quantizer.rounding.steps=-1"], "steps"),
         ("omniquant", ["quantizer.rounding.lwc_lr=0.0"], "lwc_lr"),
     ],
 )
@@ -251,6 +251,39 @@ def test_a_weight_that_is_not_finite_names_the_layer(name: tuple[str, ...]) -> N
     model.model.layers[1].mlp.down_proj.weight.data[3, 4] = float("nan")
     with pytest.raises(ModelError, match=r"model\.layers\.1"):
         run(model, learned(*name))
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("omniquant", 2560), ("omniquant_w4a4", 2560), ("signround", 200), ("zeroquant_lkd", 100)]
+)
+@pytest.mark.parametrize("sequences", [4, 2])
+def test_the_steps_are_the_authors_whatever_the_number_of_sequences_and_fewer_are_told(
+    name: str, published: int, sequences: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    gradients = reconstruct._set_gradients
+
+    def counted(*arguments: Any) -> bool:
+        taken.append(len(arguments[3]))
+        return gradients(*arguments)
+
+    monkeypatch.setattr(reconstruct, "_set_gradients", counted)
+    assert recipe_spec(name)["rounding"]["steps"] == published
+    for steps in (5, 0):
+        taken.clear()
+        recipe = learned(name, f"quantizer.rounding.steps={steps}")
+        context = context_of(tiny_llama(), recipe)
+        few = {key: getattr(context, key)[:sequences] for key in ("inputs", "calls", "targets")}
+        rounded = round_block(recipe, BlockContext(**{**vars_of(context), **few}))
+        assert len(taken) == steps
+        told = [one.fallbacks.get("fewer_steps", 0) for one in rounded.values()]
+        assert sum(told) == 1  # once a block
+
+
+def test_as_many_steps_as_the_authors_take_are_not_told() -> None:
+    recipe = learned("zeroquant_lkd", "quantizer.rounding.batch=1", "quantizer.rounding.lr=5e-4")
+    rounded = round_block(recipe, context_of(tiny_llama(), recipe))
+    assert all("fewer_steps" not in one.fallbacks for one in rounded.values())
 
 
 @pytest.mark.parametrize("name", ["signround", "omniquant", "zeroquant_lkd"])

@@ -54,7 +54,7 @@ def test_the_scale_is_never_worse_than_nearest_on_its_objective() -> None:
         x = salient_inputs(seed) if seed % 2 else correlated_inputs(64, 28, seed=seed, mixing=seed)
         weights, stats = [random(6, 28, seed=seed), random(4, 28, seed=seed + 100)], stats_of(x)
         grid = asymmetric(2 + seed % 3, GROUPS[seed % 4])
-        scale = AwqScale().scale(weights, stats, grid)
+        scale = AwqScale().scale(weights, stats, [grid, grid])
         assert bool((scale.isfinite() & (scale > 0)).all())
         assert scaled_error(weights, stats, grid, scale) <= scaled_error(weights, stats, grid, torch.ones(28))
 
@@ -62,14 +62,30 @@ def test_the_scale_is_never_worse_than_nearest_on_its_objective() -> None:
 def test_the_scale_leaves_the_function_unchanged() -> None:
     for seed in range(10):
         x, weight = salient_inputs(seed), random(6, 28, seed=seed)
-        s = AwqScale().scale([weight], stats_of(x), asymmetric(2 + seed % 3)).double()
+        s = AwqScale().scale([weight], stats_of(x), [asymmetric(2 + seed % 3)]).double()
         x, weight = x.double(), weight.double()
         torch.testing.assert_close(x / s @ (weight * s).T, x @ weight.T, rtol=0, atol=1e-12)
 
 
+def test_each_weight_counts_with_its_own_format_and_one_that_is_not_rounded_not_at_all() -> None:
+    stats, weights = stats_of(salient_inputs(3)), [random(8, 28, seed=3), random(8, 28, seed=4).pow(3)]
+    coarse, fine = asymmetric(2), asymmetric(4)
+    scale = AwqScale().scale(weights, stats, [coarse, fine])
+    H, mean_abs = stats.require("hessian"), stats.require("mean_abs")
+    tried = [mean_abs.pow(k / 20) for k in range(20)]
+    errors = []
+    for s in (s / (s.max() * s.min()).sqrt() for s in tried):
+        pairs = zip(weights, (coarse, fine), strict=True)
+        errors.append(sum(output_error(W - quantize(W * s, grid).dequantize() / s, H) for W, grid in pairs))
+    best = tried[min(range(20), key=errors.__getitem__)]
+    torch.testing.assert_close(scale, best / (best.max() * best.min()).sqrt())
+    alone = AwqScale().scale(weights[:1], stats, [coarse])
+    assert torch.equal(AwqScale().scale(weights, stats, [coarse, None]), alone)
+
+
 def test_salient_channels_are_scaled_up_and_the_error_falls() -> None:
     weights, stats = [random(32, 28, seed=0)], stats_of(salient_inputs(0))
-    scale = AwqScale().scale(weights, stats, asymmetric(3))
+    scale = AwqScale().scale(weights, stats, [asymmetric(3)])
     assert float(scale[:3].min()) > float(scale[3:].max())
     unscaled = scaled_error(weights, stats, asymmetric(3), torch.ones(28))
     assert scaled_error(weights, stats, asymmetric(3), scale) < 0.8 * unscaled
@@ -77,7 +93,7 @@ def test_salient_channels_are_scaled_up_and_the_error_falls() -> None:
 
 def test_the_scale_is_the_best_of_its_grid_and_normalised() -> None:
     weights, stats, grid = [random(8, 28, seed=1)], stats_of(salient_inputs(1)), asymmetric(3)
-    scale = AwqScale(grid=4).scale(weights, stats, grid)
+    scale = AwqScale(grid=4).scale(weights, stats, [grid])
     assert float(scale.max() * scale.min()) == pytest.approx(1.0)
     mean_abs = stats.require("mean_abs")
     candidates = [mean_abs.pow(k / 4) for k in range(4)]
@@ -89,20 +105,20 @@ def test_the_scale_is_the_best_of_its_grid_and_normalised() -> None:
 
 def test_a_grid_of_one_and_an_exact_weight_keep_the_identity() -> None:
     stats = stats_of(salient_inputs(2))
-    assert torch.equal(AwqScale(grid=1).scale([random(4, 28, seed=2)], stats, asymmetric()), torch.ones(28))
+    assert torch.equal(AwqScale(grid=1).scale([random(4, 28, seed=2)], stats, [asymmetric()]), torch.ones(28))
     exact = torch.randint(0, 4, (6, 28), generator=torch.Generator().manual_seed(0)).float()
     exact[:, 0], exact[:, 1] = 0, 3
-    assert torch.equal(AwqScale().scale([exact], stats, INTEGERS), torch.ones(28))
+    assert torch.equal(AwqScale().scale([exact], stats, [INTEGERS]), torch.ones(28))
 
 
 def test_dead_inputs_are_safe() -> None:
     x = salient_inputs(3)
     x[:, [0, 9]] = 0
     weights, stats = [random(8, 28, seed=3)], stats_of(x)
-    scale = AwqScale().scale(weights, stats, asymmetric())
+    scale = AwqScale().scale(weights, stats, [asymmetric()] * len(weights))
     assert bool((scale.isfinite() & (scale > 0)).all())
     all_dead = stats_of(torch.zeros(16, 28))
-    assert torch.equal(AwqScale().scale(weights, all_dead, asymmetric()), torch.ones(28))
+    assert torch.equal(AwqScale().scale(weights, all_dead, [asymmetric()] * len(weights)), torch.ones(28))
     assert torch.equal(AwqClip().clip(weights[0], all_dead, asymmetric()), weights[0])
 
 
@@ -150,7 +166,7 @@ def test_clipping_only_clamps_and_by_at_most_max_shrink(group_size: Any) -> None
 
 def test_a_format_that_is_no_integer_grid_works_through_the_protocol() -> None:
     grid, stats, weight = PowersOfTwo(group_size=16), stats_of(salient_inputs(6)), random(8, 28, seed=6)
-    scale = AwqScale().scale([weight], stats, grid)
+    scale = AwqScale().scale([weight], stats, [grid])
     assert scaled_error([weight], stats, grid, scale) < scaled_error([weight], stats, grid, torch.ones(28))
     H, clipped = stats.require("hessian"), AwqClip().clip(weight, stats, grid)
     ours = group_errors(weight, quantize(clipped, grid).dequantize(), H, 16)
@@ -165,7 +181,7 @@ def test_contracts_and_refusals() -> None:
     assert AwqScale().producers == {"norm", "linear"}
     assert AwqClip.needs == {"hessian"}
     with pytest.raises(ConfigError, match="weight format"):
-        AwqScale().scale([weight], stats, None)
+        AwqScale().scale([weight], stats, [None])
     with pytest.raises(ValueError, match="NaN or infinity"):
         AwqClip().clip(weight, hessian_stats(torch.full((28, 28), torch.nan)), asymmetric())
     with pytest.raises(ValidationError, match="max_shrink"):

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.linalg import hadamard
 from torch import Tensor
 
 from helpers_math import random
-from quantbench.transforms.hadamard import Orthogonal
+from quantbench.transforms.hadamard import Orthogonal, shortfall
+from quantbench.transforms.hadamard_matrices import factors, hadamard_matrix, prime_power
 
-SIZES = [1, 2, 3, 24, 36, 48, 64, 128, 344, 576]
+ORDERS = [*range(4, 264, 4), 332, 356, 428]
+SIZES = [1, 2, 3, 18, 24, 36, 48, 64, 128, 344, 576]
 
 
 def peak(x: Tensor) -> float:
@@ -38,11 +41,55 @@ def test_sizes_that_are_powers_of_two_give_sylvesters_matrix_with_random_signs()
         torch.testing.assert_close(Q * signs, torch.from_numpy(hadamard(size)).double())
 
 
-def test_other_sizes_are_a_kronecker_product() -> None:
-    Q = Orthogonal(24, "0 test").matrix()
-    part = Q[:3, :3]
-    torch.testing.assert_close(Q.abs(), torch.ones(8, 8, dtype=torch.float64).kron(part.abs()))
-    torch.testing.assert_close(part @ part.T, torch.eye(3, dtype=torch.float64) / 8)
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_hadamard_matrix_has_signs_alone_and_orthogonal_rows(order: int) -> None:
+    H = hadamard_matrix(order).astype(np.int64)
+    assert H.shape == (order, order)
+    assert set(np.unique(H)) <= {-1, 1}
+    assert np.array_equal(H @ H.T, order * np.eye(order, dtype=np.int64))
+
+
+@pytest.mark.parametrize("order", [-4, 0, 3, 6, 30, 268])
+def test_an_order_without_a_construction_is_refused(order: int) -> None:
+    with pytest.raises(ValueError, match=f"no construction of a Hadamard matrix of order {order} is known here"):
+        hadamard_matrix(order)
+
+
+def test_every_multiple_of_four_up_to_264_is_there() -> None:
+    assert all(factors(order)[2] == 1 for order in (1, 2, *range(4, 268, 4)))
+
+
+@pytest.mark.parametrize("size", [576, 896, 1536, 4864, 5632, 8960, 11008, 13696, 13824, 14336, 18944, 28672, 29568])
+def test_widths_of_models_have_hadamard_matrices_and_no_random_factor(size: int) -> None:
+    p, h, m = factors(size)
+    assert p * h * m == size
+    assert m == 1
+    assert shortfall(size) is None
+    x = torch.zeros(1, size, dtype=torch.float64)
+    x[0, 1] = 1  # a channel that stands out
+    spread = Orthogonal(size, "0 test").apply(x).abs()
+    torch.testing.assert_close(spread, torch.full_like(spread, size**-0.5))  # as evenly as can be
+
+
+@pytest.mark.parametrize(("size", "odd"), [(3, 3), (9, 9), (18, 9), (4 * 73, 73)])
+def test_where_none_is_known_a_random_orthogonal_factor_takes_its_place_and_is_told(size: int, odd: int) -> None:
+    assert factors(size) == (size // odd, 1, odd)
+    assert shortfall(size) == (
+        f"rotation of {size} channels: no Hadamard matrix of that order is known here, a random orthogonal factor "
+        f"[{odd}, {odd}]"
+    )
+    Q = Orthogonal(size, "0 test").matrix()
+    part, p = Q[:odd, :odd], size // odd
+    torch.testing.assert_close(Q.abs(), torch.ones(p, p, dtype=torch.float64).kron(part.abs()))
+    torch.testing.assert_close(part @ part.T, torch.eye(odd, dtype=torch.float64) / p)
+
+
+@pytest.mark.parametrize(
+    ("number", "found"),
+    [(1, None), (3, (3, 1)), (9, (3, 2)), (27, (3, 3)), (35, None), (45, None), (121, (11, 2)), (8, None), (0, None)],
+)
+def test_powers_of_odd_primes(number: int, found: tuple[int, int] | None) -> None:
+    assert prime_power(number) == found
 
 
 def test_heads_are_rotated_each_on_its_own_or_among_each_other() -> None:

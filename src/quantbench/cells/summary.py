@@ -24,7 +24,7 @@ def bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
 def notes_of(quantized: Quantized) -> list[str]:
     """What a reader of the numbers must know, each once."""
     layers = {note for layer in quantized.layers for note in layer.notes}
-    return [*sorted(layers), *quantized.artifact.notes]
+    return [*sorted(layers), *quantized.notes, *quantized.artifact.notes]
 
 
 def sum_fallbacks(quantized: Quantized) -> dict[str, int]:

@@ -52,6 +52,7 @@ _OTHERS = (
     (r"(eval\.tasks\.[^.=]+)\.calibrate=content_free", r"\1.contextual_calibration=true"),
     (r"eval\.about\.(.*)", r"eval.origin.\1"),
     (r"(.*\.)second_level\b(.*)", r"\1double_quantization\2"),
+    (r"quantizer\.rounding\.epochs=.*", "quantizer.rounding.steps=N, minibatches: passes x sequences / rounding.batch"),
     (r"(format@.*)\bint_two_level\b(.*)", r"\1int_double_quantization\2"),
     (r"(rounding@.*)\bslim\b(.*)", r"\1slim_llm\2"),
 )
@@ -61,3 +62,12 @@ OVERRIDES_OF_BEFORE: tuple[tuple[re.Pattern[str], str], ...] = (
     *((re.compile(old), today) for old, today in (*_CHOICES, *_OTHERS)),
 )
 """What an override of before matches in full, and what is typed today; the first that matches counts."""
+
+OVERRIDES_OF_BEFORE_BESIDE: tuple[tuple[re.Pattern[str], re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"(?!.*\bhqq\b).*(?:quantizer|@quantizer\.rounding)=\S*\bsignround\b"),  # hqq has iterations still
+        re.compile(r"quantizer\.rounding\.iterations=(.*)"),
+        r"quantizer.rounding.steps=\1",
+    ),
+)
+"""The same for overrides that are of before only on a command line, whole, in which the first pattern is found."""

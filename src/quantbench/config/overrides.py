@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 
 from quantbench.config.facts import set_keys
 from quantbench.config.groups import CELL
-from quantbench.config.moved import OVERRIDES_OF_BEFORE
+from quantbench.config.moved import OVERRIDES_OF_BEFORE, OVERRIDES_OF_BEFORE_BESIDE
 from quantbench.core.errors import ConfigError
 
 MULTIRUN = {"-m", "--multirun"}
@@ -33,6 +33,7 @@ def to_hydra(arguments: Sequence[str]) -> list[str]:
     Raises ConfigError for an override that has another form today.
     """
     swept = bool(MULTIRUN & set(arguments))
+    _refuse_of_before(arguments)
     return [one if one.startswith("-") else _handed_on(one, swept) for one in arguments]
 
 
@@ -43,18 +44,27 @@ def as_typed(overrides: Sequence[str]) -> list[str]:
 
 def expand(overrides: Sequence[str], params: Mapping[str, str] | None = None) -> list[list[str]]:
     """All combinations of a sweep's overrides: choice lists and ranges become one override each."""
-    lines = [_handed_on(f"{key}={value}", True) for key, value in (params or {}).items()]
+    given = [f"{key}={value}" for key, value in (params or {}).items()]
+    _refuse_of_before([*given, *overrides])
+    lines = [_handed_on(line, True) for line in given]
     axes = [_values(o) for o in OverridesParser.create().parse_overrides([*lines, *overrides])]
     return [list(combination) for combination in product(*axes)]
 
 
+def _refuse_of_before(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for the first argument that has another form today."""
+    beside = [(old, today) for line, old, today in OVERRIDES_OF_BEFORE_BESIDE if line.match(" ".join(arguments))]
+    for argument in arguments:
+        plain = argument.lstrip("+")
+        for pattern, today in (*OVERRIDES_OF_BEFORE, *beside):
+            if not argument.startswith("-") and pattern.fullmatch(plain):
+                raise ConfigError(
+                    f"{argument}: this is now {pattern.sub(today, plain)}; docs/migration.md has all new names"
+                )
+
+
 def _handed_on(argument: str, swept: bool) -> str:
     plain = argument.lstrip("+")
-    for pattern, today in OVERRIDES_OF_BEFORE:
-        if pattern.fullmatch(plain):
-            raise ConfigError(
-                f"{argument}: this is now {pattern.sub(today, plain)}; docs/migration.md has all new names"
-            )
     key, equals, _ = argument.partition("=")
     if equals and argument == plain and _may_be_left_out(key):
         argument = f"++{argument}"

@@ -8,6 +8,7 @@ from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
+from quantbench.formats.grid import ClipRatio
 from quantbench.formats.grid_params import GridParams
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ class FormatActivation:
     dynamic  scales are taken from the values as the model runs. A global scale is one per token, so that no
              token influences another. false: one scale for all tokens, from the calibrated range: needs
              format.group_size=tensor, or a format with a global scale, which alone is calibrated then.
+    clip_ratio  scales are fitted to so much of the values' range; what lies beyond saturates
     """
 
     mixes_tokens: ClassVar[bool] = False
 
     format: Format
     dynamic: bool
+    clip_ratio: ClipRatio = 1.0
 
     def __post_init__(self) -> None:
         one_scale = self.format.rows_per_scale is None
@@ -62,7 +65,7 @@ class FormatActivation:
 
     def static_params(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor | None]:
         """(scale [], zero [] or None) for inputs whose channels range over minimum, maximum [in]."""
-        bounds = torch.stack([minimum, maximum]).float()
+        bounds = torch.stack([minimum, maximum]).float() * self.clip_ratio
         if isinstance(self.format, GlobalScale):
             return self.format.global_scale(bounds.abs().amax()), None
         params = self.format.params(bounds)
@@ -94,6 +97,7 @@ class FormatActivation:
             raise ValueError("a static activation format needs the parameters that static_params returned")
 
     def _params(self, rows: Tensor, scale: Tensor | None, zero: Tensor | None) -> GridParams:
+        rows = rows * self.clip_ratio
         if isinstance(self.format, GlobalScale):
             largest = rows.abs().amax(dim=1, keepdim=True)
             return self.format.group_params(

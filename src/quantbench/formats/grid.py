@@ -2,12 +2,15 @@
 
 A grid of b bits stands for the values (level - zero) * scale. Zero is always one of them.
 
-    asymmetric              scale = (max - min) / (2^b - 1)     zero = round(-min / scale)   levels 0 .. 2^b - 1
-    symmetric full_range    scale = 2 absmax / (2^b - 1)        zero = 2^(b-1)               levels 0 .. 2^b - 1
-    symmetric narrow_range  scale = absmax / (2^(b-1) - 1)      zero = 2^(b-1)               levels 1 .. 2^b - 1
+    asymmetric                 scale = (max - min) / (2^b - 1)     zero = round(-min / scale)   levels 0 .. 2^b - 1
+    symmetric full_range       scale = 2 absmax / (2^b - 1)        zero = 2^(b-1)               levels 0 .. 2^b - 1
+    symmetric narrow_range     scale = absmax / (2^(b-1) - 1)      zero = 2^(b-1)               levels 1 .. 2^b - 1
+    symmetric twos_complement  scale = absmax / (2^(b-1) - 1)      zero = 2^(b-1)               levels 0 .. 2^b - 1
 
 full_range is the GPTQ authors' convention: it reaches one level further down than up (at 4 bits with absmax 1 from
 -1.067 to .933). narrow_range, the SmoothQuant authors' convention, keeps both ends and gives up one level.
+twos_complement, the QuaRot authors' convention, has all levels -2^(b-1) .. 2^(b-1) - 1 of a signed integer at
+narrow_range's scale. The lowest lies beyond -absmax: it serves where the range was clipped, or a weight has moved.
 """
 
 from __future__ import annotations
@@ -28,8 +31,11 @@ else:
     torch = lazy_module("torch")
 
 Bits = Annotated[int, Field(ge=2, le=8)]
-Convention = Literal["full_range", "narrow_range"]
+Convention = Literal["full_range", "narrow_range", "twos_complement"]
 ScaleDtype = Literal["float16", "bfloat16", "float32"]
+
+ClipRatio = Annotated[float, Field(gt=0, le=1)]
+"""How much of the range of activations a grid covers."""
 
 # Smallest scale of each dtype. Subnormals are kept for float16 only: float32 arithmetic may flush its own to zero.
 _SMALLEST_SCALE: dict[ScaleDtype, float] = {"float16": 2.0**-24, "bfloat16": 2.0**-126, "float32": 2.0**-126}
@@ -104,6 +110,6 @@ def containing_zero(low: Tensor, high: Tensor, empty: float = 1.0) -> tuple[Tens
 def check_convention(symmetric: bool, convention: Convention | None) -> None:
     """Raise ConfigError unless a symmetric format, and no other, says which convention it follows."""
     if symmetric and convention is None:
-        raise ConfigError("symmetric=true needs scale_convention: full_range or narrow_range")
+        raise ConfigError("symmetric=true needs scale_convention: full_range, narrow_range or twos_complement")
     if not symmetric and convention is not None:
         raise ConfigError(f"scale_convention={convention!r} needs symmetric=true; with symmetric=false it must be null")

@@ -13,7 +13,15 @@ from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.double_quantization import DoubleQuantization
-from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
+from quantbench.formats.grid import (
+    Bits,
+    ClipRatio,
+    Convention,
+    IntGrid,
+    ScaleDtype,
+    check_convention,
+    containing_zero,
+)
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.range_search import smallest_error
 
@@ -138,6 +146,7 @@ class IntActivation:
     """Activations rounded to `bits` bits on the fly: per token or per tensor, with scales in float32.
 
     dynamic: the range is taken from the values themselves; otherwise it is fixed from calibration (`static_params`).
+    clip_ratio: the range is so much of that of the values; what lies beyond saturates (QuaRot's authors: 0.9).
     """
 
     mixes_tokens: ClassVar[bool] = False
@@ -147,6 +156,7 @@ class IntActivation:
     scale_convention: Convention | None = None
     granularity: Literal["token", "tensor"]
     dynamic: bool
+    clip_ratio: ClipRatio = 1.0
 
     def __post_init__(self) -> None:
         check_convention(self.symmetric, self.scale_convention)
@@ -164,7 +174,7 @@ class IntActivation:
 
     def static_params(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, Tensor | None]:
         """(scale [], zero [] or None if symmetric) for inputs whose channels range over minimum, maximum [in]."""
-        fitted = self._grid.fit(*containing_zero(minimum.float().amin(), maximum.float().amax()))
+        fitted = self._fit(minimum.float().amin(), maximum.float().amax())
         return fitted.scale, fitted.zero
 
     def fake_quantize(self, x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> Tensor:
@@ -177,10 +187,14 @@ class IntActivation:
             if scale is not None or zero is not None:
                 raise ValueError("a dynamic activation format takes its range from the values: pass no scale or zero")
             low, high = values.aminmax(dim=-1, keepdim=True) if self.granularity == "token" else values.aminmax()
-            params = self._grid.fit(*containing_zero(low, high))
+            params = self._fit(low, high)
         elif scale is None or (zero is None) != self.symmetric:
             wanted = "scale and no zero" if self.symmetric else "scale and zero"
             raise ValueError(f"a static activation format needs the {wanted} that static_params returned")
         else:
             params = GridParams(scale, zero)
         return self._grid.values(self._grid.levels(values, params), params).to(x.dtype)
+
+    def _fit(self, low: Tensor, high: Tensor) -> GridParams:
+        low, high = containing_zero(low, high)
+        return self._grid.fit(low * self.clip_ratio, high * self.clip_ratio)

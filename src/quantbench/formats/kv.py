@@ -16,7 +16,8 @@ Symbols    Q [.., T, d], K, V [.., T, d] one head's queries, keys, values; K~, V
 
 With R >= T nothing is quantized, and O is the attention in full precision, bit for bit. Every token counts as decoded:
 the authors' code attends to a prompt in full precision, a single quantized pass over the sequence would be harsher.
-A rotation U [d, d], orthogonal, leaves q . k as it is: keys are stored as K U, and queries meet them as Q U.
+A rotation U [d, d], orthogonal, leaves q . k as it is: keys are stored as K U, and queries meet them as Q U. Another,
+R [d, d], is for values: stored as V R, and what is mixed of them is turned back: O = .. + (P on quantized) V~ R^T.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class KVCache(Part):
     symmetric   false: KIVI's grid, code x scale + smallest value of the group, both in scale_dtype. true: by convention
     group_size  values that share a scale; "head": all channels of a head (keys="token"). The last group may be short
     residual    newest tokens of the cache in full precision, beside the query's own; KIVI: a multiple of group_size
-    rotate      keys are stored after a randomized Hadamard rotation of each head, and queries are rotated, too
+    rotate      keys and values are stored after randomized Hadamard rotations of each head; queries are rotated as keys
+                are, and outputs turned back
     """
 
     keys: Literal["token", "channel"]
@@ -143,7 +145,7 @@ class KVCache(Part):
         values = self.bits if self.value_bits is None else self.value_bits
         bits = f"{self.bits} bit" if values == self.bits else f"{self.bits} bit keys, {values} bit values"
         kind = "KIVI" if self.keys == "channel" and not self.symmetric else f"per {self.keys}"
-        rotated = ", keys rotated" if self.rotate else ""
+        rotated = ", keys and values rotated" if self.rotate else ""
         grid = f"{kind} {bits}, groups of {self.group_size}{rotated}"
         return f"kv cache: {grid}, residual {self.residual}, applied causally"
 
@@ -158,13 +160,14 @@ def attention(
     bias: Tensor | None = None,
     softcap: float | None = None,
     rotation: Tensor | None = None,
+    value_rotation: Tensor | None = None,
 ) -> Tensor:
     """O [.., n, T, d] for the n query heads Q [.., n, T, d] of each key-value head K, V [.., 1, T, d]; in float32.
 
     cache     None: full precision
     allowed   bool, bias float: broadcastable to [.., n, T, T]. What is not allowed is not attended to; bias is added
     softcap   scores become softcap tanh(scores / softcap) before bias and mask
-    rotation  U [d, d], orthogonal: keys are quantized as K U
+    rotation, value_rotation  U, R [d, d], orthogonal: keys are quantized as K U, values as V R
     """
     length = Q.shape[-2]
     queries, keys, values = Q.float(), K.float(), V.float()
@@ -187,4 +190,7 @@ def attention(
         return (P @ values).to(Q.dtype)
     quantized = cache.values_quantized(length).to(Q.device)
     full = P.masked_fill(quantized, 0) @ values  # 4.
-    return (full + P.masked_fill(~quantized, 0) @ cache.stored_values(V).float()).to(Q.dtype)
+    if value_rotation is not None:
+        V = (values @ value_rotation.to(values)).to(V.dtype)
+    mixed = P.masked_fill(~quantized, 0) @ cache.stored_values(V).float()
+    return (full + (mixed if value_rotation is None else mixed @ value_rotation.to(mixed).mT)).to(Q.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -52,6 +53,16 @@ def refuse_unknown_weights(prefix: str, blocks: nn.ModuleList) -> None:
                         "weights in a parameter of its own, in a form that is not known, and leaving them in full "
                         "precision would misreport the bits. Choose another model."
                     )
+
+
+def refuse_double(model: nn.Module) -> None:
+    """Raise ModelError for weights in float64: they would be read and rounded in float32, which loses theirs."""
+    for name, parameter in model.named_parameters():
+        if parameter.dtype == torch.float64:
+            raise ModelError(
+                f"{name} is float64, but weights are quantized from float32: load the model with model.dtype=float32 "
+                "(or bfloat16, float16)"
+            )
 
 
 def refuse_not_finite(model: nn.Module) -> None:

@@ -142,7 +142,7 @@ class Artifact:
     @property
     def notes(self) -> list[str]:
         """What a record must say beside the bits."""
-        found = sorted({op.cache.note for op in self.ops if isinstance(op, QuantizeKVCache)})
+        found = sorted({note for op in self.ops if isinstance(op, QuantizeKVCache) for note in op.notes})
         if share := self.outlier_share:
             found.append(f"{share:.2%} of the quantized weights are kept in 16 bits as outliers")
         return found

@@ -16,7 +16,7 @@ from quantbench.models.attention import Attend, by_group, check_arguments, masks
 from quantbench.models.handle import Removable
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.fold import check_unchanged
-from quantbench.transforms.hadamard import Orthogonal
+from quantbench.transforms.hadamard import Orthogonal, shortfall
 
 _PROBE_TOKENS = 8
 MOST_SCORES = 1 << 20
@@ -28,7 +28,7 @@ class QuantizeKVCache:
     """Attention of a module with the keys and values that a quantized cache gives back (`quantbench.formats.kv`).
 
     heads, key_width, value_width  key-value heads, and channels of each
-    seed  of the rotation of keys, if they are rotated
+    seed  of the rotations of keys and of values, if they are rotated
     """
 
     mixes_tokens: ClassVar[bool] = True
@@ -47,19 +47,28 @@ class QuantizeKVCache:
         return self.heads * (self.key_width + self.value_width)
 
     @property
+    def notes(self) -> list[str]:
+        """What a record must say: the cache, and matrices that are no Hadamard matrices."""
+        widths = [] if self.seed is None else sorted({self.key_width, self.value_width})
+        return [self.cache.note, *(note for width in widths if (note := shortfall(width)) is not None)]
+
+    @property
     def bits(self) -> float:
         """Bits a quantized element takes, everything stored counted."""
         return self.cache.bits_per_element(self.key_width, self.value_width)
 
     def install(self, module: nn.Module) -> Removable:
         """Route attention here; sequences of at most `residual` tokens are left to the module's own."""
-        rotation = None if self.seed is None else Orthogonal(self.key_width, self.seed).matrix().float()
+        rotation = value_rotation = None
+        if self.seed is not None:
+            rotation = Orthogonal(self.key_width, self.seed).matrix().float()
+            value_rotation = Orthogonal(self.value_width, f"{self.seed} values").matrix().float()
 
         def attend(
             query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, arguments: Mapping[str, Any]
         ) -> Tensor:
             try:
-                return attend_by_heads(query, key, value, mask, arguments, self.cache, rotation)
+                return attend_by_heads(query, key, value, mask, arguments, self.cache, rotation, value_rotation)
             except ValueError as error:
                 raise ModelError(f"{self.module}: {error} in its keys or values") from error
 
@@ -140,6 +149,7 @@ def attend_by_heads(
     arguments: Mapping[str, Any],
     cache: KVCache | None,
     rotation: Tensor | None,
+    value_rotation: Tensor | None = None,
 ) -> Tensor:
     """Output [B, T, H, d], so many key-value heads at a time that their scores take at most MOST_SCORES elements."""
     check_arguments(query, key, mask, arguments)
@@ -161,6 +171,7 @@ def attend_by_heads(
             bias=of_heads(bias, some),
             softcap=arguments.get("softcap"),
             rotation=rotation,
+            value_rotation=value_rotation,
         )
         parts.append(output.flatten(1, 2))
     return torch.cat(parts, dim=1).transpose(1, 2).contiguous()

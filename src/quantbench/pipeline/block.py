@@ -23,7 +23,7 @@ from quantbench.pipeline.devices import CPU, to_device
 from quantbench.pipeline.learn import round_whole_block
 from quantbench.pipeline.replay import BlockReplay
 from quantbench.pipeline.rounder import Rounder
-from quantbench.pipeline.runtime import QuantizeInput, RuntimeOp
+from quantbench.pipeline.runtime import RuntimeOp
 from quantbench.pipeline.transform import BlockTransforms
 from quantbench.rounding.base import BlockRounding
 
@@ -74,29 +74,12 @@ class BlockStep:
 
     def _quantize(self, groups: Groups, stats: Stats, full: list[Tensor]) -> None:
         for group, found in zip(groups, stats, strict=True):
-            self.ops += self._activation_ops(group, found)
+            self.ops += self.rounder.input_ops(group.slots, found)
         rounding = self.recipe.rounding
         if isinstance(rounding, BlockRounding):
             round_whole_block(rounding, self.replay, self.rounder, groups, stats, full, self.ops)
         elif rounding is not None:
             self._round(groups, stats)
-
-    def _activation_ops(self, group: InputGroup, stats: LinearStats | None) -> list[RuntimeOp]:
-        activation = self.recipe.activation
-        quantized = self.rounder.planned(group.slots)
-        if activation is None or not quantized:
-            return []
-        params: dict[str, Tensor] = {}
-        kept = None if stats is None else self.rounder.outlier_columns(quantized[0], stats)
-        if activation.needs:
-            assert stats is not None
-            low, high = stats.require("minimum"), stats.require("maximum")
-            if kept is not None:
-                low, high = low.index_fill(0, kept, 0), high.index_fill(0, kept, 0)
-            scale, zero = activation.static_params(low, high)
-            params = {"scale": scale} if zero is None else {"scale": scale, "zero": zero}
-        index = None if kept is None else kept.int()
-        return [QuantizeInput(module=slot.name, format=activation, params=params, keep=index) for slot in quantized]
 
     def _round(self, groups: Groups, stats: Stats) -> None:
         for _, side_by_side in itertools.groupby(zip(groups, stats, strict=True), key=lambda pair: pair[0].stage):
@@ -124,6 +107,5 @@ def round_data_free(slots: Sequence[WeightSlot], rounder: Rounder) -> list[Runti
     for slot in rounder.planned(slots):
         if rounder.recipe.rounding is not None:
             rounder.round(slot, None, None)
-        if rounder.recipe.activation is not None:
-            ops.append(QuantizeInput(module=slot.name, format=rounder.recipe.activation))
+        ops += rounder.input_ops([slot], None)
     return ops

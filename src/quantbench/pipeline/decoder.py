@@ -12,7 +12,7 @@ from quantbench.core.errors import ModelError
 from quantbench.models.experts import eager_experts
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import WeightSlot, block_slots
-from quantbench.models.structure import find_blocks, refuse_not_finite, refuse_unknown_weights
+from quantbench.models.structure import find_blocks, refuse_double, refuse_not_finite, refuse_unknown_weights
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.attention import cache_operations
 from quantbench.pipeline.recipe import Recipe
@@ -31,6 +31,7 @@ class Decoder:
         self.model = handle.restore()
         self.prefix, self.blocks = find_blocks(self.model)
         refuse_unknown_weights(self.prefix, self.blocks)
+        refuse_double(self.model)
         refuse_not_finite(self.model)
         self.slots = [list(block_slots(f"{self.prefix}.{i}", block)) for i, block in enumerate(self.blocks)]
         self.plan = recipe.policy.plan([[slot.name for slot in slots] for slots in self.slots], recipe.weight)

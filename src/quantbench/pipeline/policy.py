@@ -39,7 +39,8 @@ class Policy:
     min_expert_tokens  an expert to which fewer calibration tokens were routed is rounded to nearest, without clip and
                kept columns: n tokens span at most n of the directions its Hessian should weigh
     no_clip    regular expressions of layers whose weights are not clipped (queries and keys: their product counts)
-    lm_head, embeddings  quantize these too (the embeddings by nearest rounding: they have no input to calibrate on)
+    lm_head, embeddings  quantize these too (the embeddings by nearest rounding: they have no input to calibrate on);
+               where inputs are quantized, the head's is
     """
 
     component: Literal["all", "attention", "mlp"] = "all"
@@ -66,7 +67,16 @@ class Policy:
         return self
 
     def refusal(self, recipe: Any) -> str | None:
-        """Kept columns need a rounding that takes a weight at a time; an allocation may refuse, too."""
+        """Kept columns need a rounding that takes a weight at a time; an allocation may refuse, too.
+
+        The head is given the positions of a sequence in chunks: the grid of its input must not depend on other tokens.
+        """
+        if self.lm_head and recipe.activation is not None and recipe.activation.mixes_tokens:
+            name = type(recipe.activation).__name__
+            return (
+                f"policy.lm_head=true: the grid of {name} for a token depends on other tokens of the sequence, which "
+                "the head is not given at once; set it to false, or choose another activation"
+            )
         if self.outlier_columns and isinstance(recipe.rounding, BlockRounding):
             name = type(recipe.rounding).__name__
             return f"policy.outlier_columns: {name} takes a whole block and cannot keep columns: set it to 0"

@@ -18,16 +18,18 @@ from quantbench.pipeline.rotate_block import BlockRotation
 from quantbench.pipeline.rotate_outside import rotate_embeddings, rotate_head
 from quantbench.pipeline.rotate_weights import NO_STREAM, check_same, refused
 from quantbench.pipeline.runtime import RuntimeOp, install
+from quantbench.transforms.hadamard import shortfall
 from quantbench.transforms.rotation import Rotation
 
 _PROBE_TOKENS = 32
 
 
 @torch.no_grad()
-def rotate_model(handle: ModelHandle, rotation: Rotation, device: torch.device) -> list[RuntimeOp]:
-    """Rotate the full-precision model in `handle`, one block at a time on `device`; the operations it performs since.
+def rotate_model(handle: ModelHandle, rotation: Rotation, device: torch.device) -> tuple[list[RuntimeOp], list[str]]:
+    """Rotate the full-precision model in `handle`, one block at a time on `device`.
 
-    They are installed, until the handle is restored. Raises ModelError if the model's structure does not allow it.
+    The operations it performs since, which are installed until the handle is restored; and what a record must say of
+    the matrices. Raises ModelError if the model's structure does not allow it.
     """
     model = handle.model
     prefix, blocks = find_blocks(model)
@@ -36,8 +38,9 @@ def rotate_model(handle: ModelHandle, rotation: Rotation, device: torch.device) 
     tokens = torch.linspace(0, vocabulary - 1, _PROBE_TOKENS).long()[None]
     captured = capture(model, blocks, tokens)
     states = rotated = captured.hidden[0]
-    stream = None
+    stream, sizes = None, set[int]()
     if rotation.residual:
+        sizes.add(states.shape[-1])
         stream = rotation.matrix(states.shape[-1], "residual")
         rotate_embeddings(model, stream)
         rotated = capture(model, blocks, tokens).hidden[0]
@@ -57,12 +60,13 @@ def rotate_model(handle: ModelHandle, rotation: Rotation, device: torch.device) 
         check_same(states if stream is None else stream.apply(states), rotated, f"{name}'s output")
         handle.bring_home(block)
         ops += found
+        sizes |= step.sizes
     as_tuple = captured.returns_tuple[type(blocks[-1])]
     before = run_head(model, blocks, states, as_tuple)
     if stream is not None:
         rotate_head(model, stream, lambda: run_head(model, blocks, states, as_tuple))
     check_same(before, run_head(model, blocks, rotated, as_tuple), "the logits")
-    return ops
+    return ops, [note for size in sorted(sizes) if (note := shortfall(size)) is not None]
 
 
 def _heads(model: PreTrainedModel) -> tuple[int, int, int]:

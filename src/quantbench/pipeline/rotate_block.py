@@ -40,7 +40,11 @@ class ValueLayer:
 
 
 class BlockRotation:
-    """One block [.., d], what it reads, and `run`, which runs it on that. `output` is what it wrote before."""
+    """One block [.., d], what it reads, and `run`, which runs it on that.
+
+    output  what it wrote before
+    sizes   the orders of the matrices that its own layers were rotated by
+    """
 
     def __init__(self, name: str, block: nn.Module, states: Tensor, run: Run, rotation: Rotation) -> None:
         self.name, self.block, self.run, self.rotation = name, block, run, rotation
@@ -51,7 +55,7 @@ class BlockRotation:
         with GroupFinder(name, block) as finder:
             output = run()
         assert isinstance(output, Tensor)
-        self.output = output
+        self.output, self.sizes = output, set[int]()
         self.groups = finder.groups()
         width = states.shape[-1]
         self.readers = [g for g in self.groups if g.norm is not None and g.in_features == width]
@@ -70,6 +74,7 @@ class BlockRotation:
         ops: list[RuntimeOp] = []
         if value is not None and self.rotation.value:
             matrix = self.rotation.matrix(width, f"{self.name} value")
+            self.sizes.add(width)
             rotate_outputs(value.slot, matrix, value.rows)
             for slot in value.projection.slots:
                 rotate_inputs(slot, matrix)
@@ -83,6 +88,7 @@ class BlockRotation:
     def _online(self, group: InputGroup, size: int, stride: int) -> list[RuntimeOp]:
         """Rotate what a group reads as it runs; its weights absorb the inverse."""
         seed = self.rotation.text(group.slots[0].name)
+        self.sizes.add(size)
         for slot in group.slots:
             rotate_inputs(slot, Orthogonal(size, seed), stride)
         return [RotateInput(module=slot.name, size=size, stride=stride, seed=seed) for slot in group.slots]

@@ -20,6 +20,10 @@ class InputShifts:
         self._shifts: dict[int, Tensor] = {}
         self._installed: list[Removable] = []
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._shifts)
+
     def add(self, index: int, shift: Tensor) -> None:
         """Shift the input of a group by a vector [in] more."""
         self._shifts[index] = self._shifts.get(index, 0) + shift

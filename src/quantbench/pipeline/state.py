@@ -24,10 +24,11 @@ class LayerResult:
 
 @dataclass
 class Quantized:
-    """The artifact, and what happened to each layer, in the order they were quantized."""
+    """The artifact, what happened to each layer, in the order they were quantized, and to the model as a whole."""
 
     artifact: Artifact
     layers: list[LayerResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass

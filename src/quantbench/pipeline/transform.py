@@ -16,7 +16,7 @@ from quantbench.pipeline.fold import LinearProducer, NormProducer, check_unchang
 from quantbench.pipeline.replay import BlockReplay
 from quantbench.pipeline.rounder import Rounder
 from quantbench.pipeline.shifts import InputShifts
-from quantbench.transforms.base import ScaleTransform, ShiftTransform
+from quantbench.transforms.base import Readers, ScaleTransform, ShiftTransform
 
 NOT_TRANSFORMED = "experts, and layers that read the same input as they do, are not transformed"
 
@@ -47,7 +47,7 @@ class BlockTransforms:
                     f"{self.replay.name}: transform {key!r} found nothing it can be folded into on this model"
                 )
             self.shifts.perform()
-            if isinstance(transform, ShiftTransform):
+            if isinstance(transform, ShiftTransform) and self.shifts:
                 self.stats[:] = self.replay.stats(self.groups, self.rounder.recipe.first_needs)
         check_unchanged(before, self.replay.first_output(), f"{self.replay.name}: transforms {', '.join(transforms)}")
 
@@ -59,26 +59,29 @@ class BlockTransforms:
             self._note_experts(quantized)
         if current is None or not quantized or group.routed:
             return 0
-        applied = 0
+        producer = self._producer(index, transform.producers)
+        weights, formats = [slot.get() for slot in quantized], [self.rounder.plan[slot.name] for slot in quantized]
+        shift: Tensor | None = None
+        scale: Tensor | None = None
         if isinstance(transform, ShiftTransform):
-            shift = transform.shift(current)
+            biased = getattr(group.norm, "bias", None) is not None
+            activation, scalable = self.rounder.recipe.activation, producer is not None
+            readers = Readers(weights, formats, current, activation, biased, scalable)
+            shift, scale = transform.shift_and_scale(readers)
+        elif producer is not None:
+            scale = transform.scale(weights, current, formats)
+        if shift is not None:
             self.shifts.add(index, shift)
             current = current.shifted(shift)
-            applied += 1
-        producer = self._producer(index, transform.producers)
-        if producer is None:
-            return applied
-        weights, grid = [slot.get() for slot in group.slots], self.rounder.plan[quantized[0].name]
-        if isinstance(transform, ShiftTransform):
-            scale = transform.scale_shifted(weights, current, grid, self.rounder.recipe.activation)
-        else:
-            scale = transform.scale(weights, current, grid)
-        producer.divide(scale)
-        for slot, weight in zip(group.slots, weights, strict=True):
-            slot.set(weight * scale)
-        self.shifts.divide(index, scale)
-        self.stats[index] = current.rescaled(scale)
-        return applied + 1
+        if scale is not None:
+            assert producer is not None
+            producer.divide(scale)
+            for slot in group.slots:
+                slot.set(slot.get() * scale)
+            self.shifts.divide(index, scale)
+            current = current.rescaled(scale)
+        self.stats[index] = current
+        return (shift is not None) + (scale is not None)
 
     def _producer(self, index: int, kinds: frozenset[str]) -> NormProducer | LinearProducer | None:
         group = self.groups[index]

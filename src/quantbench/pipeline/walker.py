@@ -61,7 +61,7 @@ class _Walk:
 
     def run(self, tokens: Tensor | None) -> Quantized:
         decoder, rotation, allocation = self.decoder, self.recipe.rotation, self.recipe.policy.allocation
-        rotations = [] if rotation is None else rotate_model(decoder.handle, rotation, self.device)
+        rotations, notes = ([], []) if rotation is None else rotate_model(decoder.handle, rotation, self.device)
         captured = None if tokens is None else capture(decoder.model, decoder.blocks, tokens)
         state = self._stored_state(captured)
         if state is None:
@@ -82,7 +82,7 @@ class _Walk:
         resumed = decoder.in_blocks(range(first))
         state.artifact.changed |= decoder.changes(state.artifact, lambda name: not resumed(name))
         self.progress(len(decoder.blocks), len(decoder.blocks))
-        return Quantized(state.artifact, state.layers)
+        return Quantized(state.artifact, state.layers, notes)
 
     def _stored_state(self, captured: Captured | None) -> WalkState | None:
         """What a checkpoint holds of the first blocks, None if it holds nothing."""

@@ -33,12 +33,15 @@ if TYPE_CHECKING:
 else:
     torch = lazy_module("torch")
 
+USUAL_STEPS = 100
+"""The default here; the authors' number depends on the model."""
+
 
 @component
 class Distill(Part):
     """Layer-by-layer distillation. It takes any format.
 
-    steps  minibatches; 0 is rounding to nearest
+    steps  minibatches; 0 is rounding to nearest, and fewer than USUAL_STEPS are told
     batch  sequences of a minibatch
     lr     learning rate of Adam
     seed   of the order of the sequences
@@ -46,7 +49,7 @@ class Distill(Part):
 
     needs: ClassVar[frozenset[str]] = frozenset({"block"})
 
-    steps: Annotated[int, Field(ge=0)] = 100
+    steps: Annotated[int, Field(ge=0)] = USUAL_STEPS
     batch: Annotated[int, Field(ge=1)] = 8
     lr: Annotated[float, Field(gt=0)] = 5e-6
     seed: Annotated[int, Field(ge=0)] = 0
@@ -59,7 +62,8 @@ class Distill(Part):
             return Candidate({name: _nearest(W, block.formats[name]) for name, W in trained.items()})
 
         optimizer = torch.optim.Adam(list(trained.values()), lr=self.lr)
-        fallbacks = reconstruct(block, make, optimizer, Schedule(self.steps, self.batch, self.seed))
+        schedule = Schedule(self.steps, self.batch, self.seed, usual=USUAL_STEPS)
+        fallbacks = reconstruct(block, make, optimizer, schedule)
         rounded = {name: quantize(W.detach(), block.formats[name]) for name, W in trained.items()}
         return with_fallbacks(rounded, fallbacks)
 

@@ -13,8 +13,9 @@ Steps
  1. Learnable equivalent transformation (`let`): for each group of weights whose input a normalization writes,
     s_j = max|X_j|^alpha / max|W_:j|^(1 - alpha), SmoothQuant's scale. Inputs nothing else can write have s = 1.
  2. Learnable weight clipping (`lwc`): gamma = beta = 4; without it sigmoid(.) is 1.
- 3. AdamW without weight decay on gamma, beta (lwc_lr) and a (let_lr), `epochs` passes over the sequences; rounding has
-    the gradient of the identity. The best parameters measured on all sequences are kept.
+ 3. AdamW without weight decay on gamma, beta (lwc_lr) and a (let_lr), for `steps` minibatches; rounding has the
+    gradient of the identity. The best parameters measured on all sequences are kept. The authors' 20 passes over 128
+    sequences, one at a time, are 2560 steps, whatever the number of sequences here.
  4. s is folded into the normalizations, W diag(s) is rounded with the learned range.
 """
 
@@ -43,13 +44,16 @@ else:
 
 _START = 4.0
 
+USUAL_STEPS = 2560
+"""Of its authors: 20 epochs of 128 sequences."""
+
 
 @component
 class OmniQuant:
     """OmniQuant.
 
     lwc, let  which of the two is learned; let is meant for recipes that quantize activations
-    epochs    passes over the calibration sequences
+    steps     minibatches; fewer than USUAL_STEPS are told
     batch     sequences of a minibatch
     lwc_lr, let_lr  learning rates
     alpha     SmoothQuant's, of the scales to begin with
@@ -58,7 +62,7 @@ class OmniQuant:
 
     lwc: bool = True
     let: bool = False
-    epochs: Annotated[int, Field(ge=0)] = 20
+    steps: Annotated[int, Field(ge=0)] = USUAL_STEPS
     batch: Annotated[int, Field(ge=1)] = 1
     lwc_lr: Annotated[float, Field(gt=0)] = 1e-2
     let_lr: Annotated[float, Field(gt=0)] = 5e-3
@@ -95,8 +99,8 @@ class OmniQuant:
 
         if clips or logs:
             optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=0.0)
-            passes = -(-len(block.inputs) // self.batch)
-            fallbacks = reconstruct(block, make, optimizer, Schedule(self.epochs * passes, self.batch, self.seed))
+            schedule = Schedule(self.steps, self.batch, self.seed, usual=USUAL_STEPS)
+            fallbacks = reconstruct(block, make, optimizer, schedule)
         else:
             fallbacks = {}
         rounded = {n: layer.quantized() for n, layer in layers.items()}
@@ -110,7 +114,7 @@ class OmniQuant:
         for index, names in block.scalable_weights.items():
             stats = block.stats[index]
             if stats is not None:
-                logs[index] = smooth.scale([weights[name] for name in names], stats, None).log().requires_grad_()
+                logs[index] = smooth.scale([weights[name] for name in names], stats, ()).log().requires_grad_()
         if not logs:
             raise ValueError("rounding.let=true found no normalization that a scale can be folded into on this model")
         return logs

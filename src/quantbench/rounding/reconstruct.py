@@ -9,7 +9,8 @@ Steps
  2. A step draws a minibatch (every sequence once before any comes again), sums the gradients over its sequences one by
     one, and lets the optimizer act. The weights are quantized once a step, not once a sequence: gradients are summed at
     the quantized weights, and go through the quantizer once.
- 3. If a loss or a gradient is not finite, learning stops and the best is kept (fallback "stopped_early").
+ 3. Fewer steps than the method usually takes are told (fallback "fewer_steps").
+ 4. If a loss or a gradient is not finite, learning stops and the best is kept (fallback "stopped_early").
 """
 
 from __future__ import annotations
@@ -60,12 +61,14 @@ class Schedule:
     """How long to learn: steps of `batch` sequences in an order drawn with `seed`.
 
     decay: the learning rate falls linearly to zero; otherwise it stays.
+    usual: the steps that the method's authors take, or its default; fewer are told (fallback "fewer_steps").
     """
 
     steps: int
     batch: int
     seed: int
     decay: bool = False
+    usual: int = 0
 
 
 class Optimizer(Protocol):
@@ -104,8 +107,9 @@ def reconstruct(
     make: the candidate that the parameters stand for, differentiable in them. constrain: keeps them in their domain.
     Raises ValueError if the objective is not finite at the start.
     """
+    fallbacks = {"fewer_steps": 1} if schedule.steps < schedule.usual else {}
     if not schedule.steps:
-        return {}
+        return fallbacks
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     rates = [group["lr"] for group in optimizer.param_groups]
     start = least = objective(block, make)
@@ -113,7 +117,6 @@ def reconstruct(
         raise ValueError("the block's output holds NaN or infinity before anything was learned")
     best = [parameter.detach().clone() for parameter in parameters]
     checks = {schedule.steps * (k + 1) // CHECKS for k in range(CHECKS)}
-    fallbacks: dict[str, int] = {}
     for step, batch in enumerate(_batches(schedule, len(block.inputs))):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - step / schedule.steps) if schedule.decay else rate

@@ -41,12 +41,15 @@ else:
 
 _SMALLEST_FACTOR = 0.5
 
+USUAL_STEPS = 200
+"""Of its authors: the default of their code."""
+
 
 @component
 class SignRound(Part):
     """Signed-gradient rounding.
 
-    iterations   T; 0 is rounding to nearest
+    steps        T; 0 is rounding to nearest, and fewer than USUAL_STEPS are told
     batch        sequences of a minibatch
     lr           the first step; null: 1 / T
     learn_range  false: alpha = beta = 1, only the rounding is learned
@@ -55,7 +58,7 @@ class SignRound(Part):
 
     needs: ClassVar[frozenset[str]] = frozenset({"block"})
 
-    iterations: Annotated[int, Field(ge=0)] = 200
+    steps: Annotated[int, Field(ge=0)] = USUAL_STEPS
     batch: Annotated[int, Field(ge=1)] = 8
     lr: Annotated[float, Field(gt=0)] | None = None
     learn_range: bool = True
@@ -81,8 +84,8 @@ class SignRound(Part):
                 layer.alpha.clamp_(_SMALLEST_FACTOR, 1)
                 layer.beta.clamp_(_SMALLEST_FACTOR, 1)
 
-        schedule = Schedule(self.iterations, self.batch, self.seed, decay=True)
-        rate = 1 / max(1, self.iterations) if self.lr is None else self.lr
+        schedule = Schedule(self.steps, self.batch, self.seed, decay=True, usual=USUAL_STEPS)
+        rate = 1 / max(1, self.steps) if self.lr is None else self.lr
         fallbacks = reconstruct(block, make, SignSgd(learned, rate), schedule, constrain)
         return with_fallbacks({name: layer.quantized() for name, layer in layers.items()}, fallbacks)
 

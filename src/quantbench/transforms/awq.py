@@ -6,7 +6,7 @@ Paper      Lin, Tang, Tang, Yang, Chen, Wang, Xiao, Dang, Gan, Han: "AWQ", MLSys
 Scale      min over alpha = k / grid, k = 0 .. grid - 1, of  sum_i tr(dW_i H dW_i^T),
            dW_i = W_i - Q(W_i diag(s)) diag(s)^-1
              x [in]  mean over tokens of |X_j|           s = max(x^alpha, 1e-4), divided by sqrt(max(s) min(s))
-             W_i [out_i, in]  all weights that read X    H [in, in]  2/n X^T X
+             W_i [out_i, in]  all quantized weights that read X, each with its format     H [in, in]  2/n X^T X
            alpha = 0 is s = 1: on this objective the result is never worse than rounding to nearest.
            The authors measure the output of the surrounding module (attention block, MLP) instead. This objective is
            the outputs of the linear layers themselves: it needs no second run of the module, is exact over all
@@ -55,16 +55,17 @@ class AwqScale(Part):
         """Folded into normalizations or into the rows of the linear layer before."""
         return frozenset({"norm", "linear"})
 
-    def scale(self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None) -> Tensor:
-        """The scale s float32 [in] > 0 for weights [out_i, in]; ConfigError if there is no weight format."""
-        if format is None:
+    def scale(self, weights: Sequence[Tensor], stats: LinearStats, formats: Sequence[Format | None]) -> Tensor:
+        """The scale s float32 [in] > 0 for weights [out_i, in]; ConfigError if none has a format."""
+        rounded = [(W, grid) for W, grid in zip(weights, formats, strict=True) if grid is not None]
+        if not rounded:
             raise ConfigError("AwqScale searches the best scale for a weight format: the recipe has none")
         x, H = stats.require("mean_abs"), finite_hessian(stats)
         best, least = torch.ones_like(x), torch.inf
         for k in range(self.grid):
             s = x.pow(k / self.grid).clamp(min=_SMALLEST)
             s = s / (s.max() * s.min()).sqrt()
-            loss = sum(output_error(W - quantize(W * s, format).dequantize() / s, H) for W in weights)
+            loss = sum(output_error(W - quantize(W * s, grid).dequantize() / s, H) for W, grid in rounded)
             if loss < least:
                 best, least = s, loss
         return best

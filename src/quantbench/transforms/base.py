@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from quantbench.core.input_stats import LinearStats
@@ -33,17 +34,40 @@ class ScaleTransform(Protocol):
         """Which kinds of producer the scale may be folded into."""
         ...
 
-    def scale(self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None) -> Tensor:
-        """The scale [in] for the weights [out_i, in] (float32) that read the same input."""
+    def scale(self, weights: Sequence[Tensor], stats: LinearStats, formats: Sequence[Format | None]) -> Tensor:
+        """The scale [in] for the weights [out_i, in] (float32) that read the same input, each with its format.
+
+        They are those that are quantized: one that the policy keeps is scaled, too, but has no error to count. A format
+        is None where only the input is quantized.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What reads one input X, as a `ShiftTransform` is given it.
+
+    weights, formats  as for `ScaleTransform.scale`
+    stats       statistics of X
+    activation  the format of X as the model runs; None: full precision
+    biased      a normalization with a bias wrote X
+    scalable    a scale can be folded into what wrote X
+    """
+
+    weights: Sequence[Tensor]
+    formats: Sequence[Format | None]
+    stats: LinearStats
+    activation: ActivationFormat | None
+    biased: bool
+    scalable: bool
 
 
 @runtime_checkable
 class ShiftTransform(Protocol):
-    """Chooses a per-input-channel shift z [in], and then a scale s [in] > 0 for the shifted inputs.
+    """Chooses a per-input-channel shift z [in], and a scale s [in] > 0 for the shifted inputs.
 
-    The pipeline applies X' = (X - z) / s, W' = W diag(s), and adds W z to the output: the shift as the model runs, for
-    every group; the scale folded into the producer of X, where there is one. Implementations are components.
+    The pipeline applies X' = (X - z) / s, W' = W diag(s), and adds W z to the output: the shift as the model runs; the
+    scale folded into the producer of X, where there is one. Implementations are components.
     """
 
     needs: ClassVar[frozenset[str]]
@@ -57,14 +81,8 @@ class ShiftTransform(Protocol):
         """Which kinds of producer the scale may be folded into."""
         ...
 
-    def shift(self, stats: LinearStats) -> Tensor:
-        """The shift [in] for the inputs that `stats` describe."""
-        ...
-
-    def scale_shifted(
-        self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None, activation: ActivationFormat | None
-    ) -> Tensor:
-        """The scale [in] for weights [out_i, in] (float32) that read the same input; `stats` are of X - z."""
+    def shift_and_scale(self, readers: Readers) -> tuple[Tensor | None, Tensor | None]:
+        """(z, s), each None if it is not wanted; s must be None where no scale can be folded."""
         ...
 
 

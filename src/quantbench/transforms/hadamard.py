@@ -2,11 +2,12 @@
 
 Paper      Ashkboos, Mohtashami, Croci, Li, Jaggi, Alistarh, Hoefler, Hensman: "QuaRot: Outlier-Free 4-Bit Inference in
            Rotated LLMs", NeurIPS 2024 (arXiv 2404.00456), section 3; sizes that are no power of two as stated here.
-Matrix     Q = D (H_p x O_m)  [n, n],  Q Q^T = I,    n = p m with p the largest power of two that divides n
+Matrix     Q = D (H_p x H_h x O_m)  [n, n],  Q Q^T = I,    n = p h m as `hadamard_matrices.factors` says
              D    random signs on the diagonal                    x    the Kronecker product
-             H_p  Sylvester's: H_1 = (1), H_2p = [[H_p, H_p], [H_p, -H_p]] / sqrt 2; all entries are +-1 / sqrt p
-             O_m  a random orthogonal matrix [m, m], uniformly distributed; (1) for m = 1
-Apply      x Q for rows x [n], without Q:  H_p x O_m = F_1 x F_2 x .. with F_i [f_i, f_i], f_i <= 64 for those of H_p
+             H_p  Sylvester's, p a power of two; H_h another Hadamard matrix (12, 20, 28, ..); entries +-1 / sqrt(p h)
+             O_m  a random orthogonal matrix [m, m], uniformly distributed; (1) for m = 1. Only where no Hadamard matrix
+                  of the size is known here, odd sizes first of all, is m more than 1: `shortfall` says so
+Apply      x Q for rows x [n], without Q:  H_p x H_h x O_m = F_1 x F_2 x .., F_i [f_i, f_i], f_i <= 64 for those of H_p
              1. x <- x D
              2. for each F_i: view x as [f_1, .., f_i, ..], contract its axis i with the rows of F_i
            n (f_1 + f_2 + ..) multiplications instead of n^2; Q^T is not needed: Q^T W = (W^T Q)^T.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantbench.core.lazy import lazy_module
+from quantbench.transforms.hadamard_matrices import factors, hadamard_matrix
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +42,9 @@ class Orthogonal:
             raise ValueError(f"an orthogonal matrix has at least one row, not {size}")
         self.size, self.seed = size, seed
         state = np.random.RandomState(np.frombuffer(hashlib.sha256(seed.encode()).digest(), dtype="<u4"))
-        power = size & -size  # p
+        p, h, m = factors(size)
         self._signs = torch.from_numpy(state.randint(0, 2, size) * 2.0 - 1.0)[:, None]  # D
-        self._factors = [*_sylvester_factors(power), *_random_factor(size // power, state)]  # F_i, float64
+        self._factors = [*_sylvester_factors(p), *_other_factor(h), *_random_factor(m, state)]  # F_i, float64
         self._placed: dict[tuple[torch.device, torch.dtype], tuple[Tensor, list[Tensor]]] = {}
 
     def apply(self, x: Tensor, stride: int = 1) -> Tensor:
@@ -71,17 +73,31 @@ class Orthogonal:
         return self._placed[key]
 
 
+def shortfall(size: int) -> str | None:
+    """What a record must say of the matrix of a size: None if it is a Hadamard matrix."""
+    m = factors(size)[2]
+    if m == 1:
+        return None
+    known = "no Hadamard matrix of that order is known here"
+    return f"rotation of {size} channels: {known}, a random orthogonal factor [{m}, {m}]"
+
+
 def _sylvester_factors(power: int) -> list[Tensor]:
     """Sylvester's matrices of at most _LARGEST_FACTOR rows whose Kronecker product is H_p."""
-    factors = []
+    sizes = []
     while power > 1:
-        size = min(power, _LARGEST_FACTOR)
-        H = torch.ones(1, 1, dtype=torch.float64)
-        while len(H) < size:
-            H = torch.cat([torch.cat([H, H], dim=1), torch.cat([H, -H], dim=1)])
-        factors.append(H / math.sqrt(size))
-        power //= size
-    return factors
+        sizes.append(min(power, _LARGEST_FACTOR))
+        power //= sizes[-1]
+    return [_normalized(size) for size in sizes]
+
+
+def _other_factor(order: int) -> list[Tensor]:
+    """H_h, none for order 1."""
+    return [] if order == 1 else [_normalized(order)]
+
+
+def _normalized(order: int) -> Tensor:
+    return torch.from_numpy(hadamard_matrix(order)).double() / math.sqrt(order)
 
 
 def _random_factor(size: int, state: np.random.RandomState) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """SmoothQuant: moves the spread of the activations' channels into the weights, where it is easier to quantize.
 
 Paper      Xiao, Lin, Seznec, Wu, Demouth, Han: "SmoothQuant", ICML 2023 (arXiv 2211.10438)
-Scale      s_j = max|X_j|^alpha / max|W_:j|^(1 - alpha), the maximum taken over the rows of all weights that read X;
+Scale      s_j = max|X_j|^alpha / max|W_:j|^(1 - alpha), the maximum over the rows of all quantized weights that read X;
            X' = X diag(s)^-1, W' = W diag(s). With alpha = 1/2, max|X'_j| = max|W'_:j|.
 """
 
@@ -40,8 +40,8 @@ class SmoothQuant(Part):
         """Folded into normalizations only."""
         return frozenset({"norm"})
 
-    def scale(self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None) -> Tensor:  # noqa: ARG002
-        """The scale s float32 [in] > 0 for weights [out_i, in]; the format is not read."""
+    def scale(self, weights: Sequence[Tensor], stats: LinearStats, formats: Sequence[Format | None]) -> Tensor:  # noqa: ARG002
+        """The scale s float32 [in] > 0 for weights [out_i, in]; formats are not read."""
         inputs = stats.require("absmax")
         columns = torch.stack([w.abs().amax(dim=0) for w in weights]).amax(dim=0).clamp(min=_SMALLEST)
         return (inputs.pow(self.alpha) / columns.pow(1 - self.alpha)).clamp(min=_SMALLEST)
