@@ -6,11 +6,12 @@ The grids and their symmetric and asymmetric conventions are those of `quantbenc
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
+from quantbench.core.mixing import Mixing
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.double_quantization import DoubleQuantization
 from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
@@ -140,8 +141,6 @@ class IntActivation:
     dynamic: the range is taken from the values themselves; otherwise it is fixed from calibration (`static_params`).
     """
 
-    mixes_tokens: ClassVar[bool] = False
-
     bits: Bits
     symmetric: bool
     scale_convention: Convention | None = None
@@ -156,6 +155,11 @@ class IntActivation:
     @property
     def _grid(self) -> IntGrid:
         return IntGrid(self.bits, self.scale_convention, "float32")
+
+    @property
+    def mixing(self) -> Mixing:
+        """BATCH for a range over all tokens that are read at once."""
+        return Mixing.BATCH if self.dynamic and self.granularity == "tensor" else Mixing.NONE
 
     @property
     def needs(self) -> frozenset[str]:

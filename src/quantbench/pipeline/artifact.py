@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
+from quantbench.core.mixing import Mixing
 from quantbench.core.tensors import fingerprint
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import Correction, Outliers
@@ -99,7 +100,7 @@ class Artifact:
             else:  # one expert of a parameter that holds them all
                 find_slot(modules, name).set(value)
         handle.keep_hooks(install(modules, self.ops))
-        handle.one_by_one = any(op.mixes_tokens for op in self.ops)
+        handle.mixing = max((op.mixing for op in self.ops), default=Mixing.NONE)
         handle.whole_sequences = any(op.whole_sequences for op in self.ops)
 
     def bits_of(self, name: str, parameter: Tensor) -> float:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
+from quantbench.core.mixing import Mixing
 from quantbench.formats.kv import KVCache, attention
 from quantbench.models.attention import Attend, by_group, check_arguments, masks, of_heads, route
 from quantbench.models.handle import Removable
@@ -31,7 +32,7 @@ class QuantizeKVCache:
     seed  of the rotation of keys, if they are rotated
     """
 
-    mixes_tokens: ClassVar[bool] = True
+    mixing: ClassVar[Mixing] = Mixing.EARLIER
     whole_sequences: ClassVar[bool] = True
 
     module: str

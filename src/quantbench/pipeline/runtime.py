@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from quantbench.core.component import component
 from quantbench.core.errors import StoreError
+from quantbench.core.mixing import Mixing
 from quantbench.formats.base import ActivationFormat
 from quantbench.formats.straight_through import straight_through
 from quantbench.models.handle import Removable
@@ -21,7 +22,10 @@ from quantbench.models.handle import Removable
 
 @runtime_checkable
 class RuntimeOp(Protocol):
-    """An operation on the module called `module`. Implementations are components whose fields may be tensors."""
+    """An operation on the module called `module`. Implementations are components whose fields may be tensors.
+
+    Every member is required: what an operation mixes decides how tasks are scored, so none has a default.
+    """
 
     @property
     def module(self) -> str:
@@ -29,8 +33,8 @@ class RuntimeOp(Protocol):
         ...
 
     @property
-    def mixes_tokens(self) -> bool:
-        """Whether tokens act on each other in ways the full-precision model does not know: padding changes results."""
+    def mixing(self) -> Mixing:
+        """How far tokens act on each other in ways the full-precision model does not know."""
         ...
 
     @property
@@ -59,9 +63,9 @@ class QuantizeInput:
     keep: Tensor | None = None
 
     @property
-    def mixes_tokens(self) -> bool:
-        """Whether the format's grid for a token depends on other tokens."""
-        return self.format.mixes_tokens
+    def mixing(self) -> Mixing:
+        """What the format mixes."""
+        return self.format.mixing
 
     def install(self, module: nn.Module) -> Removable:
         """Quantize inputs from now on; gradients pass straight through."""
