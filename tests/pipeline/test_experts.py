@@ -75,7 +75,9 @@ def test_each_expert_is_seen_with_the_tokens_routed_to_it(make: Callable[[], Pre
             run_block(blocks[1], captured.hidden[0], captured.calls[1][0])
         groups = finder.groups()
         hook = experts.register_forward_pre_hook(routing)
-        stats = collect(blocks[1], groups, captured.hidden, captured.calls[1], frozenset({"hessian"}))
+        stats = collect(
+            blocks[1], groups, captured.hidden, captured.calls[1], frozenset({"hessian"}), all_expert_tokens=False
+        )
         hook.remove()
     assert [g.stage for g in groups if g.routed] == sorted((g.stage for g in groups if g.routed), reverse=True)
     found = {group.slots[0].name: one for group, one in zip(groups, stats, strict=True)}
@@ -199,12 +201,11 @@ def test_layers_that_read_what_experts_read_are_not_transformed_and_the_notes_sa
     assert text not in notes["model.layers.0.mlp.up_proj"]
 
 
-def test_quantizing_the_inputs_of_experts_is_refused_and_can_be_avoided() -> None:
-    with pytest.raises(ModelError, match=r"mlp\.experts\.gate_up_proj\.0 .* \(quantizer\.policy\.keep=\[experts\]"):
-        quantize(tiny_handle(tiny_mixtral()), make_recipe("smoothquant"))
+def test_experts_that_are_kept_read_their_inputs_as_they_are() -> None:
     kept = quantize(tiny_handle(tiny_mixtral()), make_recipe("smoothquant", "quantizer.policy.keep=[experts]"))
     assert not any("experts" in name for name in kept.artifact.weights)
     assert kept.artifact.ops
+    assert not any("experts" in op.module for op in kept.artifact.ops)
 
 
 def test_experts_count_in_the_bits_of_the_model() -> None:

@@ -122,7 +122,7 @@ class GroupFinder:
         ]
 
 
-def watch_slices(slots: Iterable[WeightSlot], read: Callable[[str, Tensor], None]) -> SliceWatch:
+def watch_slices(slots: Iterable[WeightSlot], read: Callable[[str, Tensor], Tensor | None]) -> SliceWatch:
     """A context in which `read(name, x)` is called with the inputs x [tokens, in] of each expert's weight."""
     return SliceWatch({slot.name: (slot.stored, slot.transposed) for slot in slots}, read)
 

@@ -24,6 +24,7 @@ from quantbench.formats.serialization import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
+from quantbench.pipeline.expert_ops import COMMON_RANGE, QuantizeExpertInputs
 from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
 
@@ -144,6 +145,8 @@ class Artifact:
     def notes(self) -> list[str]:
         """What a record must say beside the bits."""
         found = sorted({op.cache.note for op in self.ops if isinstance(op, QuantizeKVCache)})
+        if common := sum(op.common for op in self.ops if isinstance(op, QuantizeExpertInputs)):
+            found.append(f"{common} weights of experts saw too few calibration tokens: {COMMON_RANGE}")
         if share := self.outlier_share:
             found.append(f"{share:.2%} of the quantized weights are kept in 16 bits as outliers")
         return found

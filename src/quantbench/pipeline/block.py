@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from quantbench.core.input_stats import LinearStats
 from quantbench.models.groups import GroupFinder, InputGroup
 from quantbench.models.slots import WeightSlot
+from quantbench.pipeline.activations import activation_ops, data_free_ops
 from quantbench.pipeline.capture import BlockCall
 from quantbench.pipeline.devices import CPU, to_device
 from quantbench.pipeline.learn import round_whole_block
 from quantbench.pipeline.replay import BlockReplay
 from quantbench.pipeline.rounder import Rounder
-from quantbench.pipeline.runtime import QuantizeInput, RuntimeOp
+from quantbench.pipeline.runtime import RuntimeOp
 from quantbench.pipeline.transform import BlockTransforms
 from quantbench.rounding.base import BlockRounding
 
@@ -43,7 +44,7 @@ class BlockStep:
         rounder: Rounder,
         ops: Sequence[RuntimeOp] = (),
     ) -> None:
-        self.replay = BlockReplay(name, block, hidden, calls)
+        self.replay = BlockReplay(name, block, hidden, calls, rounder.recipe.policy.all_expert_tokens)
         self.recipe, self.rounder = rounder.recipe, rounder
         self.ops = list(ops)
 
@@ -73,30 +74,12 @@ class BlockStep:
         return found
 
     def _quantize(self, groups: Groups, stats: Stats, full: list[Tensor]) -> None:
-        for group, found in zip(groups, stats, strict=True):
-            self.ops += self._activation_ops(group, found)
+        self.ops += activation_ops(groups, stats, self.rounder)
         rounding = self.recipe.rounding
         if isinstance(rounding, BlockRounding):
             round_whole_block(rounding, self.replay, self.rounder, groups, stats, full, self.ops)
         elif rounding is not None:
             self._round(groups, stats)
-
-    def _activation_ops(self, group: InputGroup, stats: LinearStats | None) -> list[RuntimeOp]:
-        activation = self.recipe.activation
-        quantized = self.rounder.planned(group.slots)
-        if activation is None or not quantized:
-            return []
-        params: dict[str, Tensor] = {}
-        kept = None if stats is None else self.rounder.outlier_columns(quantized[0], stats)
-        if activation.needs:
-            assert stats is not None
-            low, high = stats.require("minimum"), stats.require("maximum")
-            if kept is not None:
-                low, high = low.index_fill(0, kept, 0), high.index_fill(0, kept, 0)
-            scale, zero = activation.static_params(low, high)
-            params = {"scale": scale} if zero is None else {"scale": scale, "zero": zero}
-        index = None if kept is None else kept.int()
-        return [QuantizeInput(module=slot.name, format=activation, params=params, keep=index) for slot in quantized]
 
     def _round(self, groups: Groups, stats: Stats) -> None:
         for _, side_by_side in itertools.groupby(zip(groups, stats, strict=True), key=lambda pair: pair[0].stage):
@@ -120,10 +103,6 @@ class BlockStep:
 
 def round_data_free(slots: Sequence[WeightSlot], rounder: Rounder) -> list[RuntimeOp]:
     """Round the weights of a block that nothing was run through; the operations it performs when it runs."""
-    ops: list[RuntimeOp] = []
-    for slot in rounder.planned(slots):
-        if rounder.recipe.rounding is not None:
-            rounder.round(slot, None, None)
-        if rounder.recipe.activation is not None:
-            ops.append(QuantizeInput(module=slot.name, format=rounder.recipe.activation))
-    return ops
+    for slot in rounder.planned(slots) if rounder.recipe.rounding is not None else ():
+        rounder.round(slot, None, None)
+    return data_free_ops(slots, rounder)

@@ -65,6 +65,8 @@ class Rounder:
         """Note for each parameter which of its experts were rounded to nearest, with the first of them."""
         layers = {layer.name: layer for layer in self.state.layers}
         for parameter, tokens in self.state.scarce.items():
+            if self.recipe.rounding is None:  # only their inputs are quantized, with a note of its own
+                continue
             listed = ", ".join(f"{name.rpartition('.')[2]} ({seen})" for name, seen in tokens.items())
             layers[next(iter(tokens))].notes.append(
                 f"{parameter}: rounded to nearest for want of calibration tokens (fewer than policy.min_expert_tokens="

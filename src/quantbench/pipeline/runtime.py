@@ -71,17 +71,22 @@ class QuantizeInput:
         """Quantize inputs from now on; gradients pass straight through."""
 
         def quantize_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            x = args[0].detach()  # its device is known only now: the model may have moved since
-            scale, zero = (p.to(x.device) if (p := self.params.get(k)) is not None else None for k in ("scale", "zero"))
-            kept = None if self.keep is None else self.keep.to(x.device).long()
-            # Kept channels must not widen the range of the others.
-            rest = x if kept is None else x.index_fill(-1, kept, 0)
-            quantized = self.format.fake_quantize(rest, scale, zero)
-            if kept is not None:
-                quantized = quantized.index_copy(-1, kept, x.index_select(-1, kept))
-            return (straight_through(quantized, args[0]), *args[1:])
+            return (quantized_input(args[0], self.format, self.params, self.keep), *args[1:])
 
         return module.register_forward_pre_hook(quantize_input)
+
+
+def quantized_input(x: Tensor, format: ActivationFormat, params: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
+    """x [..., in] on the grid of a format, but for the channels `keep`; gradients pass straight through."""
+    values = x.detach()  # its device is known only now: the model may have moved since
+    scale, zero = (p.to(x.device) if (p := params.get(key)) is not None else None for key in ("scale", "zero"))
+    kept = None if keep is None else keep.to(x.device).long()
+    # Kept channels must not widen the range of the others.
+    rest = values if kept is None else values.index_fill(-1, kept, 0)
+    quantized = format.fake_quantize(rest, scale, zero)
+    if kept is not None:
+        quantized = quantized.index_copy(-1, kept, values.index_select(-1, kept))
+    return straight_through(quantized, x)
 
 
 def install(modules: Mapping[str, nn.Module], ops: Iterable[RuntimeOp]) -> list[Removable]:
