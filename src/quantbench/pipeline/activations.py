@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from quantbench.core.input_stats import LinearStats
+from quantbench.core.input_stats import LinearStats, together
 from quantbench.formats.base import ActivationFormat
 from quantbench.models.groups import InputGroup
 from quantbench.models.slots import WeightSlot
@@ -70,17 +70,10 @@ def _expert_op(
         scarce = rounder.is_scarce(slot, own)
         kept = None if own is None or scarce else rounder.outlier_columns(slot, own)
         if scarce and activation.needs:
-            own, common = _together(seen), common + 1
+            own, common = together(seen), common + 1
         params.append(_params(activation, own, kept))
         keep.append(kept)
     return _on_experts(slots, activation, params, keep, common)
-
-
-def _together(seen: Sequence[LinearStats]) -> LinearStats:
-    """The range of the inputs of several experts."""
-    low = torch.stack([own.require("minimum") for own in seen]).amin(dim=0)
-    high = torch.stack([own.require("maximum") for own in seen]).amax(dim=0)
-    return LinearStats(n_tokens=sum(own.n_tokens for own in seen), minimum=low, maximum=high)
 
 
 def _params(activation: ActivationFormat, stats: LinearStats | None, kept: Tensor | None) -> Params:
