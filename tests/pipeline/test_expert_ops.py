@@ -25,9 +25,10 @@ from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
 from recipes import make_recipe
-from tiny import MIXTURES, VOCABULARY, tiny_handle, tiny_mixtral, tiny_qwen3_moe
+from tiny import MIXTURES, VOCABULARY, tiny_deepseek_v3, tiny_handle, tiny_mixtral, tiny_qwen3_moe
 
 CPU = torch.device("cpu")
+MODELS = MIXTURES | {"deepseek_v3": tiny_deepseek_v3}
 FP8 = FormatActivation(format=ScaledFormat(element="e4m3", group_size="channel"), dynamic=True)
 INT4: dict[str, Any] = {"bits": 4, "symmetric": True, "scale_convention": "narrow_range"}
 STATIC = IntActivation(**INT4, granularity="tensor", dynamic=False)
@@ -113,7 +114,7 @@ def test_after_an_error_the_experts_run_as_they_did() -> None:
     assert torch.equal(experts(x, chosen, weights), before)
 
 
-@pytest.mark.parametrize("make", MIXTURES.values(), ids=MIXTURES)
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("name", ["fp8_w8a8", "nvfp4_w4a4", "mxfp4_w4a4"])
 def test_formats_of_activations_reach_the_experts_of_every_family(
     name: str, make: Callable[[], PreTrainedModel]
@@ -170,7 +171,7 @@ def test_static_scales_are_those_of_each_experts_tokens_and_experts_with_few_sha
     assert note.endswith("the range of their inputs is that of all experts beside them")
 
 
-@pytest.mark.parametrize("make", MIXTURES.values(), ids=MIXTURES)
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_every_expert_can_be_calibrated_on_all_tokens(make: Callable[[], PreTrainedModel]) -> None:
     model = make()
     prefix, blocks = find_blocks(model)

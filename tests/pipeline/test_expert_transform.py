@@ -22,9 +22,10 @@ from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
 from quantbench.transforms.base import Producer
 from recipes import make_recipe
-from tiny import MIXTURES, VOCABULARY, tiny_gpt_oss, tiny_handle, tiny_mixtral, tiny_qwen2_moe
+from tiny import MIXTURES, VOCABULARY, tiny_deepseek_v3, tiny_gpt_oss, tiny_handle, tiny_mixtral, tiny_qwen2_moe
 
 CPU = torch.device("cpu")
+MODELS = MIXTURES | {"deepseek_v3": tiny_deepseek_v3}
 
 
 def tokens() -> Tensor:
@@ -60,7 +61,7 @@ def alone(*producers: Producer) -> Recipe:
     return Recipe(weight=None, rounding=None, transforms={"rising": transform}, policy=policy)
 
 
-@pytest.mark.parametrize("make", MIXTURES.values(), ids=MIXTURES)
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_a_scale_before_experts_changes_no_routing_and_no_output(make: Callable[[], PreTrainedModel]) -> None:
     handle = tiny_handle(make())
     block = handle.model.model.layers[1]
@@ -104,9 +105,9 @@ def test_the_router_sums_the_same_products_bit_for_bit() -> None:
     assert torch.equal(router(norm(x))[0], before)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "qwen3_moe"])
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"])
 def test_a_scale_between_an_experts_weights_is_folded_into_its_own_rows(name: str) -> None:
-    handle = tiny_handle(MIXTURES[name]())
+    handle = tiny_handle(MODELS[name]())
     experts = handle.model.model.layers[1].mlp.experts
     before = logits(handle.model)
     gate_up, down = experts.gate_up_proj.clone(), experts.down_proj.clone()
