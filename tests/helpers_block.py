@@ -49,7 +49,7 @@ def context_of(model: PreTrainedModel, recipe: Recipe, index: int = 0, sequences
         calls=calls,
         targets=[run_block(block, h, c) for h, c in zip(hidden, calls, strict=True)],
         groups=groups,
-        stats=list(collect(block, groups, hidden, calls, frozenset({"absmax"}))),
+        stats=list(collect(block, groups, hidden, calls, frozenset({"absmax"}), all_expert_tokens=False)),
         formats={n: grid for n, grid in plan.items() if grid is not None},
         ops=ops,
     )

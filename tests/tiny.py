@@ -11,6 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
     FalconConfig,
     FalconForCausalLM,
     Gemma2Config,
@@ -179,6 +181,14 @@ def tiny_gpt_oss() -> GptOssForCausalLM:
     """Experts stored transposed and with biases; attention sinks."""
     options = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "sliding_window": 8}
     return tiny(GptOssConfig, GptOssForCausalLM, **options)
+
+
+def tiny_deepseek_v3() -> DeepseekV3ForCausalLM:
+    """Latent attention; a dense block, then routed experts beside a shared one. Routing has a bias of its own."""
+    options: dict[str, Any] = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    options |= {"n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+    options |= {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+    return tiny(DeepseekV3Config, DeepseekV3ForCausalLM, num_key_value_heads=4, **options)
 
 
 MORE_FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from quantbench.core.errors import ConfigError, DataError, ModelError, StoreError
+from quantbench.core.mixing import Mixing
 from quantbench.core.paths import outputs_folder
 from quantbench.core.progress import progress
 from quantbench.report.frame import read_sweep
@@ -219,7 +220,7 @@ def _install(handle: ModelHandle, artifact: Artifact) -> list[str]:
     artifact.install(handle)
     setattr(handle.model, QUANTIZED, True)
     notes = []
-    if handle.one_by_one:
+    if handle.mixing > Mixing.NONE:
         notes.append("tokens of one batch act on each other: give sequences one by one, without padding")
     if handle.whole_sequences:
         # A cache of transformers holds keys and values that the operation has not seen.

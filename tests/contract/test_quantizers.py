@@ -21,13 +21,16 @@ from quantbench.core import tensors
 from quantbench.core.build import build
 from quantbench.core.errors import ConfigError, ModelError, QuantbenchError
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.mixing import Mixing
 from quantbench.formats.base import default_group_index
 from quantbench.formats.quantized_weight import QuantizedWeight
+from quantbench.models.experts import eager_experts
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.walker import quantize_model
+from quantbench.tasks.loglikelihood import Continuation, loglikelihoods
 from recipes import NAMES, recipe_spec, refused, small_spec
 from tiny import FAMILIES, VOCABULARY, tiny_handle, tiny_llama, tiny_mixtral
 
@@ -139,6 +142,70 @@ def bits_of(name: str) -> list[str]:
     spec = recipe_spec(name)
     chosen = spec["policy"]["allocation"] is None and "bits" in (spec["weight"] or {})
     return [name] if chosen else []
+
+
+SINGLE = [(name, model) for name, model in ACCEPTED if model in {"llama", "mixtral"}]
+PROMPT = tokens(1, 20, seed=5)[0].tolist()
+ASKED = Continuation((*PROMPT, 7), 8)
+LONGER = Continuation((*PROMPT, *range(40, 50)), 20)
+BESIDE = [Continuation((*row, 3), 2) for row in tokens(3, 20).tolist()]
+
+
+@torch.no_grad()
+def score_of_one(handle: ModelHandle, mixing: Mixing, *neighbours: Continuation) -> float:
+    """The log-likelihood of ASKED, asked together with others."""
+    wanted = [*neighbours, ASKED]
+    with eager_experts(handle.model):  # the others are not made for float64
+        return loglikelihoods(handle.model, wanted, mixing, CPU, lambda _done, _total: None)[-1]
+
+
+@torch.no_grad()
+def score_padded(handle: ModelHandle) -> float:
+    """The log-likelihood of ASKED beside a longer sequence, in a batch that is padded behind it, as lm-eval pads."""
+    rows = [PROMPT + [1] * 9, (PROMPT + PROMPT)[: len(PROMPT) + 9]]
+    with eager_experts(handle.model):
+        log_probs = handle.model(input_ids=torch.tensor(rows), use_cache=False).logits[0].log_softmax(1)
+    return float(sum(log_probs[i - 1, ASKED.tokens[i]] for i in range(ASKED.start, len(ASKED.tokens))))
+
+
+@pytest.mark.parametrize(("name", "model"), SINGLE)
+def test_the_score_of_a_prompt_does_not_depend_on_its_neighbours(name: str, model: str) -> None:
+    """Alone, in a batch, and as the beginning of another one; padded, where its operations allow that.
+
+    In float64: otherwise sums in another order may move an activation to the next level.
+    """
+    handle = tiny_handle(MODELS[model]().double())
+    quantized(name, model).artifact.install(handle)
+    expected = score_of_one(handle, handle.mixing)
+    for neighbours in (BESIDE, [LONGER], [*BESIDE, LONGER]):
+        assert score_of_one(handle, handle.mixing, *neighbours) == pytest.approx(expected, abs=1e-5)
+    if handle.mixing < Mixing.SEQUENCE:
+        assert score_padded(handle) == pytest.approx(expected, abs=1e-5)
+
+
+MIXING: dict[str, tuple[str, dict[str, Any], Mixing]] = {
+    "outliers": ("llm_int8", {"threshold": 2.3}, Mixing.SEQUENCE),
+    "integers of a tensor": ("w8a8", {"granularity": "tensor", "dynamic": True}, Mixing.BATCH),
+    "outliers beside integers of a tensor": ("llm_int8", {"inner.granularity": "tensor"}, Mixing.BATCH),
+    "floats of a tensor": ("fp8_w8a8", {"format.group_size": "tensor"}, Mixing.BATCH),
+}
+"""Activations in whose grids other tokens have a part: a recipe, options of its activation, how far they reach."""
+
+
+@pytest.mark.parametrize("kind", MIXING)
+def test_what_mixes_tokens_says_so_and_is_computed_alone(kind: str) -> None:
+    name, options, mixing = MIXING[kind]
+    spec = small_spec(name)
+    for key, value in options.items():
+        part, _, option = key.rpartition(".")
+        (spec["activation"][part] if part else spec["activation"])[option] = value
+    handle = tiny_handle(tiny_llama().double())
+    quantize(handle, build(spec, Recipe, "quantizer")).artifact.install(handle)
+    assert handle.mixing is mixing
+    expected = score_of_one(handle, mixing)
+    assert all(score_of_one(handle, mixing, *neighbours) == expected for neighbours in (BESIDE, [*BESIDE, LONGER]))
+    together = [score_of_one(handle, Mixing.NONE, *neighbours) for neighbours in (BESIDE, [LONGER])]
+    assert max(abs(score - expected) for score in together) > 1e-4, "it would not have mattered"
 
 
 AGGREGATED = ("llama", "gpt2", "mixtral")

@@ -18,6 +18,7 @@ from lm_eval_tasks import long_handle, write_tasks
 from quantbench.core import tensors
 from quantbench.core.build import build
 from quantbench.core.errors import QuantbenchError
+from quantbench.core.mixing import Mixing
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
@@ -184,9 +185,12 @@ def test_continuations_score_and_grow_as_on_the_cpu() -> None:
     scores, texts = [], []
     for device in (CPU, CUDA):
         with handle.on_device(device) as model:
-            scores.append(loglikelihoods(model, wanted, device, silent))
+            scores.append(loglikelihoods(model, wanted, Mixing.NONE, device, silent))
             texts.append(
-                [greedy(model, prompts, 6, lambda _row: False, cached, device, silent) for cached in (True, False)]
+                [
+                    greedy(model, prompts, 6, lambda _row: False, cached, Mixing.NONE, device, silent)
+                    for cached in (True, False)
+                ]
             )
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4, atol=1e-4)
     assert texts[1][0] == texts[1][1] == texts[0][0]

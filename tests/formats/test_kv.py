@@ -10,7 +10,13 @@ from torch import Tensor
 
 from helpers_math import random
 from quantbench.core.errors import ConfigError
+from quantbench.formats.base import Format
 from quantbench.formats.kv import KVCache, attention
+from quantbench.formats.mx import MxFormat
+from quantbench.formats.nvfp4 import Nvfp4Format
+from quantbench.formats.quantize import quantize
+from quantbench.formats.rotary import Rotary, Style
+from quantbench.formats.scaled import ScaledFormat
 from quantbench.transforms.hadamard import Orthogonal
 
 LENGTH, WIDTH, SCALE = 11, 6, 0.4
@@ -23,6 +29,14 @@ def kivi(**options: Any) -> KVCache:
 
 def per_token(**options: Any) -> KVCache:
     given: dict[str, Any] = {"keys": "token", "bits": 4, "group_size": "head", "residual": 0}
+    return KVCache(**given | options)
+
+
+FP4 = ScaledFormat(element="e2m1", group_size="channel")
+
+
+def in_format(format: Format, **options: Any) -> KVCache:
+    given: dict[str, Any] = {"keys": "token", "format": format, "residual": 0}
     return KVCache(**given | options)
 
 
@@ -58,7 +72,10 @@ def stored(numbers: list[float], bits: int) -> list[float]:
     return [low + scale * min(max(round((x - low) / scale), 0), 2**bits - 1) for x in numbers]
 
 
-def stored_row(row: Tensor, bits: int, group: int) -> Tensor:
+def stored_row(row: Tensor, bits: int | None, group: int, format: Format | None) -> Tensor:
+    if format is not None:
+        return quantize(row[None], format).dequantize()[0]
+    assert bits is not None
     values = [float(x) for x in row]
     return torch.tensor([y for k in range(0, len(values), group) for y in stored(values[k : k + group], bits)])
 
@@ -68,7 +85,8 @@ class Cache:
 
     def __init__(self, cache: KVCache) -> None:
         self.options = cache
-        self.group = WIDTH if cache.group_size == "head" else cache.group_size
+        self.group = cache.group_size if isinstance(cache.group_size, int) else WIDTH
+        self.kept: list[tuple[Tensor, Tensor]] = []
         self.keys: list[Tensor] = []
         self.full_keys: list[Tensor] = []
         self.values: list[Tensor] = []
@@ -76,24 +94,29 @@ class Cache:
 
     def step(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """The attention of one query; then whatever has left the residual is quantized."""
-        self.full_keys.append(key)
-        self.full_values.append(value)
-        weights = (SCALE * torch.stack([*self.keys, *self.full_keys]) @ query).softmax(0)
-        output = weights @ torch.stack([*self.values, *self.full_values])
+        if len(self.kept) < self.options.sinks:
+            self.kept.append((key, value))
+        else:
+            self.full_keys.append(key)
+            self.full_values.append(value)
+        first_keys, first_values = ([one[i] for one in self.kept] for i in (0, 1))
+        weights = (SCALE * torch.stack([*first_keys, *self.keys, *self.full_keys]) @ query).softmax(0)
+        output = weights @ torch.stack([*first_values, *self.values, *self.full_values])
         self._quantize()
         return output
 
     def _quantize(self) -> None:
         options, value_bits = self.options, self.options.value_bits or self.options.bits
+        own, of_values = options.format, options.value_format or options.format
         if options.keys == "channel" and len(self.full_keys) == options.residual:
             block = torch.stack(self.full_keys)
-            columns = [stored_row(block[:, channel], options.bits, self.group) for channel in range(WIDTH)]
+            columns = [stored_row(block[:, channel], options.bits, self.group, own) for channel in range(WIDTH)]
             self.keys += list(torch.stack(columns, dim=1))
             self.full_keys = []
         if options.keys == "token" and len(self.full_keys) > options.residual:
-            self.keys.append(stored_row(self.full_keys.pop(0), options.bits, self.group))
+            self.keys.append(stored_row(self.full_keys.pop(0), options.bits, self.group, own))
         if len(self.full_values) > options.residual:
-            self.values.append(stored_row(self.full_values.pop(0), value_bits, self.group))
+            self.values.append(stored_row(self.full_values.pop(0), value_bits, self.group, of_values))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +129,13 @@ class Cache:
         per_token(),
         per_token(bits=2, residual=3),
         per_token(bits=3, group_size=4, residual=1, value_bits=2),
+        kivi(sinks=2),
+        per_token(bits=2, residual=3, sinks=4),
+        in_format(FP4),
+        in_format(Nvfp4Format(group_size=4), residual=2, sinks=1),
+        in_format(FP4, value_format=MxFormat(element="e2m1", group_size=2)),
+        in_format(FP4, keys="channel", residual=4),
+        in_format(Nvfp4Format(group_size=2), keys="channel", residual=4, sinks=1),
     ],
 )
 def test_all_queries_at_once_see_what_a_decoding_loop_gives_them(cache: KVCache) -> None:
@@ -126,7 +156,8 @@ def test_a_residual_as_long_as_the_sequence_is_full_precision_bit_for_bit(cache:
 
 def test_what_comes_later_changes_nothing_before() -> None:
     query, key, value = drawn()
-    for cache in (kivi(), per_token()):
+    nvfp4 = in_format(Nvfp4Format(group_size=2), keys="channel", residual=4, sinks=1)
+    for cache in (kivi(), per_token(), nvfp4):
         before = attend(cache)
         for tensor in (query, key, value):
             tensor[..., 8:, :] = random(*tensor[..., 8:, :].shape, seed=9) * 5
@@ -180,6 +211,9 @@ def test_values_keep_their_dtype() -> None:
         (per_token(group_size=48), 4 + 2 * 32 / 64),
         (kivi(group_size=64, residual=64, bits=4, value_bits=2), (4 + 2) / 2 + 32 / 64),
         (per_token(scale_dtype="float32", bits=8), 8 + 64 / 64),
+        (in_format(FP4), 4 + 32 / 64),
+        (in_format(Nvfp4Format()), 4 + 8 / 16 + 32 / 64),
+        (in_format(FP4, keys="channel", residual=128), 4 + (32 / 128 + 32 / 64) / 2),
     ],
 )
 def test_effective_bits_count_scales_and_offsets(cache: KVCache, bits: float) -> None:
@@ -241,6 +275,9 @@ def test_what_cannot_be_stored_is_refused(bad: float) -> None:
             cache.stored_keys(key)
 
 
+NO_INTEGERS: dict[str, Any] = {"bits": None, "group_size": None}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -248,6 +285,14 @@ def test_what_cannot_be_stored_is_refused(bad: float) -> None:
         ({"residual": 0}, r"residual=0 must be a multiple"),
         ({"group_size": "head"}, r"keys='channel' has groups of tokens"),
         ({"symmetric": True}, r"symmetric=true needs scale_convention"),
+        ({"bits": None}, r"^bits: this option is required where no format is given"),
+        ({"format": FP4}, r"^bits=2 has no effect beside a format"),
+        ({"value_format": FP4}, r"^value_format needs format"),
+        (
+            NO_INTEGERS | {"format": ScaledFormat(element="e4m3", group_size="tensor")},
+            "group_size must not be 'tensor'",
+        ),
+        (NO_INTEGERS | {"format": MxFormat(element="e2m1", group_size=2)}, r"residual=3 must be a multiple of .*=2"),
     ],
 )
 def test_contradictory_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -263,3 +308,51 @@ def test_the_note_says_what_was_done() -> None:
         "kv cache: per token 4 bit keys, 2 bit values, groups of head, keys and values rotated, residual 0, "
         "applied causally"
     )
+    kept = per_token(sinks=4, pre_rope=True).note
+    assert kept == (
+        "kv cache: per token 4 bit, groups of head, keys before the rotary embedding, first 4 tokens kept, residual 0, "
+        "applied causally"
+    )
+    assert in_format(FP4).note.startswith("kv cache: per token ScaledFormat(element='e2m1'")
+
+
+def rotary(style: Style, width: int = WIDTH, whole: bool = True) -> Rotary:
+    angles = torch.arange(LENGTH)[:, None] * torch.tensor([1.0, 0.1, 0.01][: width // 2])
+    if whole:
+        angles = torch.cat([angles, angles], dim=1) if style == "half" else angles.repeat_interleave(2, dim=1)
+    return Rotary(1.3 * angles.cos(), 1.3 * angles.sin(), style)
+
+
+@pytest.mark.parametrize("style", ["half", "interleaved"])
+def test_the_rotary_embedding_is_undone_and_turns_pairs_by_their_angle(style: Style) -> None:
+    x = random(1, 2, LENGTH, WIDTH, seed=4)
+    for width in (WIDTH, WIDTH - 2):  # all channels, and some of them
+        turned = rotary(style, width).apply(x)
+        torch.testing.assert_close(rotary(style, width).undo(turned), x)
+        torch.testing.assert_close(turned[..., width:], x[..., width:])
+        assert not torch.allclose(turned[..., 1:, :], x[..., 1:, :], atol=0.1)
+    torch.testing.assert_close(rotary(style, whole=False).apply(x), rotary(style).apply(x))
+    second = 3 if style == "half" else 1
+    pair = torch.view_as_complex(torch.stack([x[..., 0], x[..., second]], dim=-1))
+    expected = torch.view_as_real(pair * 1.3 * torch.exp(1j * torch.arange(LENGTH)))
+    torch.testing.assert_close(rotary(style).apply(x)[..., [0, second]], expected)
+
+
+def test_keys_before_the_rotary_embedding_are_stored_as_they_are_there() -> None:
+    query, plain, value = drawn()
+    embedding = rotary("half")
+    key = embedding.apply(plain)
+    for cache in (kivi(), per_token(bits=2), kivi(sinks=2)):
+        found = attention(query, key, value, cache, SCALE, allowed=causal(), rotary=embedding)
+        given = embedding.apply(cache.stored_keys(plain))  # what a cache of plain keys gives back, turned when read
+        scores = SCALE * torch.where(cache.keys_quantized(LENGTH), query @ given.mT, query @ key.mT)
+        P = scores.masked_fill(~causal(), -torch.inf).softmax(-1)
+        seen = cache.values_quantized(LENGTH)
+        expected = P.masked_fill(seen, 0) @ value + P.masked_fill(~seen, 0) @ cache.stored_values(value)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        turn = Orthogonal(WIDTH, "x").matrix().float()
+        turned = attention(query, key, value, cache, SCALE, causal(), rotation=turn, rotary=embedding)
+        assert not torch.allclose(turned, found, atol=1e-4)
+    exact = per_token(bits=8, scale_dtype="float32")
+    near = attention(query, key, value, exact, SCALE, causal(), rotation=turn, rotary=embedding)
+    torch.testing.assert_close(near, attend(None, tensors=(query, key, value)), rtol=0.05, atol=0.05)

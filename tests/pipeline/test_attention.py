@@ -265,3 +265,55 @@ def test_heads_taken_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch, mas
         for h in range(6)
     ]
     torch.testing.assert_close(whole, torch.cat(heads, 1).transpose(1, 2))
+
+
+ROTARY_FAMILIES = {"llama", "gpt_neox", "gemma2", "qwen3", "mistral", "gemma3", "phi", "mixtral", "qwen3_moe"}
+
+
+@pytest.mark.parametrize("family", sorted(ROTARY_FAMILIES))
+def test_keys_can_be_stored_before_the_rotary_embedding(family: str) -> None:
+    model = FAMILIES[family]()
+    before = logits(model)
+    found = {}
+    for pre_rope in (False, True):
+        ops = cache_of(model, bits=3, pre_rope=pre_rope)
+        assert {op.rotary for op in ops} == ({"half"} if pre_rope else {None})
+        hooks = install_all(model, ops)
+        found[pre_rope] = logits(model)
+        for hook in hooks:
+            hook.remove()
+    assert not torch.equal(found[True], found[False])
+    # The first token's keys are the same either way, and so is what reads only them.
+    torch.testing.assert_close(found[True][:, 1], found[False][:, 1], rtol=1e-3, atol=1e-3)
+    fine = install_all(model, cache_of(model, bits=8, pre_rope=True, scale_dtype="float32"))
+    assert float((logits(model) - before).norm()) < 0.2 * float((found[True] - before).norm())
+    for hook in fine:
+        hook.remove()
+    assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt2"])
+def test_a_model_without_a_rotary_embedding_is_refused(family: str) -> None:
+    with pytest.raises(ModelError, match=r"^kv_cache\.pre_rope: .* given no rotary embedding\. Set quantizer"):
+        cache_of(FAMILIES[family](), pre_rope=True)
+
+
+def test_a_format_sinks_and_the_rotary_style_are_stored_with_the_run() -> None:
+    recipe = make_recipe(
+        "kv8",
+        "+format@quantizer.kv_cache.format=nvfp4",
+        "quantizer.kv_cache.bits=null",
+        "quantizer.kv_cache.group_size=null",
+        "quantizer.kv_cache.sinks=2",
+        "quantizer.kv_cache.pre_rope=true",
+    )
+    handle = tiny_handle()
+    artifact = quantize_model(handle, recipe, None, CPU, lambda _done, _total: None).artifact
+    artifact.install(handle)
+    fresh = logits(handle.model)
+    again = Artifact.from_tensors(*artifact.to_tensors())
+    assert [op.rotary for op in again.ops if isinstance(op, QuantizeKVCache)] == ["half", "half"]
+    assert again.kv_bits == 4 + (8 + 32) / 8  # heads of 8 channels, in one group
+    again.install(handle)
+    assert torch.equal(logits(handle.model), fresh)
+    assert not torch.equal(fresh, logits(handle.restore()))

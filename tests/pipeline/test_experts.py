@@ -75,7 +75,9 @@ def test_each_expert_is_seen_with_the_tokens_routed_to_it(make: Callable[[], Pre
             run_block(blocks[1], captured.hidden[0], captured.calls[1][0])
         groups = finder.groups()
         hook = experts.register_forward_pre_hook(routing)
-        stats = collect(blocks[1], groups, captured.hidden, captured.calls[1], frozenset({"hessian"}))
+        stats = collect(
+            blocks[1], groups, captured.hidden, captured.calls[1], frozenset({"hessian"}), all_expert_tokens=False
+        )
         hook.remove()
     assert [g.stage for g in groups if g.routed] == sorted((g.stage for g in groups if g.routed), reverse=True)
     found = {group.slots[0].name: one for group, one in zip(groups, stats, strict=True)}
@@ -181,30 +183,11 @@ def test_the_router_and_the_gate_of_a_shared_expert_stay() -> None:
     assert not quantized.artifact.changed
 
 
-def test_layers_that_read_what_experts_read_are_not_transformed_and_the_notes_say_so() -> None:
-    handle = tiny_handle(tiny_qwen2_moe())
-    before = logits(handle.model)
-    awq = recipe("awq")
-    alone = Recipe(weight=None, rounding=None, transforms=make_recipe("smoothquant").transforms, policy=awq.policy)
-    changed = quantize(handle, alone).artifact
-    changed.install(handle)
-    torch.testing.assert_close(logits(handle.model), before, rtol=1e-3, atol=1e-3)
-    assert "model.layers.0.post_attention_layernorm.weight" in changed.changed
-    assert "model.layers.1.post_attention_layernorm.weight" not in changed.changed
-    notes = {layer.name: layer.notes for layer in quantize(handle, awq).layers}
-    text = "experts, and layers that read the same input as they do, are not transformed"
-    for name in (f"{PREFIX}.down_proj.0", "model.layers.1.mlp.shared_expert.up_proj"):
-        assert text in notes[name]
-    assert text not in notes["model.layers.1.mlp.shared_expert.down_proj"]
-    assert text not in notes["model.layers.0.mlp.up_proj"]
-
-
-def test_quantizing_the_inputs_of_experts_is_refused_and_can_be_avoided() -> None:
-    with pytest.raises(ModelError, match=r"mlp\.experts\.gate_up_proj\.0 .* \(quantizer\.policy\.keep=\[experts\]"):
-        quantize(tiny_handle(tiny_mixtral()), make_recipe("smoothquant"))
+def test_experts_that_are_kept_read_their_inputs_as_they_are() -> None:
     kept = quantize(tiny_handle(tiny_mixtral()), make_recipe("smoothquant", "quantizer.policy.keep=[experts]"))
     assert not any("experts" in name for name in kept.artifact.weights)
     assert kept.artifact.ops
+    assert not any("experts" in op.module for op in kept.artifact.ops)
 
 
 def test_experts_count_in_the_bits_of_the_model() -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from quantbench.core.component import Part
 from quantbench.core.errors import ModelError
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.mixing import Mixing
 from quantbench.formats.base import ActivationFormat, Format
 from quantbench.formats.int import IntActivation, IntFormat
 from quantbench.formats.quantize import quantize
@@ -40,7 +41,7 @@ TOKEN4, TOKEN8 = (
 class Unquantized:
     """Activations as they are, for a recipe that must have an activation format."""
 
-    mixes_tokens: ClassVar[bool] = False
+    mixing: ClassVar[Mixing] = Mixing.NONE
     needs: frozenset[str] = frozenset()
 
     def static_params(self, minimum: Tensor, maximum: Tensor) -> tuple[Tensor, None]:

@@ -12,6 +12,7 @@ import torch
 
 from prompts import QUESTION, answered, long_llama, own, write_rows
 from quantbench.core.errors import DataError, ModelError
+from quantbench.core.mixing import Mixing
 from quantbench.datasets.examples import Example
 from quantbench.datasets.files import FileSource
 from quantbench.datasets.spans import SpanSet, answer_of, span_counts, spans_in, spans_of
@@ -34,7 +35,9 @@ PROMPTS = [[3, 9, 27], [8, 9, 10], [200, 100, 50, 25, 12], [4, 4, 4]]
 
 def generate(model: Any, prompts: list[list[int]], cached: bool, stop: int | None = None) -> list[list[int]]:
     with torch.no_grad():
-        return greedy(model, prompts, 6, lambda ids: ids[-1] == stop, cached, CPU, lambda _done, _all: None)
+        return greedy(
+            model, prompts, 6, lambda ids: ids[-1] == stop, cached, Mixing.NONE, CPU, lambda _done, _all: None
+        )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_neox"])

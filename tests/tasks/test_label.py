@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from prompts import PAIR, SENTIMENT, label_task, labelled, long_llama, reviews, write_rows
 from quantbench.core.errors import ConfigError, DataError
+from quantbench.core.mixing import Mixing
 from quantbench.metrics.metrics import check_items, measure
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks import task as kinds
@@ -48,7 +49,7 @@ def test_log_likelihoods_are_those_of_plain_forwards(family: str) -> None:
         prompt = tuple(torch.randint(2, 250, (length,), generator=generator).tolist())
         wanted += [Continuation((*prompt, *tail), length) for tail in ((5,), (7, 8), (7, 9, 3))]
     with torch.no_grad():
-        found = loglikelihoods(model, wanted, CPU, lambda _done, _all: None)
+        found = loglikelihoods(model, wanted, Mixing.NONE, CPU, lambda _done, _all: None)
         expected = [direct(model, one) for one in wanted]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -57,12 +58,12 @@ def test_labels_of_one_token_cost_one_forward_an_item() -> None:
     model, shown = long_llama(), []
     wanted = [Continuation((4, 5, 6, label), 3) for label in (7, 8, 9)] + [Continuation((4, 5, 9), 2)]
     with torch.no_grad():
-        loglikelihoods(model, wanted, CPU, lambda done, total: shown.append((done, total)))
+        loglikelihoods(model, wanted, Mixing.NONE, CPU, lambda done, total: shown.append((done, total)))
     assert shown == [(1, 1)]  # (4, 5) is a prefix of (4, 5, 6)
 
 
 def test_batches_hold_sequences_of_one_length_within_the_budget() -> None:
-    found = batches([5, 3, 5, 5, 9], budget=10)
+    found = batches([5, 3, 5, 5, 9], Mixing.EARLIER, budget=10)
     assert found == [[1], [0, 2], [3], [4]]
 
 

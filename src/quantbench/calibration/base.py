@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from quantbench.core.lazy import lazy_module
 from quantbench.core.origin import Origin
 from quantbench.datasets.documents import TextSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
+else:
+    torch = lazy_module("torch")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class CalibSet:
     notes      the source's: which place answered, what was left out
     shortfall  how many sequences fewer than asked (0 unless `allow_short`)
     parts      of a mixture: what it was mixed from
+    before     how many tokens of each sequence are special ones that were put before the text
     """
 
     tokens: Tensor
@@ -42,6 +48,7 @@ class CalibSet:
     parts: tuple[CalibSet, ...] = field(default=(), repr=False)
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    before: int = 0
 
     @property
     def n_tokens(self) -> int:
@@ -68,9 +75,16 @@ class CalibSet:
             "seed": self.seed,
             "draw": self.draw,
             "shortfall": self.shortfall,
+            "special_tokens_before": self.before,
             **(parts if self.parts else {}),
             **({"notes": "; ".join(self.notes)} if self.notes else {}),
         }
+
+
+def behind(before: Sequence[int], tokens: Tensor) -> Tensor:
+    """The same tokens before each of the sequences [N, L]."""
+    first = torch.tensor(before, dtype=torch.int64).expand(len(tokens), -1)
+    return torch.cat([first, tokens], dim=1)
 
 
 @runtime_checkable

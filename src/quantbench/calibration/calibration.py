@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from quantbench.calibration.base import CalibSet
+from quantbench.calibration.base import CalibSet, behind
 from quantbench.calibration.samplers import Sampler
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents, TextSource, TokenizerText, check_reachable
+from quantbench.models.tokenizer import CalibrationBos, before_sequence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 class Calibration:
     """n sequences of `length` tokens of a text.
 
+    bos          "none": the text's tokens alone. "each": the first of the `length` tokens is a BOS. "auto": what the
+                 model's own tokenizer puts before a text, a BOS for Llama, Mistral, Gemma, nothing for GPT-2, Qwen
     draw         which of the disjoint sets of n sequences that a seed gives
     allow_short  take fewer sequences where the text has no more, and record the shortfall
     """
@@ -33,6 +36,7 @@ class Calibration:
     draw: Annotated[int, Field(ge=0)] = 0
     split: Literal["train", "test"] = "train"
     allow_short: bool = False
+    bos: CalibrationBos = "none"
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -56,8 +60,9 @@ class Calibration:
 
     def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
         """Draw the set. Raises DataError if the text is too short, unless `allow_short`, or has no sequence at all."""
+        before = before_sequence(tokenizer, self.bos)
         documents = self.documents(tokenizer)
-        sample = self.sampler.sample(documents, tokenizer, self.n, self.length, self.seed, self.draw)
+        sample = self.sampler.sample(documents, tokenizer, self.n, self.length - len(before), self.seed, self.draw)
         shortfall = self.n - len(sample.tokens)
         if not len(sample.tokens) or (shortfall and not self.allow_short):
             raise DataError(
@@ -68,7 +73,7 @@ class Calibration:
             )
         about = dict(zip(documents.documents, documents.contents, strict=False))
         return CalibSet(
-            tokens=sample.tokens,
+            tokens=behind(before, sample.tokens),
             name=self.source.origin.name,
             split=self.split,
             revision=documents.revision,
@@ -78,5 +83,6 @@ class Calibration:
             draw=self.draw,
             shortfall=shortfall,
             notes=tuple(documents.notes),
+            before=len(before),
             contents=tuple(about[document] for document in sample.documents if document in about),
         )

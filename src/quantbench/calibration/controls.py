@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from quantbench.calibration.base import CalibSet
+from quantbench.calibration.base import CalibSet, behind
 from quantbench.calibration.calibration import Calibration
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
 from quantbench.core.lazy import lazy_module
 from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents, TextSource
+from quantbench.models.tokenizer import CalibrationBos, before_sequence
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +34,14 @@ class RandomTokens:
     """n sequences of tokens drawn uniformly from the vocabulary; special tokens are left out.
 
     draw  which of the sets of n sequences that the seed's stream of tokens gives: draws share none of it
+    bos   what stands before each sequence: see Calibration
     """
 
     n: Annotated[int, Field(ge=1)]
     length: Annotated[int, Field(ge=8)]
     seed: Annotated[int, Field(ge=0)]
     draw: Annotated[int, Field(ge=0)] = 0
+    bos: CalibrationBos = "none"
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -52,12 +55,12 @@ class RandomTokens:
 
     def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
         """See AnyCalibration."""
-        ids = ordinary_ids(tokenizer)
+        ids, before = ordinary_ids(tokenizer), before_sequence(tokenizer, self.bos)
         generator = random.Random(self.seed)
-        size = self.n * self.length
+        size = self.n * (self.length - len(before))
         drawn = generator.choices(ids, k=(self.draw + 1) * size)[self.draw * size :]
         return CalibSet(
-            tokens=torch.tensor(drawn, dtype=torch.int64).reshape(self.n, self.length),
+            tokens=behind(before, torch.tensor(drawn, dtype=torch.int64).reshape(self.n, -1)),
             name="random_tokens",
             split="none",
             revision=f"{len(ids)} ordinary tokens of the tokenizer",
@@ -65,6 +68,7 @@ class RandomTokens:
             documents=(),
             seed=self.seed,
             draw=self.draw,
+            before=len(before),
         )
 
 
@@ -81,7 +85,8 @@ def ordinary_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 class Shuffled(Calibration):
     """A calibration set whose order is lost.
 
-    unit  tokens: all tokens of the set are permuted, so that only how often each occurs is left;
+    unit  tokens: all tokens of the set are permuted (but those before the text, see bos), so that only how often each
+          occurs is left;
           sentences: those of all documents are, before sequences are drawn from them, so that what is left is what
           stands inside a sentence (quantbench.calibration.controls.SENTENCE_END says where one ends)
     """
@@ -114,9 +119,10 @@ class Shuffled(Calibration):
     def draw_set(self, tokenizer: PreTrainedTokenizerBase) -> CalibSet:
         """See AnyCalibration."""
         found = Calibration.draw_set(self, tokenizer)
-        tokens = found.tokens
-        if self.unit == "tokens":
-            order = list(range(tokens.numel()))
-            random.Random(self.seed).shuffle(order)
-            tokens = tokens.flatten()[torch.tensor(order)].reshape(tokens.shape)
-        return dataclasses.replace(found, tokens=tokens, name=self._name)
+        if self.unit == "sentences":
+            return dataclasses.replace(found, name=self._name)
+        special, text = found.tokens[:, : found.before], found.tokens[:, found.before :]
+        order = list(range(text.numel()))
+        random.Random(self.seed).shuffle(order)
+        text = text.flatten()[torch.tensor(order)].reshape(text.shape)
+        return dataclasses.replace(found, tokens=torch.cat([special, text], dim=1), name=self._name)

@@ -112,4 +112,5 @@ class Mixture:
             shortfall=sum(one.shortfall for one in drawn),
             contents=tuple(content for one in drawn for content in one.contents),
             parts=tuple(drawn),
+            before=drawn[0].before,
         )

@@ -1,8 +1,8 @@
 """Samplers: how sequences of tokens are drawn from documents. A seed fixes an order; draw k takes its k-th part.
 
-Tokens are those of the text alone: no BOS or other special token is added, so that no sequence wastes a position on it
-and statistics are not dominated by the extreme activations a BOS has. Random numbers come from Python's `random`,
-whose sequence for a seed does not change with the versions of numpy or torch.
+Tokens are those of the text alone: a BOS is put before the sequences, if one is wanted, by what draws them
+(`Calibration.bos`). Random numbers come from Python's `random`, whose sequence for a seed does not change with the
+versions of numpy or torch.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from quantbench.config.facts import DataSet, data_set, names_in
 from quantbench.core.build import fields_of, import_target, path_of, unknown_key
 from quantbench.core.errors import ConfigError
 
-DRAW = ("n", "length", "seed", "draw", "split", "allow_short")
+DRAW = ("n", "length", "seed", "draw", "split", "allow_short", "bos")
 """Options of every calibration set: how much is drawn, and which part of what there is."""
 
 REQUIRED = "???"
@@ -61,6 +61,8 @@ class Calibrations:
         known = {*fields, *DRAW, "_target_", "tests", "sampler", "of", "parts"}
         if unknown := sorted(key for key, value in node.items() if value is not None and key not in known):
             raise ConfigError(unknown_key(f"calib.{unknown[0]}", sorted(known - {"_target_"})))
+        if node.get("bos") not in (None, "none") and not {"bos", "mixed"} & fields:
+            raise ConfigError(f"calib.bos={node['bos']}: {target} has no option bos; use calib.bos=none")
         if "of" in node:
             source = self.named(str(node["of"]), "calib.of")
             given = {**self._drawn(source, node), **given}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,6 +87,34 @@ class LinearStats:
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"the statistic {name!r} was not collected: add it to the part's `needs`")
         return value
+
+
+def together(parts: Sequence[LinearStats]) -> LinearStats:
+    """The statistics of the inputs of several parts, of which none is empty, as if they were one.
+
+    Where every token is an input of equally many parts, these are those of the tokens.
+    """
+    n = sum(part.n_tokens for part in parts)
+
+    def combined(name: str, combine: Callable[[Tensor], Tensor]) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else combine(torch.stack(values))
+
+    def mean(values: Tensor) -> Tensor:
+        shares = torch.tensor([part.n_tokens / n for part in parts], device=values.device)
+        average: Tensor = torch.tensordot(shares, values, dims=1)
+        return average
+
+    rows = [part.rows for part in parts if part.rows is not None]
+    return LinearStats(
+        n_tokens=n,
+        hessian=combined("hessian", mean),
+        absmax=combined("absmax", lambda values: values.amax(dim=0)),
+        mean_abs=combined("mean_abs", mean),
+        minimum=combined("minimum", lambda values: values.amin(dim=0)),
+        maximum=combined("maximum", lambda values: values.amax(dim=0)),
+        rows=torch.cat(rows) if rows else None,
+    )
 
 
 def finite_hessian(stats: LinearStats | None) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
+from quantbench.core.mixing import Mixing
 from quantbench.formats.base import Format
 from quantbench.formats.grid import ClipRatio
 from quantbench.formats.grid_params import GridParams
@@ -42,8 +43,6 @@ class FormatActivation:
     clip_ratio  scales are fitted to so much of the values' range; what lies beyond saturates
     """
 
-    mixes_tokens: ClassVar[bool] = False
-
     format: Format
     dynamic: bool
     clip_ratio: ClipRatio = 1.0
@@ -57,6 +56,15 @@ class FormatActivation:
                 "dynamic=false needs format.group_size=tensor: the tokens to come are not known in advance; or "
                 "dynamic=true"
             )
+
+    @property
+    def mixing(self) -> Mixing:
+        """BATCH where tokens share a scale taken from their values, or runs of them a grid for their scales."""
+        if not self.dynamic:
+            return Mixing.NONE
+        one_scale = self.format.rows_per_scale is None and not isinstance(self.format, GlobalScale)
+        runs = self.format.without_double_quantization() != self.format
+        return Mixing.BATCH if one_scale or runs else Mixing.NONE
 
     @property
     def needs(self) -> frozenset[str]:

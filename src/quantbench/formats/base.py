@@ -6,9 +6,10 @@ Weights are [out, in]; the scales of one output row are shared by runs of `group
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 from quantbench.core.lazy import lazy_module
+from quantbench.core.mixing import Mixing
 from quantbench.formats.grid_params import GridParams
 
 if TYPE_CHECKING:
@@ -103,10 +104,13 @@ class FormatDefaults:
 class ActivationFormat(Protocol):
     """A number format for the inputs of a layer, applied when the model runs. Implementations are components.
 
-    mixes_tokens: what one token becomes depends on other tokens of its sequence, so that padding would change results.
+    Every member is required: a format that does not say what it mixes is refused, not taken for one that mixes nothing.
     """
 
-    mixes_tokens: ClassVar[bool]
+    @property
+    def mixing(self) -> Mixing:
+        """Whether the grid of one token depends on others."""
+        ...
 
     @property
     def needs(self) -> frozenset[str]:

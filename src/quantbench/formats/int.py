@@ -6,11 +6,12 @@ The grids and their symmetric and asymmetric conventions are those of `quantbenc
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
+from quantbench.core.mixing import Mixing
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.double_quantization import DoubleQuantization
 from quantbench.formats.grid import (
@@ -149,8 +150,6 @@ class IntActivation:
     clip_ratio: the range is so much of that of the values; what lies beyond saturates (QuaRot's authors: 0.9).
     """
 
-    mixes_tokens: ClassVar[bool] = False
-
     bits: Bits
     symmetric: bool
     scale_convention: Convention | None = None
@@ -166,6 +165,11 @@ class IntActivation:
     @property
     def _grid(self) -> IntGrid:
         return IntGrid(self.bits, self.scale_convention, "float32")
+
+    @property
+    def mixing(self) -> Mixing:
+        """BATCH for a range over all tokens that are read at once."""
+        return Mixing.BATCH if self.dynamic and self.granularity == "tensor" else Mixing.NONE
 
     @property
     def needs(self) -> frozenset[str]:

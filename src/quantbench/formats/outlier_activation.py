@@ -11,13 +11,14 @@ O depends on the whole sequence, later tokens included, as in a prefill there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
+from quantbench.core.mixing import Mixing
 from quantbench.formats.base import ActivationFormat
 
 if TYPE_CHECKING:
@@ -31,14 +32,17 @@ else:
 class OutlierActivation:
     """Activations in the dynamic format `inner`, but for features beyond `threshold` (the paper's 6.0)."""
 
-    mixes_tokens: ClassVar[bool] = True
-
     inner: ActivationFormat
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 6.0
 
     def __post_init__(self) -> None:
         if self.inner.needs:
             raise ConfigError("inner must be dynamic: a calibrated range would contain the outliers")
+
+    @property
+    def mixing(self) -> Mixing:
+        """SEQUENCE, or what the inner format mixes. (BATCH where a layer reads its sequences as one, as experts do.)"""
+        return max(Mixing.SEQUENCE, self.inner.mixing)
 
     @property
     def needs(self) -> frozenset[str]:

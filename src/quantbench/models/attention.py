@@ -21,9 +21,12 @@ from quantbench.models.handle import Removable
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, Mapping[str, Any]], Tensor]
 """(query [B, H, T, d], key, value [B, H_kv, T, d], mask, other arguments of the interface) -> output [B, T, H, d]."""
 
+ROTARY = "position_embeddings"
+"""What (cos, sin) of the rotary embedding are called, among what a module is given and what our function is."""
+
 _INTERFACE = "quantbench_kv_cache"
-_ATTEND = "_quantbench_attend"
-_USED = frozenset({"scaling", "softcap", "sliding_window", "is_causal", "position_bias"})
+_ATTEND, _GIVEN = "_quantbench_attend", "_quantbench_given"
+_USED = frozenset({"scaling", "softcap", "sliding_window", "is_causal", "position_bias", ROTARY})
 _MUST_BE_OFF = frozenset({"dropout", "output_attentions"})
 _WITHOUT_EFFECT = frozenset(
     {"position_ids", "cache_position", "use_cache", "output_hidden_states", "output_router_logits", "return_dict"}
@@ -53,10 +56,12 @@ def route(module: nn.Module, attend: Attend, residual: int) -> Removable:
         if states.shape[1] > residual:
             module.config = routed
             setattr(module, _ATTEND, attend)
+            setattr(module, _GIVEN, {ROTARY: kwargs[ROTARY]} if kwargs.get(ROTARY) is not None else {})
 
     def after(_module: nn.Module, _args: tuple[Any, ...], _output: object) -> None:
         module.config = original
         module.__dict__.pop(_ATTEND, None)
+        module.__dict__.pop(_GIVEN, None)
 
     return _Route(
         module.register_forward_pre_hook(before, with_kwargs=True),
@@ -68,7 +73,8 @@ def _routed_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **arguments: Any
 ) -> tuple[Tensor, None]:
     """What transformers calls instead of its own attention functions."""
-    return getattr(module, _ATTEND)(query, key, value, attention_mask, arguments), None
+    given = {**getattr(module, _GIVEN), **arguments}
+    return getattr(module, _ATTEND)(query, key, value, attention_mask, given), None
 
 
 def check_arguments(query: Tensor, key: Tensor, mask: Tensor | None, arguments: Mapping[str, Any]) -> None:

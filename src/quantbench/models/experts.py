@@ -7,6 +7,7 @@ can be observed.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from quantbench.core.errors import ModelError
 
 _ROUTER = re.compile(r"rout|gate(?!_?(up_?)?proj)")
 """Names of routers and of the gate of a shared expert; `gate_proj` and `gate_up_proj` are none."""
@@ -69,6 +72,46 @@ def router_modules(block: nn.Module) -> set[nn.Module]:
 
 
 @contextmanager
+def watched_experts(module: nn.Module, watch: SliceWatch) -> Iterator[None]:
+    """Within the context one mixture of experts runs expert by expert, and `watch` sees what they read."""
+    original: Any = module.config
+    eager: Any = copy.copy(original)
+    eager._experts_implementation = "eager"
+    module.config = eager
+    try:
+        with watch:
+            yield
+    finally:
+        module.config = original
+
+
+def run_all_experts(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run a mixture of experts, called with some arguments, as if every token were routed to each of its experts.
+
+    Raises ModelError if its arguments are not hidden states, the experts [tokens, k] of each token, and their weights.
+    """
+    count = len(getattr(module, expert_parameters(module)[0]))
+    given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    chosen = [value for value in given if not value.is_floating_point() and value.dim() == 2]
+    if len(chosen) != 1 or not any(value.shape == chosen[0].shape and value is not chosen[0] for value in given):
+        raise ModelError(
+            f"policy.all_expert_tokens: {type(module).__name__} is not called with the experts of each token and their "
+            "weights; set it to false"
+        )
+    shape = chosen[0].shape
+
+    def routed_everywhere(value: Any) -> Any:
+        if value is chosen[0]:
+            return torch.arange(count, device=value.device, dtype=value.dtype).expand(shape[0], -1)
+        if isinstance(value, Tensor) and value.shape == shape:
+            return value.new_full((shape[0], count), 1 / count)
+        return value
+
+    # Not called, but run: its hooks are for what the block itself does.
+    module.forward(*map(routed_everywhere, args), **{key: routed_everywhere(value) for key, value in kwargs.items()})
+
+
+@contextmanager
 def eager_experts(model: nn.Module) -> Iterator[None]:
     """Within the context every mixture of experts runs expert by expert; afterwards as it did before."""
     configs: dict[int, Any] = {
@@ -85,9 +128,12 @@ def eager_experts(model: nn.Module) -> Iterator[None]:
 
 
 class SliceWatch(TorchFunctionMode):
-    """Calls `read(key, x)` whenever x [..., in] is multiplied with one of the slices, given as stored, by key."""
+    """Calls `read(key, x)` whenever x [..., in] is multiplied with one of the slices, given as stored, by key.
 
-    def __init__(self, slices: Mapping[str, tuple[Tensor, bool]], read: Callable[[str, Tensor], None]) -> None:
+    If that gives a tensor, it is multiplied with the slice in x's place.
+    """
+
+    def __init__(self, slices: Mapping[str, tuple[Tensor, bool]], read: Callable[[str, Tensor], Tensor | None]) -> None:
         super().__init__()
         self._read = read
         self._keys = {
@@ -98,8 +144,10 @@ class SliceWatch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Note the product if it reads a slice, and compute it."""
+        x = args[0] if args else None
         if func in _PRODUCTS and len(args) > 1 and isinstance(args[1], Tensor):
             key = self._keys.get((args[1].data_ptr(), args[1].shape, _PRODUCTS[func]))
             if key is not None:
-                self._read(key, args[0])
-        return func(*args, **(kwargs or {}))
+                changed = self._read(key, args[0])
+                x = args[0] if changed is None else changed
+        return func(x, *args[1:], **(kwargs or {})) if args else func(**(kwargs or {}))

@@ -65,7 +65,7 @@ class GroupFinder:
         self._block = block
         self._reads: list[tuple[WeightSlot, Tensor]] = []
         self._norm_outputs: list[tuple[nn.Module, Tensor]] = []
-        self._expert_inputs: list[Tensor] = []
+        self._expert_inputs: list[tuple[nn.Module, Tensor]] = []
 
     def __enter__(self) -> GroupFinder:
         self._handles: list[RemovableHandle] = []
@@ -89,8 +89,8 @@ class GroupFinder:
     def _on_read(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._reads.append((self._slots[module], args[0]))
 
-    def _on_experts(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._expert_inputs += [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    def _on_experts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._expert_inputs += [(module, value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
 
     def _on_norm(self, module: nn.Module, _args: object, output: object) -> None:
         if isinstance(output, Tensor):
@@ -108,21 +108,30 @@ class GroupFinder:
                 f"{'did not run' if silent else 'ran more than once'} in one forward of its block"
             )
         by_tensor: dict[object, list[WeightSlot]] = {}
-        experts = dict(self._experts)
+        experts, first = dict(self._experts), dict[nn.Module, str]()
         for slot, tensor in self._reads:
+            if slot.routed:
+                first.setdefault(slot.module, slot.parameter_name)
             for one in experts.pop(slot.parameter_name, []):
                 by_tensor[one.name] = [one]
             if not slot.routed:
                 by_tensor.setdefault(_address(tensor), []).append(slot)
         norms: dict[object, nn.Module] = {_address(tensor): module for module, tensor in self._norm_outputs}
-        shared = {_address(tensor) for tensor in self._expert_inputs}
+        shared = {_address(tensor) for _, tensor in self._expert_inputs}
+        for (
+            module,
+            tensor,
+        ) in self._expert_inputs:  # of which an expert's first weight reads rows
+            norm = norms.get(_address(tensor))
+            if norm is not None and module in first:
+                norms |= {one.name: norm for one in self._experts[first[module]]}
         return [
             InputGroup(tuple(slots), norms.get(address), feeds_experts=address in shared)
             for address, slots in by_tensor.items()
         ]
 
 
-def watch_slices(slots: Iterable[WeightSlot], read: Callable[[str, Tensor], None]) -> SliceWatch:
+def watch_slices(slots: Iterable[WeightSlot], read: Callable[[str, Tensor], Tensor | None]) -> SliceWatch:
     """A context in which `read(name, x)` is called with the inputs x [tokens, in] of each expert's weight."""
     return SliceWatch({slot.name: (slot.stored, slot.transposed) for slot in slots}, read)
 

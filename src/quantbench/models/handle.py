@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from quantbench.core.errors import ModelError
 from quantbench.core.lazy import lazy_module
+from quantbench.core.mixing import Mixing
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +46,8 @@ class ModelHandle:
         ]
         self.originals = dict(model.named_parameters(remove_duplicate=False))
         self._runtime_hooks: list[Removable] = []
-        self.one_by_one = False
-        """Whether an operation lets tokens of a batch act on each other, padding included."""
+        self.mixing = Mixing.NONE
+        """How far its operations let tokens act on each other: whether batches and common beginnings are right."""
         self.whole_sequences = False
         """Whether an operation needs the whole sequence at once, and so no cache when text is generated."""
 
@@ -64,7 +65,7 @@ class ModelHandle:
         for hook in self._runtime_hooks:
             hook.remove()
         self._runtime_hooks.clear()
-        self.one_by_one = self.whole_sequences = False
+        self.mixing, self.whole_sequences = Mixing.NONE, False
         for module, name, parameter, data in self._originals:
             parameter.data = data
             setattr(module, name, parameter)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from quantbench.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+CalibrationBos = Literal["none", "auto", "each"]
+"""What stands before a calibration sequence: nothing, what the tokenizer itself puts before a text, a BOS."""
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -34,3 +39,17 @@ def leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         if full[start : start + len(bare)] == bare:
             return full[:start]
     return []
+
+
+def bos_token(tokenizer: PreTrainedTokenizerBase, key: str, instead: str) -> int:
+    """The tokenizer's BOS. Raises ConfigError naming the option `key`, which asks for one, and what may stand there."""
+    if tokenizer.bos_token_id is None:
+        raise ConfigError(f"{key}=each: this model's tokenizer has no BOS token; use {instead}")
+    return int(tokenizer.bos_token_id)
+
+
+def before_sequence(tokenizer: PreTrainedTokenizerBase, bos: CalibrationBos) -> list[int]:
+    """The tokens before each calibration sequence. Raises ConfigError for a BOS that the tokenizer does not have."""
+    if bos == "each":
+        return [bos_token(tokenizer, "calib.bos", "calib.bos=none")]
+    return leading_special_tokens(tokenizer) if bos == "auto" else []

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
+from quantbench.core.mixing import Mixing
 from quantbench.core.tensors import fingerprint
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import Correction, Outliers
@@ -23,6 +24,7 @@ from quantbench.formats.serialization import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
+from quantbench.pipeline.expert_ops import COMMON_RANGE, QuantizeExpertInputs
 from quantbench.pipeline.input_ops import ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
 
@@ -99,7 +101,7 @@ class Artifact:
             else:  # one expert of a parameter that holds them all
                 find_slot(modules, name).set(value)
         handle.keep_hooks(install(modules, self.ops))
-        handle.one_by_one = any(op.mixes_tokens for op in self.ops)
+        handle.mixing = max((op.mixing for op in self.ops), default=Mixing.NONE)
         handle.whole_sequences = any(op.whole_sequences for op in self.ops)
 
     def bits_of(self, name: str, parameter: Tensor) -> float:
@@ -143,6 +145,8 @@ class Artifact:
     def notes(self) -> list[str]:
         """What a record must say beside the bits."""
         found = sorted({note for op in self.ops if isinstance(op, QuantizeKVCache) for note in op.notes})
+        if common := sum(op.common for op in self.ops if isinstance(op, QuantizeExpertInputs)):
+            found.append(f"{common} weights of experts saw too few calibration tokens: {COMMON_RANGE}")
         if share := self.outlier_share:
             found.append(f"{share:.2%} of the quantized weights are kept in 16 bits as outliers")
         return found

@@ -11,11 +11,14 @@ from transformers import PreTrainedModel
 
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
+from quantbench.core.mixing import Mixing
 from quantbench.formats.kv import KVCache, attention
-from quantbench.models.attention import Attend, by_group, check_arguments, masks, of_heads, route
+from quantbench.formats.rotary import Style
+from quantbench.models.attention import ROTARY, Attend, by_group, check_arguments, masks, of_heads, route
 from quantbench.models.handle import Removable
 from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.fold import check_unchanged
+from quantbench.pipeline.rotary import rotary_of, rotary_styles
 from quantbench.transforms.hadamard import Orthogonal, shortfall
 
 _PROBE_TOKENS = 8
@@ -29,9 +32,10 @@ class QuantizeKVCache:
 
     heads, key_width, value_width  key-value heads, and channels of each
     seed  of the rotations of keys and of values, if they are rotated
+    rotary  the style of the rotary embedding, if keys are stored without it
     """
 
-    mixes_tokens: ClassVar[bool] = True
+    mixing: ClassVar[Mixing] = Mixing.EARLIER
     whole_sequences: ClassVar[bool] = True
 
     module: str
@@ -40,6 +44,7 @@ class QuantizeKVCache:
     key_width: int
     value_width: int
     seed: str | None = None
+    rotary: Style | None = None
 
     @property
     def elements(self) -> int:
@@ -68,7 +73,9 @@ class QuantizeKVCache:
             query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, arguments: Mapping[str, Any]
         ) -> Tensor:
             try:
-                return attend_by_heads(query, key, value, mask, arguments, self.cache, rotation, value_rotation)
+                return attend_by_heads(
+                    query, key, value, mask, arguments, self.cache, rotation, value_rotation, self.rotary
+                )
             except ValueError as error:
                 raise ModelError(f"{self.module}: {error} in its keys or values") from error
 
@@ -80,6 +87,7 @@ def cache_operations(
 ) -> list[list[QuantizeKVCache]]:
     """The operations of each block. Raises ModelError for a model whose attention is out of reach."""
     found = find_attention(model, prefix, blocks)
+    styles = rotary_styles(model, prefix, blocks) if cache.pre_rope else {}
     return [
         [
             QuantizeKVCache(
@@ -89,6 +97,7 @@ def cache_operations(
                 key_width=key[1],
                 value_width=value[1],
                 seed=f"{cache.rotation_seed} {name}" if cache.rotate else None,
+                rotary=styles.get(name),
             )
             for name, (key, value) in modules.items()
         ]
@@ -150,6 +159,7 @@ def attend_by_heads(
     cache: KVCache | None,
     rotation: Tensor | None,
     value_rotation: Tensor | None = None,
+    rotary: Style | None = None,
 ) -> Tensor:
     """Output [B, T, H, d], so many key-value heads at a time that their scores take at most MOST_SCORES elements."""
     check_arguments(query, key, mask, arguments)
@@ -158,6 +168,7 @@ def attend_by_heads(
     heads = key.shape[1]
     query = query.reshape(len(query), heads, -1, *query.shape[2:])
     allowed, bias = by_group(allowed, heads), by_group(bias, heads)
+    positions = None if rotary is None else rotary_of(arguments[ROTARY], rotary, heads=3)
     step = max(1, MOST_SCORES * heads // (query[..., 0].numel() * key.shape[2]))
     parts = []
     for some in (slice(h, h + step) for h in range(0, heads, step)):
@@ -172,6 +183,7 @@ def attend_by_heads(
             softcap=arguments.get("softcap"),
             rotation=rotation,
             value_rotation=value_rotation,
+            rotary=positions,
         )
         parts.append(output.flatten(1, 2))
     return torch.cat(parts, dim=1).transpose(1, 2).contiguous()

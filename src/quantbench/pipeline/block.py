@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from quantbench.core.input_stats import LinearStats
 from quantbench.models.groups import GroupFinder, InputGroup
 from quantbench.models.slots import WeightSlot
+from quantbench.pipeline.activations import activation_ops, data_free_ops
 from quantbench.pipeline.capture import BlockCall
 from quantbench.pipeline.devices import CPU, to_device
 from quantbench.pipeline.learn import round_whole_block
@@ -43,7 +44,7 @@ class BlockStep:
         rounder: Rounder,
         ops: Sequence[RuntimeOp] = (),
     ) -> None:
-        self.replay = BlockReplay(name, block, hidden, calls)
+        self.replay = BlockReplay(name, block, hidden, calls, rounder.recipe.policy.all_expert_tokens)
         self.recipe, self.rounder = rounder.recipe, rounder
         self.ops = list(ops)
 
@@ -73,8 +74,7 @@ class BlockStep:
         return found
 
     def _quantize(self, groups: Groups, stats: Stats, full: list[Tensor]) -> None:
-        for group, found in zip(groups, stats, strict=True):
-            self.ops += self.rounder.input_ops(group.slots, found)
+        self.ops += activation_ops(groups, stats, self.rounder)
         rounding = self.recipe.rounding
         if isinstance(rounding, BlockRounding):
             round_whole_block(rounding, self.replay, self.rounder, groups, stats, full, self.ops)
@@ -103,9 +103,6 @@ class BlockStep:
 
 def round_data_free(slots: Sequence[WeightSlot], rounder: Rounder) -> list[RuntimeOp]:
     """Round the weights of a block that nothing was run through; the operations it performs when it runs."""
-    ops: list[RuntimeOp] = []
-    for slot in rounder.planned(slots):
-        if rounder.recipe.rounding is not None:
-            rounder.round(slot, None, None)
-        ops += rounder.input_ops([slot], None)
-    return ops
+    for slot in rounder.planned(slots) if rounder.recipe.rounding is not None else ():
+        rounder.round(slot, None, None)
+    return data_free_ops(slots, rounder)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quantbench.core.errors import ModelError
 from quantbench.core.input_stats import LinearStats
+from quantbench.models.experts import run_all_experts
 from quantbench.models.groups import InputGroup, watch_slices
+from quantbench.models.handle import Removable
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.sample import RowSample
 
@@ -76,10 +79,11 @@ def collect(
     hidden: Sequence[Tensor],
     calls: Sequence[BlockCall],
     needs: frozenset[str],
+    all_expert_tokens: bool,
 ) -> list[LinearStats]:
     """Statistics of each group's input, over all sequences; a forward ends at the last group asked for.
 
-    Those of an expert are over the tokens routed to it, which may be none.
+    Those of an expert are over the tokens routed to it, which may be none; or (all_expert_tokens) over all tokens.
     Raises ModelError naming the weight if an activation is not finite.
     """
     accumulators = [StatsAccumulator(g.in_features, needs) for g in groups]
@@ -98,13 +102,22 @@ def collect(
 
         return hook
 
-    handles = [g.reader.register_forward_pre_hook(watch(i)) for i, g in enumerate(groups) if not g.routed]
+    def run_all(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        with experts:
+            run_all_experts(module, args, kwargs)
+
+    handles: list[Removable] = [
+        g.reader.register_forward_pre_hook(watch(i)) for i, g in enumerate(groups) if not g.routed
+    ]
     routed = {g.slots[0].name: i for i, g in enumerate(groups) if g.routed}
     experts = watch_slices([groups[i].slots[0] for i in routed.values()], lambda name, x: add(routed[name], x))
+    if all_expert_tokens:
+        modules = {id(g.slots[0].module): g.slots[0].module for g in groups if g.routed}
+        handles += [m.register_forward_pre_hook(run_all, with_kwargs=True) for m in modules.values()]
     try:
         for states, call in zip(hidden, calls, strict=True):
             try:
-                with experts if routed else nullcontext():
+                with experts if routed and not all_expert_tokens else nullcontext():
                     run_block(block, states, call)
             except _StopForwardError:
                 continue

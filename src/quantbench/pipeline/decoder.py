@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from quantbench.core.errors import ModelError
 from quantbench.models.experts import eager_experts
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import WeightSlot, block_slots
@@ -35,21 +34,9 @@ class Decoder:
         refuse_not_finite(self.model)
         self.slots = [list(block_slots(f"{self.prefix}.{i}", block)) for i, block in enumerate(self.blocks)]
         self.plan = recipe.policy.plan([[slot.name for slot in slots] for slots in self.slots], recipe.weight)
-        if recipe.activation is not None:
-            self._refuse_routed_inputs()
         cache = recipe.kv_cache
         found = [] if cache is None else cache_operations(cache, self.model, self.prefix, self.blocks)
         self.cache_ops = found or [[] for _ in self.blocks]
-
-    def _refuse_routed_inputs(self) -> None:
-        routed = [slot for slots in self.slots for slot in slots if slot.routed and slot.name in self.plan]
-        if routed:
-            experts = routed[0].parameter_name.rsplit(".", 2)[1]
-            raise ModelError(
-                f"quantizer.activation: {routed[0].name} is one of the experts in a 3-D parameter, whose inputs cannot "
-                f"be quantized. Leave the experts in full precision (quantizer.policy.keep=[{experts}]), or choose a "
-                "recipe for weights only"
-            )
 
     def observable(self) -> AbstractContextManager[None]:
         """Within the context experts run one by one, so that what each of them reads can be seen."""

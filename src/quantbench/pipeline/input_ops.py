@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from quantbench.core.component import component
+from quantbench.core.mixing import Mixing
 from quantbench.models.handle import Removable
 from quantbench.transforms.hadamard import Orthogonal
 
@@ -19,7 +20,7 @@ class RotateInput:
     The matrix is `quantbench.transforms.hadamard.Orthogonal(size, seed)`; the layer's weight has absorbed its inverse.
     """
 
-    mixes_tokens: ClassVar[bool] = False
+    mixing: ClassVar[Mixing] = Mixing.NONE
     whole_sequences: ClassVar[bool] = False
 
     module: str
@@ -45,7 +46,7 @@ class ShiftInput:
     offset  W z float32 [out], for the weight W before it was quantized
     """
 
-    mixes_tokens: ClassVar[bool] = False
+    mixing: ClassVar[Mixing] = Mixing.NONE
     whole_sequences: ClassVar[bool] = False
 
     module: str

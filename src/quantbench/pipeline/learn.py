@@ -13,6 +13,7 @@ from quantbench.core.input_stats import LinearStats
 from quantbench.models.groups import InputGroup
 from quantbench.models.slots import WeightSlot
 from quantbench.pipeline.context import BlockContext
+from quantbench.pipeline.expert_ops import QuantizeExpertInputs
 from quantbench.pipeline.replay import BlockReplay
 from quantbench.pipeline.rounder import Rounder, finite_weight
 from quantbench.pipeline.runtime import QuantizeInput, RuntimeOp
@@ -50,7 +51,7 @@ def round_whole_block(
         groups=groups,
         stats=stats,
         formats={name: grid for name in slots if (grid := rounder.plan[name]) is not None},
-        ops=[op for op in ops if isinstance(op, QuantizeInput)],
+        ops=[op for op in ops if isinstance(op, QuantizeInput | QuantizeExpertInputs)],
     )
     try:
         with torch.enable_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantbench.core.input_stats import LinearStats
 from quantbench.models.slots import WeightSlot, embedding_slot, head_slot
+from quantbench.pipeline.activations import input_ops
 from quantbench.pipeline.capture import Captured, run_head
 from quantbench.pipeline.collect import StatsAccumulator
 from quantbench.pipeline.decoder import Decoder
@@ -27,7 +28,7 @@ def quantize_outside(decoder: Decoder, rounder: Rounder, captured: Captured | No
         slot = head_slot(decoder.model)
         rounder.plan[slot.name] = grid
         stats = None if captured is None else _head_stats(decoder, rounder, slot, captured)
-        artifact.ops += to_device(rounder.input_ops([slot], stats), CPU)
+        artifact.ops += to_device(input_ops([slot], stats, rounder), CPU)
         if grid is not None:
             rounder.round(slot, stats, stats)
 

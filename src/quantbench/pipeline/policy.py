@@ -38,6 +38,7 @@ class Policy:
     allocation  the bits of each layer by measured sensitivity, for a target average; null: the format's own bits
     min_expert_tokens  an expert to which fewer calibration tokens were routed is rounded to nearest, without clip and
                kept columns: n tokens span at most n of the directions its Hessian should weigh
+    all_expert_tokens  while calibrating, every expert sees all tokens, not only those routed to it
     no_clip    regular expressions of layers whose weights are not clipped (queries and keys: their product counts)
     lm_head, embeddings  quantize these too (the embeddings by nearest rounding: they have no input to calibrate on);
                where inputs are quantized, the head's is
@@ -51,6 +52,7 @@ class Policy:
     outlier_columns: Annotated[int, Field(ge=0)] = 0
     allocation: BitAllocation | None = None
     min_expert_tokens: Annotated[int, Field(ge=1)] = 64
+    all_expert_tokens: bool = False
     no_clip: tuple[str, ...] = ()
     lm_head: bool = False
     embeddings: bool = False

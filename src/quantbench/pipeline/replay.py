@@ -15,10 +15,21 @@ from quantbench.pipeline.runtime import RuntimeOp, install
 
 
 class BlockReplay:
-    """A block, its inputs [1, L, d] a sequence, and its calls."""
+    """A block, its inputs [1, L, d] a sequence, and its calls.
 
-    def __init__(self, name: str, block: nn.Module, hidden: Sequence[Tensor], calls: Sequence[BlockCall]) -> None:
+    all_expert_tokens  statistics of every expert are over all tokens, not over those routed to it
+    """
+
+    def __init__(
+        self,
+        name: str,
+        block: nn.Module,
+        hidden: Sequence[Tensor],
+        calls: Sequence[BlockCall],
+        all_expert_tokens: bool,
+    ) -> None:
         self.name, self.block, self.hidden, self.calls = name, block, hidden, calls
+        self._all_expert_tokens = all_expert_tokens
         self._modules = {f"{name}.{key}" if key else name: module for key, module in block.named_modules()}
 
     def first_output(self) -> Tensor:
@@ -31,7 +42,7 @@ class BlockReplay:
 
     def stats(self, groups: Sequence[InputGroup], needs: frozenset[str]) -> list[LinearStats]:
         """Statistics of the inputs of groups, over all sequences."""
-        return collect(self.block, groups, self.hidden, self.calls, needs)
+        return collect(self.block, groups, self.hidden, self.calls, needs, self._all_expert_tokens)
 
     def install(self, ops: Iterable[RuntimeOp]) -> list[Removable]:
         """Perform operations whenever the block runs; returns what removes them."""

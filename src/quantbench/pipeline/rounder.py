@@ -16,7 +16,6 @@ from quantbench.formats.corrections import KeptColumns
 from quantbench.models.slots import WeightSlot
 from quantbench.pipeline.devices import CPU, to_device
 from quantbench.pipeline.recipe import Recipe
-from quantbench.pipeline.runtime import QuantizeInput, RuntimeOp
 from quantbench.pipeline.state import LayerResult, WalkState
 from quantbench.rounding.base import Rounded, Rounding
 from quantbench.rounding.nearest import Nearest
@@ -66,6 +65,8 @@ class Rounder:
         """Note for each parameter which of its experts were rounded to nearest, with the first of them."""
         layers = {layer.name: layer for layer in self.state.layers}
         for parameter, tokens in self.state.scarce.items():
+            if self.recipe.rounding is None:  # only their inputs are quantized, with a note of its own
+                continue
             listed = ", ".join(f"{name.rpartition('.')[2]} ({seen})" for name, seen in tokens.items())
             layers[next(iter(tokens))].notes.append(
                 f"{parameter}: rounded to nearest for want of calibration tokens (fewer than policy.min_expert_tokens="
@@ -108,26 +109,6 @@ class Rounder:
                 "columns wide; give fewer"
             )
         return absmax.topk(count).indices.sort().values
-
-    def input_ops(self, slots: Sequence[WeightSlot], stats: LinearStats | None) -> list[RuntimeOp]:
-        """The operations that quantize the input of those of the weights that the recipe treats; they read one tensor.
-
-        stats: of that input; needed for static formats and kept columns.
-        """
-        activation, quantized = self.recipe.activation, self.planned(slots)
-        if activation is None or not quantized:
-            return []
-        params: dict[str, Tensor] = {}
-        kept = None if stats is None else self.outlier_columns(quantized[0], stats)
-        if activation.needs:
-            assert stats is not None
-            low, high = stats.require("minimum"), stats.require("maximum")
-            if kept is not None:
-                low, high = low.index_fill(0, kept, 0), high.index_fill(0, kept, 0)
-            scale, zero = activation.static_params(low, high)
-            params = {"scale": scale} if zero is None else {"scale": scale, "zero": zero}
-        index = None if kept is None else kept.int()
-        return [QuantizeInput(module=slot.name, format=activation, params=params, keep=index) for slot in quantized]
 
     def keep(
         self, slot: WeightSlot, original: Tensor, rounded: Rounded, stats: LinearStats | None, seconds: float

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from quantbench.core.component import component
 from quantbench.core.errors import StoreError
+from quantbench.core.mixing import Mixing
 from quantbench.formats.base import ActivationFormat
 from quantbench.formats.straight_through import straight_through
 from quantbench.models.handle import Removable
@@ -21,7 +22,10 @@ from quantbench.models.handle import Removable
 
 @runtime_checkable
 class RuntimeOp(Protocol):
-    """An operation on the module called `module`. Implementations are components whose fields may be tensors."""
+    """An operation on the module called `module`. Implementations are components whose fields may be tensors.
+
+    Every member is required: what an operation mixes decides how tasks are scored, so none has a default.
+    """
 
     @property
     def module(self) -> str:
@@ -29,8 +33,8 @@ class RuntimeOp(Protocol):
         ...
 
     @property
-    def mixes_tokens(self) -> bool:
-        """Whether tokens act on each other in ways the full-precision model does not know: padding changes results."""
+    def mixing(self) -> Mixing:
+        """How far tokens act on each other in ways the full-precision model does not know."""
         ...
 
     @property
@@ -59,25 +63,30 @@ class QuantizeInput:
     keep: Tensor | None = None
 
     @property
-    def mixes_tokens(self) -> bool:
-        """Whether the format's grid for a token depends on other tokens."""
-        return self.format.mixes_tokens
+    def mixing(self) -> Mixing:
+        """What the format mixes."""
+        return self.format.mixing
 
     def install(self, module: nn.Module) -> Removable:
         """Quantize inputs from now on; gradients pass straight through."""
 
         def quantize_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            x = args[0].detach()  # its device is known only now: the model may have moved since
-            scale, zero = (p.to(x.device) if (p := self.params.get(k)) is not None else None for k in ("scale", "zero"))
-            kept = None if self.keep is None else self.keep.to(x.device).long()
-            # Kept channels must not widen the range of the others.
-            rest = x if kept is None else x.index_fill(-1, kept, 0)
-            quantized = self.format.fake_quantize(rest, scale, zero)
-            if kept is not None:
-                quantized = quantized.index_copy(-1, kept, x.index_select(-1, kept))
-            return (straight_through(quantized, args[0]), *args[1:])
+            return (quantized_input(args[0], self.format, self.params, self.keep), *args[1:])
 
         return module.register_forward_pre_hook(quantize_input)
+
+
+def quantized_input(x: Tensor, format: ActivationFormat, params: Mapping[str, Tensor], keep: Tensor | None) -> Tensor:
+    """x [..., in] on the grid of a format, but for the channels `keep`; gradients pass straight through."""
+    values = x.detach()  # its device is known only now: the model may have moved since
+    scale, zero = (p.to(x.device) if (p := params.get(key)) is not None else None for key in ("scale", "zero"))
+    kept = None if keep is None else keep.to(x.device).long()
+    # Kept channels must not widen the range of the others.
+    rest = values if kept is None else values.index_fill(-1, kept, 0)
+    quantized = format.fake_quantize(rest, scale, zero)
+    if kept is not None:
+        quantized = quantized.index_copy(-1, kept, values.index_select(-1, kept))
+    return straight_through(quantized, x)
 
 
 def install(modules: Mapping[str, nn.Module], ops: Iterable[RuntimeOp]) -> list[Removable]:

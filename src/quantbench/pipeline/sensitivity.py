@@ -49,7 +49,7 @@ def measure(
             with GroupFinder(f"{prefix}.{index}", block) as finder:
                 run_block(block, hidden[0], calls[0])
             groups = [group for group in finder.groups() if any(slot.name in layers for slot in group.slots)]
-            stats = collect(block, groups, hidden, calls, allocation.needs) if groups else []
+            stats = collect(block, groups, hidden, calls, allocation.needs, all_expert_tokens=False) if groups else []
             tokens = sum(states.shape[1] for states in hidden)
             for slot, hessian, share in _inputs(groups, stats, tokens, min_tokens):
                 if slot.name in layers:

@@ -11,14 +11,12 @@ from torch import Tensor
 from quantbench.core.errors import ModelError
 from quantbench.core.input_stats import LinearStats
 from quantbench.models.groups import InputGroup
-from quantbench.models.slots import WeightSlot
+from quantbench.pipeline.expert_transform import ExpertTransforms
 from quantbench.pipeline.fold import LinearProducer, NormProducer, check_unchanged, linear_producer, norm_producer
 from quantbench.pipeline.replay import BlockReplay
 from quantbench.pipeline.rounder import Rounder
 from quantbench.pipeline.shifts import InputShifts
 from quantbench.transforms.base import Readers, ScaleTransform, ShiftTransform
-
-NOT_TRANSFORMED = "experts, and layers that read the same input as they do, are not transformed"
 
 
 class BlockTransforms:
@@ -29,6 +27,7 @@ class BlockTransforms:
     ) -> None:
         self.replay, self.rounder, self.groups, self.stats = replay, rounder, groups, stats
         self.shifts = InputShifts(replay, groups)
+        self.experts = ExpertTransforms(replay, rounder, groups, stats)
 
     def apply(self, before: Tensor) -> None:
         """Apply all transforms of the recipe. `before` [1, L, d] is the first output of the untouched block.
@@ -56,7 +55,9 @@ class BlockTransforms:
         group, current = self.groups[index], self.stats[index]
         quantized = self.rounder.planned(group.slots)
         if group.routed or group.feeds_experts:
-            self._note_experts(quantized)
+            if not isinstance(transform, ShiftTransform):
+                return self.experts.transform(index, transform)
+            self.experts.note([index])
         if current is None or not quantized or group.routed:
             return 0
         producer = self._producer(index, transform.producers)
@@ -93,8 +94,3 @@ class BlockTransforms:
             earlier = [slot for before in self.groups[:index] if not before.routed for slot in before.slots]
             return linear_producer(group, earlier, self.replay.first_output)
         return None
-
-    def _note_experts(self, slots: Sequence[WeightSlot]) -> None:
-        for slot in slots:
-            if NOT_TRANSFORMED not in self.rounder.state.notes[slot.name]:
-                self.rounder.state.notes[slot.name].append(NOT_TRANSFORMED)

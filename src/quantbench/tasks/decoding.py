@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
+from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
 from quantbench.tasks.batches import batches
 from quantbench.tasks.logits import SplitModel
@@ -21,6 +22,7 @@ def greedy(
     max_new_tokens: int,
     stopped: Callable[[Sequence[int]], bool],
     cached: bool,
+    mixing: Mixing,
     device: torch.device,
     progress: ProgressCallback,
 ) -> list[list[int]]:
@@ -32,7 +34,7 @@ def greedy(
     found: list[list[int]] = [[] for _ in prompts]
     step = _Cached(model) if cached else _Uncached(model)
     done = 0
-    for batch in batches([len(prompt) + max_new_tokens for prompt in prompts]):
+    for batch in batches([len(prompt) + max_new_tokens for prompt in prompts], mixing):
         tokens = torch.tensor([list(prompts[i]) for i in batch], device=device)
         open_rows = set(batch)
         step.begin()

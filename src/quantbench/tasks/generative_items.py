@@ -61,7 +61,7 @@ class GenerativeTest(PromptTest):
         cached = not handle.has_runtime_operations
         try:
             with torch.no_grad(), handle.on_device(device) as model:
-                found = greedy(model, encoded, self.new_tokens, self.ended, cached, device, progress)
+                found = greedy(model, encoded, self.new_tokens, self.ended, cached, handle.mixing, device, progress)
         except ModelError as error:
             raise ModelError(f"task {task}: {error}") from error
         answers = [self.answer(tokens) for tokens in found]

@@ -77,7 +77,9 @@ class LabelTest(PromptTest):
         asked = [self._content_free(prompts[0]), *prompts] if self._calibrated else prompts
         requests = [self.requests(prompt) for prompt in asked]
         with torch.no_grad(), handle.on_device(device) as model:
-            flat = loglikelihoods(model, [one for several in requests for one in several], device, progress)
+            flat = loglikelihoods(
+                model, [one for several in requests for one in several], handle.mixing, device, progress
+            )
         width = len(self.tails)
         check_finite(flat, task, [prompt.example.id for prompt in asked for _ in range(width)])
         found = torch.tensor(flat, dtype=torch.float64).reshape(-1, width)

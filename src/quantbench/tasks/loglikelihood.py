@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
-from quantbench.tasks.batches import batches
+from quantbench.tasks.batches import alone, batches
 from quantbench.tasks.logits import SplitModel
 from quantbench.tasks.overflow import overflowed
 
@@ -25,15 +26,20 @@ class Continuation:
 
 
 def loglikelihoods(
-    model: PreTrainedModel, wanted: Sequence[Continuation], device: torch.device, progress: ProgressCallback
+    model: PreTrainedModel,
+    wanted: Sequence[Continuation],
+    mixing: Mixing,
+    device: torch.device,
+    progress: ProgressCallback,
 ) -> list[float]:
     """Sum of log p(token | tokens before), in nats, over the scored tokens of each continuation.
 
     What one continuation reads and is a prefix of what another one reads is computed once: labels of one token cost
-    one forward an item.
+    one forward an item. Where the model's operations mix tokens of a sequence, only what is the same is.
     """
     split = SplitModel(model)
-    hosts = _hosts([one.tokens[:-1] for one in wanted])
+    inputs = [one.tokens[:-1] for one in wanted]
+    hosts = inputs if alone(mixing) else _hosts(inputs)
     rows = sorted(set(hosts))
     number_of = {row: number for number, row in enumerate(rows)}
     guests: list[list[int]] = [[] for _ in rows]
@@ -41,7 +47,7 @@ def loglikelihoods(
         guests[number_of[host]].append(index)
     totals = [0.0] * len(wanted)
     done = 0
-    for batch in batches([len(row) for row in rows]):
+    for batch in batches([len(row) for row in rows], mixing):
         states = split.hidden_batch(torch.tensor([rows[i] for i in batch], device=device))
         owners, where, targets = [], [], []
         for number, row in enumerate(batch):

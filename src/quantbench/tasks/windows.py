@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from quantbench.core.component import component
-from quantbench.core.errors import ConfigError, DataError
+from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
 from quantbench.datasets.documents import Documents, TextSource, check_reachable
-from quantbench.models.tokenizer import leading_special_tokens
+from quantbench.models.tokenizer import bos_token, leading_special_tokens
 from quantbench.tasks.token_stream import Integers, document_of, tokenized
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ class TextTask:
     def _special_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         if self.bos != "each":
             return leading_special_tokens(tokenizer)
-        if tokenizer.bos_token_id is None:
-            raise ConfigError("bos=each: this model's tokenizer has no BOS token; use bos=first or bos=none")
-        return [int(tokenizer.bos_token_id)]
+        return [bos_token(tokenizer, "bos", "bos=first or bos=none")]
 
     def _place(self, n_tokens: int, step: int, documents: Documents) -> tuple[Integers, int]:
         """Where the windows begin, in tokens, and the number of slots they could take."""

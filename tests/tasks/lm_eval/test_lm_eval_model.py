@@ -11,6 +11,7 @@ import torch
 
 from lm_eval_tasks import long_handle, write_tasks
 from quantbench.config.named import named_recipe
+from quantbench.core.mixing import Mixing
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import embedding_slot, head_slot
 from quantbench.pipeline.walker import quantize_model
@@ -53,9 +54,10 @@ def log_likelihoods(handle: ModelHandle, prompt: str, answer: str) -> float:
         ["llm_int8", "quantizer.activation.threshold=2.3"],
         ["kv4", "quantizer.kv_cache.residual=4"],
         ["w8a8"],
+        ["w8a8", "quantizer.activation.dynamic=true", "quantizer.activation.granularity=tensor"],
         ["rtn"],
     ],
-    ids=lambda overrides: overrides[0],
+    ids=lambda overrides: overrides[-1],
 )
 def test_padding_changes_nothing(overrides: list[str], folder: Path) -> None:
     handle = quantized(*overrides)
@@ -64,8 +66,8 @@ def test_padding_changes_nothing(overrides: list[str], folder: Path) -> None:
     for document, found in zip(test.documents, items["log_likelihoods"], strict=True):
         prompt, _, answer = document.rpartition("A: ")
         assert found[0] == pytest.approx(log_likelihoods(handle, f"{prompt}A:", answer), rel=1e-5)
-    if overrides[0] == "llm_int8":  # and padding would have changed something
-        handle.one_by_one = False
+    if handle.mixing > Mixing.EARLIER:  # and padding would have changed something
+        handle.mixing = Mixing.NONE
         padded = scored(handle, folder, "own_choice", batch_size=8).items["log_likelihoods"]
         pairs = zip(padded.explode(), items["log_likelihoods"].explode(), strict=True)
         assert max(abs(one - other) for one, other in pairs) > 1e-3

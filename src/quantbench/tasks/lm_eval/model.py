@@ -14,6 +14,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.core.errors import ModelError
+from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
 
@@ -44,7 +45,7 @@ class LiveModel(HFLM):  # type: ignore[misc]
         progress: ProgressCallback,
         n_requests: int,
     ) -> None:
-        if handle.one_by_one:
+        if handle.mixing > Mixing.NONE:  # prompts are padded before, where text is generated
             batch_size = 1
         elif batch_size == "auto" and model.device.type == "cpu":
             batch_size = CPU_BATCH
