@@ -53,6 +53,8 @@ _OTHERS = (
     (r"eval\.about\.(.*)", r"eval.origin.\1"),
     (r"(.*\.)second_level\b(.*)", r"\1double_quantization\2"),
     (r"(format@.*)\bint_two_level\b(.*)", r"\1int_double_quantization\2"),
+    (r"(.*\.)act_order=true", r"\1order=activation"),
+    (r"(.*\.)act_order=false", r"\1order=natural"),
     (r"(rounding@.*)\bslim\b(.*)", r"\1slim_llm\2"),
 )
 

@@ -84,8 +84,8 @@ class AwqClip(Part):
     grid: Annotated[int, Field(ge=1)] = 20
     max_shrink: Annotated[float, Field(gt=0, le=1)] = 0.5
 
-    def clip(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
-        """A copy of weight float32 [out, in], each group clamped to its best range."""
+    def bound(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
+        """What the magnitude of each weight is clamped to [out, in], the same within a group."""
         width = weight.shape[1]
         columns = min(format.columns_per_group(width), width)
         group_index = default_group_index(width, columns).to(weight.device)
@@ -101,8 +101,7 @@ class AwqClip(Part):
             error = _by_rows((torch.bmm(dw, blocks) * dw).sum(dim=2), rows).sum(dim=2)  # dw^T H_gg dw
             better = error < least
             best, least = torch.where(better, threshold, best), torch.where(better, error, least)
-        bound = _bound(best, rows, weight, group_index)
-        return weight.clamp(-bound, bound)
+        return _bound(best, rows, weight, group_index)
 
 
 def _grouped(weight: Tensor, columns: int) -> Tensor:

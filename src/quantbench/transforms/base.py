@@ -70,7 +70,11 @@ class ShiftTransform(Protocol):
 
 @runtime_checkable
 class Clip(Protocol):
-    """Shrinks the range of a weight before it is rounded. Not function-preserving: it trades range for resolution."""
+    """Shrinks the range that a weight's grid is fitted to. Not function-preserving: it trades range for resolution.
+
+    Roundings that look at each weight by itself are given the clipped weight, those that make up for errors
+    (`quantbench.rounding.base.ClippedRounding`) the weight as it is, and the bounds.
+    """
 
     needs: ClassVar[frozenset[str]]
 
@@ -78,6 +82,6 @@ class Clip(Protocol):
         """Why it cannot be combined with the other parts of a recipe; None if it can."""
         ...
 
-    def clip(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
-        """A clipped copy of weight float32 [out, in]."""
+    def bound(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
+        """What weight float32 [out, in] is clamped to, from -bound to bound: [out, in] >= 0."""
         ...
