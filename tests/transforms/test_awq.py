@@ -167,7 +167,7 @@ def test_contracts_and_refusals() -> None:
     assert isinstance(AwqScale(), ScaleTransform)
     assert isinstance(AwqClip(), Clip)
     assert AwqScale.needs == {"mean_abs", "hessian"}
-    assert AwqScale().producers == {"norm", "linear"}
+    assert AwqScale().producers == {"norm", "linear", "activation"}
     assert AwqClip.needs == {"hessian"}
     with pytest.raises(ConfigError, match="weight format"):
         AwqScale().scale([weight], stats, None)

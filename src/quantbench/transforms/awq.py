@@ -52,8 +52,8 @@ class AwqScale(Part):
 
     @property
     def producers(self) -> frozenset[Producer]:
-        """Folded into normalizations or into the rows of the linear layer before."""
-        return frozenset({"norm", "linear"})
+        """All: where its authors fold, and where they scale the activation function ("ScaledActivation")."""
+        return frozenset({"norm", "linear", "activation"})
 
     def scale(self, weights: Sequence[Tensor], stats: LinearStats, format: Format | None) -> Tensor:
         """The scale s float32 [in] > 0 for weights [out_i, in]; ConfigError if there is no weight format."""

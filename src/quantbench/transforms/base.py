@@ -11,15 +11,18 @@ from quantbench.formats.base import ActivationFormat, Format
 if TYPE_CHECKING:
     from torch import Tensor
 
-Producer = Literal["norm", "linear"]
-"""What wrote a group's input and can absorb a per-channel scale: a normalization, or a linear layer's rows."""
+Producer = Literal["norm", "linear", "activation"]
+"""What wrote a group's input and can absorb a per-channel scale: a normalization, or a linear layer's rows. Behind an
+activation function that no scale passes (GELU), the input is divided as the model runs.
+"""
 
 
 @runtime_checkable
 class ScaleTransform(Protocol):
     """Chooses a per-input-channel scale s [in] > 0; the pipeline then applies X' = X / s, W' = W diag(s).
 
-    The division is folded into the producer of X, so the function stays the same. Implementations are components.
+    The division is folded into the producer of X, or behind an activation function performed as the model runs, so the
+    function stays the same. Implementations are components.
     """
 
     needs: ClassVar[frozenset[str]]
