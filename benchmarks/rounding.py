@@ -41,14 +41,26 @@ INT4 = ("format@quantizer.weight=int", "quantizer.weight.group_size=64")
 METHODS: dict[str, tuple[str, ...]] = {
     "nearest": ("rtn", *INT4),
     "nearest, range=mse": ("rtn", *INT4, "quantizer.weight.range=mse"),
-    "gptq": ("gptq", *INT4, "quantizer.rounding.act_order=false", "quantizer.rounding.static_groups=false"),
-    "gptq act_order": ("gptq", *INT4, "quantizer.rounding.act_order=true", "quantizer.rounding.static_groups=false"),
-    "gptq act_order static": (
+    "gptq": ("gptq", *INT4, "quantizer.rounding.order=natural", "quantizer.rounding.static_groups=false"),
+    "gptq activation order": (
         "gptq",
         *INT4,
-        "quantizer.rounding.act_order=true",
+        "quantizer.rounding.order=activation",
+        "quantizer.rounding.static_groups=false",
+    ),
+    "gptq activation order static": (
+        "gptq",
+        *INT4,
+        "quantizer.rounding.order=activation",
         "quantizer.rounding.static_groups=true",
     ),
+    "gptq group-aware order": (
+        "gptq",
+        *INT4,
+        "quantizer.rounding.order=group_aware",
+        "quantizer.rounding.static_groups=false",
+    ),
+    "gptq, range=mse": ("gptq", *INT4, "quantizer.weight.range=mse"),
     "awq scale + clip": ("rtn", *INT4),
     "ldlq": ("rtn", *INT4, "rounding@quantizer.rounding=ldlq"),
     "ldlq, 2 greedy passes": (
@@ -100,7 +112,9 @@ def awq(grid: Format) -> Method:
         stats, weights = group
         scale = AwqScale().scale(weights, stats, [grid] * len(weights))
         scaled = stats.rescaled(scale)
-        return [quantize(AwqClip().clip(w * scale, scaled, grid), grid).dequantize() / scale for w in weights]
+        bounds = [AwqClip().bound(w * scale, scaled, grid) for w in weights]
+        clipped = [(w * scale).clamp(-bound, bound) for w, bound in zip(weights, bounds, strict=True)]
+        return [quantize(w, grid).dequantize() / scale for w in clipped]
 
     return method
 

@@ -33,6 +33,8 @@ from transformers import (
     MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PhiConfig,
     PhiForCausalLM,
     PreTrainedConfig,
@@ -157,6 +159,11 @@ def tiny_falcon_two_norms() -> FalconForCausalLM:
 def tiny_phi() -> PhiForCausalLM:
     """Attention and MLP side by side behind one norm, partial rotary embedding, biases everywhere."""
     return tiny(PhiConfig, PhiForCausalLM, num_key_value_heads=4)
+
+
+def tiny_phi3() -> Phi3ForCausalLM:
+    """Fused queries, keys and values, and fused gate and up; every head has a key and value of its own."""
+    return tiny(Phi3Config, Phi3ForCausalLM, num_key_value_heads=4)
 
 
 def tiny_mixtral() -> MixtralForCausalLM:

@@ -105,7 +105,7 @@ def test_unpack_gives_exactly_the_same_parameters(grid: IntFormat, shape: tuple[
     assert torch.equal(QuantizedWeight(codes, params, grid).dequantize(), fitted.dequantize())
 
 
-@pytest.mark.parametrize("options", [{}, {"act_order": True}, {"static_groups": True, "act_order": True}])
+@pytest.mark.parametrize("options", [{}, {"order": "activation"}, {"static_groups": True, "order": "activation"}])
 @pytest.mark.parametrize("grid", FORMATS)
 def test_gptq_gives_parameters_that_are_stored_exactly(grid: IntFormat, options: dict[str, Any]) -> None:
     weight, stats = random(37, 43, seed=2), stats_of(correlated_inputs(300, 43, seed=2))

@@ -103,7 +103,7 @@ def test_gradients_are_those_of_straight_through_rounding(options: dict[str, Any
 
 def test_formats_whose_ranges_cannot_be_learned() -> None:
     class Halved(IntFormat):
-        def params(self, weight: Tensor) -> GridParams:
+        def params(self, weight: Tensor, importance: Tensor | None = None) -> GridParams:
             found = super().params(weight)
             return GridParams(found.scale / 2, found.zero)
 

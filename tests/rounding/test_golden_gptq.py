@@ -34,7 +34,7 @@ def test_the_weights_are_those_of_the_authors_code(name: str) -> None:
         scale_dtype="float32",
     )
     gptq = Gptq(
-        act_order=options.get("actorder", False),
+        order="activation" if options.get("actorder") else "natural",
         static_groups=options.get("static_groups", False),
         damping=GOLDEN["damping"],
     )

@@ -10,16 +10,18 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
+from quantbench.core.errors import ConfigError
 from quantbench.core.input_stats import LinearStats, output_error
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import Rounding
-from quantbench.rounding.gptq import Gptq
+from quantbench.rounding.gptq import Gptq, column_order
+from recipes import make_recipe
 
 GROUPS: list[int | Literal["channel", "tensor"]] = [8, 12, "channel", "tensor"]
-MODES = [(False, False), (False, True), (True, False), (True, True)]  # (act_order, static_groups)
+MODES = [(order, static) for order in ("natural", "activation", "group_aware") for static in (False, True)]
 
 
 def asymmetric(bits: int = 3, group_size: Any = "channel") -> IntFormat:
@@ -74,13 +76,13 @@ def test_it_is_the_optimal_update_of_every_remaining_weight(group_size: Any) -> 
     seed=st.integers(0, 99),
 )
 def test_a_diagonal_hessian_gives_nearest_rounding(
-    damping: float, group_size: Any, mode: tuple[bool, bool], seed: int
+    damping: float, group_size: Any, mode: tuple[str, bool], seed: int
 ) -> None:
-    act_order, static_groups = mode
-    static_groups = static_groups or act_order  # permuted dynamic groups are other groups than nearest's
+    order, static_groups = mode
+    static_groups = static_groups or order == "activation"  # permuted dynamic groups are other groups than nearest's
     weight, stats = random(5, 28, seed=seed), hessian_stats(torch.diag(random(28, seed=seed + 1).square() + 0.1))
     grid = asymmetric(3, group_size)
-    result = gptq(weight, stats, grid, damping=damping, act_order=act_order, static_groups=static_groups)
+    result = gptq(weight, stats, grid, damping=damping, order=order, static_groups=static_groups)
     expected = quantize(weight, grid)
     assert torch.equal(result.codes, expected.codes)
     assert torch.equal(result.dequantize(), expected.dequantize())
@@ -88,9 +90,9 @@ def test_a_diagonal_hessian_gives_nearest_rounding(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("group_size", GROUPS)
-def test_neither_the_scale_of_h_nor_the_block_size_matters(group_size: Any, mode: tuple[bool, bool]) -> None:
+def test_neither_the_scale_of_h_nor_the_block_size_matters(group_size: Any, mode: tuple[str, bool]) -> None:
     weight, x, grid = random(8, 28, seed=1), correlated_inputs(400, 28, seed=1), asymmetric(4, group_size)
-    options: dict[str, Any] = {"act_order": mode[0], "static_groups": mode[1]}
+    options: dict[str, Any] = {"order": mode[0], "static_groups": mode[1]}
     stats = stats_of(x)
     base = gptq(weight, stats, grid, **options)
     scaled = hessian_stats(1000 * stats.require("hessian"))
@@ -101,9 +103,9 @@ def test_neither_the_scale_of_h_nor_the_block_size_matters(group_size: Any, mode
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_group_of_the_whole_width_is_per_channel(mode: tuple[bool, bool]) -> None:
+def test_a_group_of_the_whole_width_is_per_channel(mode: tuple[str, bool]) -> None:
     weight, stats = random(8, 28, seed=2), stats_of(correlated_inputs(400, 28, seed=2))
-    options: dict[str, Any] = {"act_order": mode[0], "static_groups": mode[1]}
+    options: dict[str, Any] = {"order": mode[0], "static_groups": mode[1]}
     per_channel = gptq(weight, stats, asymmetric(3), **options)
     for group_size in (28, 64):
         grouped = gptq(weight, stats, asymmetric(3, group_size), **options)
@@ -112,20 +114,21 @@ def test_a_group_of_the_whole_width_is_per_channel(mode: tuple[bool, bool]) -> N
 
 
 @pytest.mark.parametrize("static_groups", [False, True])
-def test_act_order_changes_nothing_where_columns_are_in_order(static_groups: bool) -> None:
+def test_the_order_changes_nothing_where_columns_are_in_order(static_groups: bool) -> None:
     x = correlated_inputs(400, 28, seed=3)
     x = x[:, x.square().sum(0).argsort(descending=True)]
     weight, grid = random(8, 28, seed=3), asymmetric(3, 8)
-    plain, ordered = (
-        gptq(weight, stats_of(x), grid, act_order=act_order, static_groups=static_groups) for act_order in (False, True)
+    plain, *ordered = (
+        gptq(weight, stats_of(x), grid, order=order, static_groups=static_groups).dequantize()
+        for order in ("natural", "activation", "group_aware")
     )
-    assert torch.equal(plain.dequantize(), ordered.dequantize())
+    assert all(torch.equal(plain, one) for one in ordered)
 
 
-def test_act_order_is_gptq_on_permuted_columns() -> None:
+def test_activation_order_is_gptq_on_permuted_columns() -> None:
     weight, x, grid = random(8, 28, seed=4), correlated_inputs(400, 28, seed=4), asymmetric(3, 8)
     order = stats_of(x).require("hessian").diagonal().argsort(descending=True)
-    result = gptq(weight, stats_of(x), grid, act_order=True)
+    result = gptq(weight, stats_of(x), grid, order="activation")
     permuted = gptq(weight[:, order], stats_of(x[:, order]), grid)
     torch.testing.assert_close(result.dequantize()[:, order], permuted.dequantize())
     assert result.group_index is not None
@@ -133,11 +136,71 @@ def test_act_order_is_gptq_on_permuted_columns() -> None:
     assert result.bits_per_weight() == grid.bits_per_weight((8, 28)) + 32 * 28 / (8 * 28)
 
 
+def test_group_aware_order_takes_groups_by_their_largest_and_columns_by_their_own_diagonal() -> None:
+    diagonal = torch.tensor([1.0, 5.0, 2.0, 8.0, 3.0, 8.0, 9.0])
+    assert column_order(diagonal, "group_aware", 3).tolist() == [6, 3, 5, 4, 1, 2, 0]
+    assert column_order(diagonal, "activation", 3).tolist() == [6, 3, 5, 1, 4, 2, 0]
+    assert column_order(diagonal, "natural", 3).tolist() == list(range(7))
+    assert column_order(diagonal, "group_aware", 7).tolist() == column_order(diagonal, "activation", 7).tolist()
+
+
+def test_group_aware_order_is_gptq_on_permuted_columns_and_stores_no_group_index() -> None:
+    """Also where the short group, the last four of 28 columns, comes before others."""
+    weight, x, grid = random(8, 28, seed=4), correlated_inputs(400, 28, seed=4), asymmetric(3, 8)
+    x[:, 26] *= 9
+    order = column_order(stats_of(x).require("hessian").diagonal(), "group_aware", 8)
+    assert int(order[0]) // 8 == 3
+    result = gptq(weight, stats_of(x), grid, order="group_aware")
+    assert result.group_index is None
+    assert result.bits_per_weight() == grid.bits_per_weight((8, 28))
+    H = stats_of(x).require("hessian").double()
+    H = H + 0.01 * H.diagonal().mean() * torch.eye(28)
+    W, values = weight.double(), torch.empty(8, 28)
+    seen: list[int] = []
+    for place, j in enumerate(order.tolist()):  # the closed-form update of every weight still to come
+        columns = [int(k) for k in order[place:] if int(k) // 8 == j // 8]
+        if not any(k // 8 == j // 8 for k in seen):
+            params = grid.params(W[:, columns].float())
+        rest = order[place:]
+        values[:, j] = grid.decode(grid.encode(W[:, j : j + 1].float(), params), params)[:, 0]
+        inverse = H[rest][:, rest].inverse()
+        W[:, rest] -= (W[:, j] - values[:, j])[:, None] / inverse[0, 0] * inverse[:1]
+        seen.append(j)
+    torch.testing.assert_close(result.dequantize(), values)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_of_the_range_search_choose_ranges_by_what_columns_count(mode: tuple[str, bool]) -> None:
+    """With a diagonal Hessian nothing is compensated: the ranges are those of the weighted search on the weight."""
+    grid = IntFormat(bits=2, group_size=8, symmetric=True, scale_convention="full_range", range="mse")
+    weight, diagonal = random(16, 20, seed=5).pow(3), random(20, seed=6).pow(4) + 0.01
+    options: dict[str, Any] = {"order": mode[0], "static_groups": mode[1] or mode[0] == "activation"}
+    plain, weighted = (
+        gptq(weight, hessian_stats(diagonal.diag()), grid, weighted_range=flag, **options) for flag in (False, True)
+    )
+    assert torch.equal(plain.params.scale, grid.params(weight).scale)
+    assert torch.equal(weighted.params.scale, grid.params(weight, diagonal / diagonal.mean()).scale)
+    errors = [(((one.dequantize() - weight).abs() ** 2.4) * diagonal).sum() for one in (plain, weighted)]
+    assert errors[1] < 0.9 * errors[0]
+    equal = hessian_stats(3 * torch.eye(20))
+    assert torch.equal(gptq(weight, equal, grid, weighted_range=True, **options).dequantize(), plain.dequantize())
+
+
+def test_weights_of_a_search_that_is_not_made_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"weight: rounding.weighted_range=true .* range=minmax has none: set range=mse"
+    ):
+        make_recipe("gptq", "quantizer.rounding.weighted_range=true")
+    with pytest.raises(ValueError, match="range='minmax' has none"):
+        asymmetric(3, 8).params(random(2, 8, seed=0), torch.ones(8))
+    assert make_recipe("gptq", "quantizer.rounding.weighted_range=true", "quantizer.weight.range=mse").weight
+
+
 def test_static_groups_keep_the_parameters_of_the_original_weight() -> None:
     weight, stats, grid = random(8, 28, seed=5), stats_of(correlated_inputs(400, 28, seed=5)), asymmetric(3, 8)
     original = grid.params(weight)
-    for act_order in (False, True):
-        result = gptq(weight, stats, grid, act_order=act_order, static_groups=True)
+    for order in ("natural", "activation", "group_aware"):
+        result = gptq(weight, stats, grid, order=order, static_groups=True)
         assert result.group_index is None
         assert torch.equal(result.params.scale, original.scale)
     assert not torch.equal(gptq(weight, stats, grid).params.scale[:, 1:], original.scale[:, 1:])
@@ -145,7 +208,13 @@ def test_static_groups_keep_the_parameters_of_the_original_weight() -> None:
 
 @pytest.mark.parametrize(
     ("group_size", "options"),
-    [("channel", {}), (16, {"static_groups": True}), ("channel", {"act_order": True}), ("tensor", {})],
+    [
+        ("channel", {}),
+        (16, {"static_groups": True}),
+        ("channel", {"order": "activation"}),
+        (16, {"order": "group_aware"}),
+        ("tensor", {}),
+    ],
 )
 @pytest.mark.parametrize("bits", [2, 4])
 def test_on_correlated_inputs_the_summed_error_is_below_nearest(
@@ -175,10 +244,11 @@ def test_another_distribution_shows_a_larger_gap_than_fresh_tokens() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_dead_inputs_get_zero_and_do_not_disturb_the_others(mode: tuple[bool, bool]) -> None:
+def test_dead_inputs_get_zero_and_do_not_disturb_the_others(mode: tuple[str, bool]) -> None:
     x, weight = correlated_inputs(400, 24, seed=10), random(8, 24, seed=10)
     x[:, [3, 17]] = 0
-    result = Gptq(act_order=mode[0], static_groups=mode[1]).round(weight, stats_of(x), asymmetric(4, 8))
+    options: dict[str, Any] = {"order": mode[0], "static_groups": mode[1]}
+    result = Gptq(**options).round(weight, stats_of(x), asymmetric(4, 8))
     rounded = result.weight.dequantize()
     assert result.fallbacks == {"dead_inputs": 2}
     assert torch.equal(rounded[:, [3, 17]], torch.zeros(8, 2))
@@ -201,10 +271,10 @@ def test_falling_back_to_nearest_is_recorded() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_inputs_are_unharmed_and_results_repeat(mode: tuple[bool, bool]) -> None:
+def test_inputs_are_unharmed_and_results_repeat(mode: tuple[str, bool]) -> None:
     weight, stats = random(8, 28, seed=13), stats_of(correlated_inputs(100, 28, seed=13))
     weight_before, hessian_before = weight.clone(), stats.require("hessian").clone()
-    options: dict[str, Any] = {"act_order": mode[0], "static_groups": mode[1]}
+    options: dict[str, Any] = {"order": mode[0], "static_groups": mode[1]}
     first, second = (gptq(weight, stats, asymmetric(3, 8), **options).dequantize() for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(weight, weight_before)
@@ -223,9 +293,9 @@ def test_symmetric_formats_work_the_same_way(group_size: Any, convention: Any) -
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_format_that_is_no_integer_grid_works_through_the_protocol(mode: tuple[bool, bool]) -> None:
+def test_a_format_that_is_no_integer_grid_works_through_the_protocol(mode: tuple[str, bool]) -> None:
     grid, stats = PowersOfTwo(group_size=16), stats_of(correlated_inputs(512, 40, seed=16))
-    weight, options = random(32, 40, seed=16), {"act_order": mode[0], "static_groups": mode[1]}
+    weight, options = random(32, 40, seed=16), {"order": mode[0], "static_groups": mode[1]}
     assert error_ratio(weight, stats, stats, grid, **options) < 0.9
     diagonal = hessian_stats(torch.eye(40))
     nearest = quantize(weight, grid).dequantize()
@@ -233,7 +303,7 @@ def test_a_format_that_is_no_integer_grid_works_through_the_protocol(mode: tuple
 
 
 def test_bad_options_and_missing_statistics_are_refused() -> None:
-    for options in ({"damping": 0.0}, {"block_size": 0}, {"percdamp": 0.01}):
+    for options in ({"damping": 0.0}, {"block_size": 0}, {"percdamp": 0.01}, {"order": "falling"}):
         with pytest.raises(ValidationError, match=next(iter(options))):
             Gptq(**options)
     with pytest.raises(ValueError, match="none were collected"):

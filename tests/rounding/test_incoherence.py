@@ -183,6 +183,6 @@ def test_what_does_not_fit_is_refused_and_needs_are_those_of_the_parts() -> None
 
 def test_any_rounding_may_stand_inside() -> None:
     weight, stats = random(12, 36, seed=12), stats_of(correlated_inputs(100, 36, seed=12))
-    for inner in (Nearest(), Gptq(act_order=True), Ldlq(sort=True, greedy_passes=2)):
+    for inner in (Nearest(), Gptq(order="activation"), Ldlq(sort=True, greedy_passes=2)):
         rounded = Incoherence(inner=inner).round(weight, stats, RmsFormat(bits=4, group_size=12))
         assert float((rounded.weight.dequantize() - weight).norm() / weight.norm()) < 0.3

@@ -77,7 +77,7 @@ def test_sorting_takes_the_column_with_the_largest_diagonal_first() -> None:
     """Then it equals act-order GPTQ, which takes columns in order of falling H_jj."""
     weight, stats = random(12, 32, seed=7), stats_of(correlated_inputs(200, 32, seed=7))
     ours = ldlq(weight, stats, grid(3, 8), sort=True)
-    theirs = Gptq(act_order=True, static_groups=True).round(weight, stats, grid(3, 8)).weight
+    theirs = Gptq(order="activation", static_groups=True).round(weight, stats, grid(3, 8)).weight
     assert torch.equal(ours.codes, theirs.codes)
     assert not torch.equal(ours.codes, ldlq(weight, stats, grid(3, 8)).codes)
 

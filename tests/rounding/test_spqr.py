@@ -43,26 +43,26 @@ def share(weight: QuantizedWeight) -> float:
     return kept / weight.numel()
 
 
-@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("order", ["natural", "activation", "group_aware"])
 @pytest.mark.parametrize("threshold", [None, 1e30])
 @pytest.mark.parametrize("grid", [real_zero(), real_zero("channel"), two_level(), PowersOfTwo(group_size=12)])
 def test_with_an_infinite_threshold_it_is_gptq_with_dynamic_groups(
-    grid: Format, threshold: float | None, act_order: bool
+    grid: Format, threshold: float | None, order: Any
 ) -> None:
     weight, stats = random(24, 44, seed=0), stats_of(correlated_inputs(400, 44, seed=0))
-    ours = spqr(weight, stats, grid, outlier_threshold=threshold, act_order=act_order)
-    theirs = Gptq(act_order=act_order).round(weight, stats, grid).weight
+    ours = spqr(weight, stats, grid, outlier_threshold=threshold, order=order)
+    theirs = Gptq(order=order).round(weight, stats, grid).weight
     assert ours.corrections == ()
     assert torch.equal(ours.codes, theirs.codes)
     assert torch.equal(ours.dequantize(), theirs.dequantize())
     assert ours.bits_per_weight() == theirs.bits_per_weight()
 
 
-@pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("order", ["natural", "activation", "group_aware"])
 @pytest.mark.parametrize("grid", [real_zero(), two_level(), IntFormat(bits=2, group_size=8, symmetric=False)])
-def test_with_a_threshold_of_zero_it_is_the_weight_itself(grid: Format, act_order: bool) -> None:
+def test_with_a_threshold_of_zero_it_is_the_weight_itself(grid: Format, order: Any) -> None:
     weight, stats = random(24, 44, seed=1).half().float(), stats_of(correlated_inputs(400, 44, seed=1))
-    assert torch.equal(spqr(weight, stats, grid, outlier_threshold=0.0, act_order=act_order).dequantize(), weight)
+    assert torch.equal(spqr(weight, stats, grid, outlier_threshold=0.0, order=order).dequantize(), weight)
 
 
 @pytest.mark.parametrize("grid", [real_zero(9), IntFormat(bits=4, group_size=9, symmetric=False), PowersOfTwo(9)])
@@ -86,7 +86,7 @@ def test_an_outlier_is_kept_and_does_not_widen_its_group() -> None:
     weight = random(16, 32, seed=4)
     weight[5, 11] = 60.0
     stats = hessian_stats(torch.eye(32))
-    result = spqr(weight, stats, real_zero(), outlier_threshold=0.2, act_order=False)
+    result = spqr(weight, stats, real_zero(), outlier_threshold=0.2, order="natural")
     assert result.dequantize()[5, 11] == 60.0
     assert share(result) == 1 / (16 * 32)
     others = result.dequantize() - weight
@@ -97,7 +97,7 @@ def test_an_outlier_is_kept_and_does_not_widen_its_group() -> None:
 def test_what_is_kept_is_compensated_like_any_other_value() -> None:
     """The errors that are spread are those of the values that are stored: rounding to float16 counts, too."""
     weight, stats = random(8, 16, seed=5), stats_of(correlated_inputs(300, 16, seed=5))
-    result = spqr(weight, stats, real_zero(), outlier_threshold=0.0, act_order=False)
+    result = spqr(weight, stats, real_zero(), outlier_threshold=0.0, order="natural")
     first = result.dequantize()[:, 0]
     assert torch.equal(first, weight[:, 0].half().float())
     H = stats.require("hessian")
@@ -130,7 +130,7 @@ def test_it_is_better_than_gptq_with_the_same_format_at_three_bits() -> None:
         weight, stats = random(24, 64, seed=seed), stats_of(correlated_inputs(512, 64, seed=seed, mixing=seed))
         H = stats.require("hessian")
         ours = output_error(spqr(weight, stats, two_level(16)).dequantize() - weight, H)
-        theirs = Gptq(act_order=True).round(weight, stats, two_level(16)).weight
+        theirs = Gptq(order="activation").round(weight, stats, two_level(16)).weight
         ratios.append(ours / output_error(theirs.dequantize() - weight, H))
     assert sum(ratios) / len(ratios) < 0.9
 

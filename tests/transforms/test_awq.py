@@ -39,6 +39,11 @@ def scaled_error(weights: Sequence[Tensor], stats: LinearStats, format: Format, 
     return sum(output_error(w - quantize(w * scale, format).dequantize() / scale, H) for w in weights)
 
 
+def clip(weight: Tensor, stats: LinearStats, format: Format, **options: Any) -> Tensor:
+    bound = AwqClip(**options).bound(weight, stats, format)
+    return weight.clamp(-bound, bound)
+
+
 def group_errors(weight: Tensor, rounded: Tensor, hessian: Tensor, columns: int) -> Tensor:
     """dw^T H_gg dw for each row and group [out, groups]."""
     errors = []
@@ -119,16 +124,16 @@ def test_dead_inputs_are_safe() -> None:
     assert bool((scale.isfinite() & (scale > 0)).all())
     all_dead = stats_of(torch.zeros(16, 28))
     assert torch.equal(AwqScale().scale(weights, all_dead, [asymmetric()] * len(weights)), torch.ones(28))
-    assert torch.equal(AwqClip().clip(weights[0], all_dead, asymmetric()), weights[0])
+    assert torch.equal(clip(weights[0], all_dead, asymmetric()), weights[0])
 
 
 def test_clip_exact_small_case() -> None:
     """Levels of step 2 (range 0 to 6): clamping 6 to 3 makes the others, at step 1, exact."""
     weight = torch.tensor([[0.0, 1.0, 2.0, 6.0]])
     indifferent = hessian_stats(torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.01])))
-    assert AwqClip(grid=2, max_shrink=1.0).clip(weight, indifferent, INTEGERS).tolist() == [[0.0, 1.0, 2.0, 3.0]]
+    assert clip(weight, indifferent, INTEGERS, grid=2, max_shrink=1.0).tolist() == [[0.0, 1.0, 2.0, 3.0]]
     attentive = hessian_stats(torch.diag(torch.tensor([1.0, 1.0, 1.0, 10.0])))
-    assert torch.equal(AwqClip(grid=2, max_shrink=1.0).clip(weight, attentive, INTEGERS), weight)
+    assert torch.equal(clip(weight, attentive, INTEGERS, grid=2, max_shrink=1.0), weight)
 
 
 @settings(max_examples=30)
@@ -136,7 +141,7 @@ def test_clip_exact_small_case() -> None:
 def test_clipping_is_never_worse_than_not_clipping_on_its_objective(bits: int, group_size: Any, seed: int) -> None:
     weight, stats = random(6, 28, seed=seed).pow(3), stats_of(correlated_inputs(64, 28, seed=seed))
     grid, H = asymmetric(bits, group_size), stats.require("hessian")
-    clipped = AwqClip().clip(weight, stats, grid)
+    clipped = clip(weight, stats, grid)
     columns = grid.columns_per_group(28)
     ours = group_errors(weight, quantize(clipped, grid).dequantize(), H, columns)
     unclipped = group_errors(weight, quantize(weight, grid).dequantize(), H, columns)
@@ -149,7 +154,7 @@ def test_clipping_is_never_worse_than_not_clipping_on_its_objective(bits: int, g
 def test_clipping_only_clamps_and_by_at_most_max_shrink(group_size: Any) -> None:
     weight, stats = random(6, 28, seed=4).pow(3), stats_of(correlated_inputs(64, 28, seed=4))
     before, grid = weight.clone(), asymmetric(2, group_size)
-    clipped = AwqClip(max_shrink=0.3).clip(weight, stats, grid)
+    clipped = clip(weight, stats, grid, max_shrink=0.3)
     assert torch.equal(weight, before)
     assert not torch.equal(clipped, weight)
     changed = clipped != weight
@@ -168,7 +173,7 @@ def test_a_format_that_is_no_integer_grid_works_through_the_protocol() -> None:
     grid, stats, weight = PowersOfTwo(group_size=16), stats_of(salient_inputs(6)), random(8, 28, seed=6)
     scale = AwqScale().scale([weight], stats, [grid])
     assert scaled_error([weight], stats, grid, scale) < scaled_error([weight], stats, grid, torch.ones(28))
-    H, clipped = stats.require("hessian"), AwqClip().clip(weight, stats, grid)
+    H, clipped = stats.require("hessian"), clip(weight, stats, grid)
     ours = group_errors(weight, quantize(clipped, grid).dequantize(), H, 16)
     assert bool((ours <= group_errors(weight, quantize(weight, grid).dequantize(), H, 16) * (1 + 1e-5)).all())
 
@@ -178,11 +183,11 @@ def test_contracts_and_refusals() -> None:
     assert isinstance(AwqScale(), ScaleTransform)
     assert isinstance(AwqClip(), Clip)
     assert AwqScale.needs == {"mean_abs", "hessian"}
-    assert AwqScale().producers == {"norm", "linear"}
+    assert AwqScale().producers == {"norm", "linear", "activation"}
     assert AwqClip.needs == {"hessian"}
     with pytest.raises(ConfigError, match="weight format"):
         AwqScale().scale([weight], stats, [None])
     with pytest.raises(ValueError, match="NaN or infinity"):
-        AwqClip().clip(weight, hessian_stats(torch.full((28, 28), torch.nan)), asymmetric())
+        clip(weight, hessian_stats(torch.full((28, 28), torch.nan)), asymmetric())
     with pytest.raises(ValidationError, match="max_shrink"):
         AwqClip(max_shrink=0.0)

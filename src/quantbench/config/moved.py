@@ -54,6 +54,8 @@ _OTHERS = (
     (r"(.*\.)second_level\b(.*)", r"\1double_quantization\2"),
     (r"quantizer\.rounding\.epochs=.*", "quantizer.rounding.steps=N, minibatches: passes x sequences / rounding.batch"),
     (r"(format@.*)\bint_two_level\b(.*)", r"\1int_double_quantization\2"),
+    (r"(.*\.)act_order=true", r"\1order=activation"),
+    (r"(.*\.)act_order=false", r"\1order=natural"),
     (r"(rounding@.*)\bslim\b(.*)", r"\1slim_llm\2"),
 )
 

@@ -76,19 +76,24 @@ class IntGrid:
 
     def levels(self, values: Tensor, params: GridParams) -> Tensor:
         """The nearest levels, still float32: integers from 0 (narrow range: 1) to 2^b - 1."""
-        lowest = 1 if self.convention == "narrow_range" else 0
-        zero = self._middle if params.zero is None else params.zero
+        zero = self.middle if params.zero is None else params.zero
         levels = values / params.scale
         levels = levels.round_().add_(zero) if self.zero_rounding else levels.add_(zero).round_()
-        return levels.clamp_(lowest, 2**self.bits - 1)
+        return levels.clamp_(*self.span)
 
     def values(self, levels: Tensor, params: GridParams) -> Tensor:
         """The float32 values of levels."""
-        zero = self._middle if params.zero is None else params.zero
+        zero = self.middle if params.zero is None else params.zero
         return (levels - zero).mul_(params.scale)
 
     @property
-    def _middle(self) -> float:
+    def span(self) -> tuple[int, int]:
+        """The lowest and the highest level."""
+        return (1 if self.convention == "narrow_range" else 0), 2**self.bits - 1
+
+    @property
+    def middle(self) -> float:
+        """The zero point of a symmetric grid."""
         return 2.0 ** (self.bits - 1)
 
 

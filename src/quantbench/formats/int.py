@@ -43,7 +43,7 @@ class IntFormat(BlockGrid):
     group_size: input columns per scale (the last group of a row may be short), "channel" for one scale per output row,
     or "tensor" for one scale in all, whose parameters have shape [1, 1] and broadcast over rows.
     block_rows: output rows that share a scale: blocks of block_rows x group_size weights (the last may be short).
-    range: "minmax", or "mse", the GPTQ authors' search for a shrunken range (80 passes over the weight).
+    range: "minmax", or "mse", the GPTQ authors' search for a shrunken range among 80.
     zero_rounding: zero points are levels of b bits; false: real numbers, stored in scale_dtype.
     double_quantization: puts the scales, and real zero points, on small grids of their own; null: stored as they are.
     """
@@ -94,17 +94,22 @@ class IntFormat(BlockGrid):
     def _grid(self) -> IntGrid:
         return IntGrid(self.bits, self.scale_convention, self.scale_dtype, self.zero_rounding)
 
-    def params(self, weight: Tensor) -> GridParams:
+    def params(self, weight: Tensor, importance: Tensor | None = None) -> GridParams:
         """Scales and zero points [out, groups] of weight [out, in], or [1, 1] for "tensor".
 
-        Raises ValueError if the weight holds NaN or infinity, or if a scale overflows `scale_dtype`.
+        importance [in] >= 0: weights of the columns' errors in the search of range=mse; None: all the same. Raises
+        ValueError if the weight holds NaN or infinity, or if a scale overflows `scale_dtype`.
         """
+        if importance is not None and self.range != "mse":
+            raise ValueError(f"importance weights the search of range='mse', and range={self.range!r} has none")
         groups = self.blocks.cut(weight.float())
         low, high = torch.aminmax(groups, dim=-1, keepdim=True)
         if not bool((low.isfinite() & high.isfinite()).all()):
             raise ValueError(f"the weight {list(weight.shape)} holds NaN or infinity and cannot be quantized")
         low, high = containing_zero(low, high, self._empty_range)
-        fitted = self._smallest_error(groups, low, high) if self.range == "mse" else self._grid.fit(low, high)
+        fitted = (
+            self._smallest_error(groups, low, high, importance) if self.range == "mse" else self._grid.fit(low, high)
+        )
         if not bool(fitted.scale.isfinite().all()):
             largest = float(torch.maximum(-low, high).amax())
             raise ValueError(
@@ -136,10 +141,14 @@ class IntFormat(BlockGrid):
         """
         return 1.0 if self.zero_rounding and self.double_quantization is None else 0.0
 
-    def _smallest_error(self, groups: Tensor, low: Tensor, high: Tensor) -> GridParams:
+    def _smallest_error(self, groups: Tensor, low: Tensor, high: Tensor, importance: Tensor | None) -> GridParams:
         """The parameters of the shrunken range with the smallest sum of |error|^2.4, for each group."""
         shrinks = [1 - i / _MSE_GRID for i in range(_MSE_STEPS)]
-        return smallest_error(self._grid, groups, (low, high), shrinks)
+        if importance is not None:
+            width = len(importance)
+            rows = groups.shape[2] // min(self.columns_per_group(width), width)  # of a block
+            importance = self.blocks.cut(importance.expand(rows, -1))
+        return smallest_error(self._grid, groups, (low, high), shrinks, importance)
 
 
 @component

@@ -18,11 +18,13 @@ from quantbench.models.slots import WeightSlot, block_slots
 class InputGroup:
     """Weights of one block that read the same tensor, in order of execution; `norm` wrote that tensor, if one did.
 
+    behind_activation: a module without weights wrote that tensor, in language models an activation function
     feeds_experts: a mixture of experts and its router read that tensor, too.
     """
 
     slots: tuple[WeightSlot, ...]
     norm: nn.Module | None = None
+    behind_activation: bool = False
     feeds_experts: bool = False
 
     @property
@@ -65,6 +67,7 @@ class GroupFinder:
         self._block = block
         self._reads: list[tuple[WeightSlot, Tensor]] = []
         self._norm_outputs: list[tuple[nn.Module, Tensor]] = []
+        self._activation_outputs: list[Tensor] = []
         self._expert_inputs: list[tuple[nn.Module, Tensor]] = []
 
     def __enter__(self) -> GroupFinder:
@@ -76,6 +79,8 @@ class GroupFinder:
                 self._handles.append(module.register_forward_pre_hook(self._on_experts, with_kwargs=True))
             elif _looks_like_norm(module):
                 self._handles.append(module.register_forward_hook(self._on_norm))
+            elif _looks_like_activation(module):
+                self._handles.append(module.register_forward_hook(self._on_activation))
         by_name = {slot.name: slot for slots in self._experts.values() for slot in slots}
         self._watch = watch_slices(by_name.values(), lambda name, x: self._reads.append((by_name[name], x)))
         self._watch.__enter__()  # type: ignore[no-untyped-call]
@@ -95,6 +100,10 @@ class GroupFinder:
     def _on_norm(self, module: nn.Module, _args: object, output: object) -> None:
         if isinstance(output, Tensor):
             self._norm_outputs.append((module, output))
+
+    def _on_activation(self, _module: nn.Module, _args: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            self._activation_outputs.append(output)
 
     def groups(self) -> list[InputGroup]:
         """Groups in order of execution. Raises ModelError for a weight that ran twice or not at all."""
@@ -117,16 +126,14 @@ class GroupFinder:
             if not slot.routed:
                 by_tensor.setdefault(_address(tensor), []).append(slot)
         norms: dict[object, nn.Module] = {_address(tensor): module for module, tensor in self._norm_outputs}
+        activated = {_address(tensor) for tensor in self._activation_outputs}
         shared = {_address(tensor) for _, tensor in self._expert_inputs}
-        for (
-            module,
-            tensor,
-        ) in self._expert_inputs:  # of which an expert's first weight reads rows
+        for module, tensor in self._expert_inputs:  # of which an expert's first weight reads rows
             norm = norms.get(_address(tensor))
             if norm is not None and module in first:
                 norms |= {one.name: norm for one in self._experts[first[module]]}
         return [
-            InputGroup(tuple(slots), norms.get(address), feeds_experts=address in shared)
+            InputGroup(tuple(slots), norms.get(address), address in activated, feeds_experts=address in shared)
             for address, slots in by_tensor.items()
         ]
 
@@ -148,3 +155,9 @@ def norm_modules(root: nn.Module) -> dict[str, nn.Module]:
 def _looks_like_norm(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     return isinstance(weight, nn.Parameter) and weight.dim() == 1 and not list(module.children())
+
+
+def _looks_like_activation(module: nn.Module) -> bool:
+    """A module without weights and parts that is no dropout, which would hand on its input as it is."""
+    passes_on = isinstance(module, nn.Identity | nn.modules.dropout._DropoutNd)
+    return not passes_on and next(module.parameters(), None) is None and not list(module.children())

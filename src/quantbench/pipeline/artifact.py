@@ -25,7 +25,7 @@ from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
 from quantbench.pipeline.expert_ops import COMMON_RANGE, QuantizeExpertInputs
-from quantbench.pipeline.input_ops import ShiftInput
+from quantbench.pipeline.input_ops import DivideInput, ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
 
 SCHEMA = 2
@@ -124,7 +124,7 @@ class Artifact:
     def effective_bits(self) -> float | None:
         """Bits a quantized weight takes on average, weighted by size; None if no weight is quantized.
 
-        What operations store in a weight's stead (shifts and offsets) counts, too.
+        What operations store in a weight's stead (shifts, offsets, divisors) counts, too.
         """
         sizes = [w.numel() for w in self.weights.values()]
         total = sum(w.bits_per_weight() * n for w, n in zip(self.weights.values(), sizes, strict=True))
@@ -132,8 +132,8 @@ class Artifact:
 
     @property
     def shift_bits(self) -> int:
-        """Bits of all stored shifts and offsets of layers' inputs."""
-        return sum(op.bits for op in self.ops if isinstance(op, ShiftInput))
+        """Bits of all stored shifts, offsets and divisors of layers' inputs."""
+        return sum(op.bits for op in self.ops if isinstance(op, ShiftInput | DivideInput))
 
     @property
     def kv_bits(self) -> float | None:

@@ -61,13 +61,12 @@ class ExpertTransforms:
         producer = norm_producer(groups[0])
         if not quantized or not seen or producer is None:
             return 0
-        slots = [slot for group in groups for slot in group.slots]
-        weights = [slot.get() for slot in slots]
-        found = transform.scale(weights, together(seen), self.rounder.plan[quantized[0].name])
+        formats = [self.rounder.plan[slot.name] for slot in quantized]
+        found = transform.scale([slot.get() for slot in quantized], together(seen), formats)
         scale = found.log2().round().exp2()
         producer.divide(scale)
-        for slot, weight in zip(slots, weights, strict=True):
-            slot.set(weight * scale)
+        for slot in (slot for group in groups for slot in group.slots):
+            slot.set(slot.get() * scale)
         for router in router_modules(self.replay.block):
             assert isinstance(router.weight, nn.Parameter)
             replace_parameter(router, "weight", router.weight.float() * scale)
@@ -88,7 +87,7 @@ class ExpertTransforms:
             if not planned or current is None or current.n_tokens < self.rounder.recipe.policy.min_expert_tokens:
                 continue
             weight, writer = slot.get(), self.groups[writers[slot.index]].slots[0]
-            scale = transform.scale([weight], current, self.rounder.plan[slot.name])
+            scale = transform.scale([weight], current, [self.rounder.plan[slot.name]])
             written = writer.get().clone()
             written[rows] /= scale[:, None]
             writer.set(written)

@@ -1,7 +1,7 @@
 """Folding a per-channel scale into whatever wrote a group's input, so that the block's function stays the same.
 
-X' = X / s is written by the producer of X: a normalization (its gain and bias are divided by s) or a linear layer whose
-rows are the channels of X (rows and bias divided by s). W' = W diag(s) reads it.
+X' = X / s is written by the producer of X: a normalization (its gain and bias are divided by s) or a linear layer some
+of whose rows are the channels of X (rows and bias divided by s). W' = W diag(s) reads it.
 """
 
 from __future__ import annotations
@@ -52,16 +52,33 @@ class NormProducer:
 
 @dataclass(frozen=True, eq=False)
 class LinearProducer:
-    """A linear layer each of whose output channels scales exactly one channel of the group's input."""
+    """A linear layer with output channels `start`, `start` + 1, .. that scale exactly one channel of the group's input
+    each: all of them, or the values or the second half of layers that are fused.
+    """
 
     slot: WeightSlot
+    start: int = 0
     kind: Producer = "linear"
 
     def divide(self, scale: Tensor) -> None:
         """Make the layer's rows produce X / scale."""
-        self.slot.set(self.slot.get() / scale[:, None])
+        divisor = scale.new_ones(self.slot.shape[0])
+        divisor[self.start : self.start + len(scale)] = scale
+        self.slot.set(self.slot.get() / divisor[:, None])
         if self.slot.bias is not None:
-            replace_parameter(self.slot.module, "bias", self.slot.bias.float() / scale)
+            replace_parameter(self.slot.module, "bias", self.slot.bias.float() / divisor)
+
+
+@dataclass(frozen=True, eq=False)
+class RunningDivision:
+    """A group's input is divided as the model runs: behind an activation function. perform: does that with a scale."""
+
+    perform: Callable[[Tensor], None]
+    kind: Producer = "activation"
+
+    def divide(self, scale: Tensor) -> None:
+        """Make the group read X / scale."""
+        self.perform(scale)
 
 
 def replace_parameter(module: nn.Module, name: str, value: Tensor) -> None:
@@ -98,18 +115,26 @@ def norm_producer(group: InputGroup) -> NormProducer | None:
 def linear_producer(group: InputGroup, earlier: list[WeightSlot], run: Callable[[], object]) -> LinearProducer | None:
     """The layer among `earlier` whose output rows scale the group's input channels one to one, found by trying.
 
-    `run` replays the block. A candidate's output is multiplied by a positive vector s; it is the producer if and only
-    if the group's input comes out multiplied by s. That holds for an `up` beside a gate and for a layer
-    before a ReLU, not for a layer before another nonlinearity.
+    `run` replays the block. A run of a candidate's outputs is multiplied by a positive vector s; it is the producer if
+    and only if the group's input comes out multiplied by s. That holds for an `up` beside a gate and for a layer before
+    a ReLU, not for a layer before another nonlinearity. Where layers are fused, the input is as wide as one of two or
+    more equal parts of their outputs: the last, as in all known models, is tried first.
     """
     width = group.in_features
-    candidates = [slot for slot in earlier if slot.shape[0] == width]
+    candidates = [
+        (slot, start)
+        for slot in reversed(earlier)
+        if slot.shape[0] % width == 0
+        for start in reversed(range(0, slot.shape[0], width))
+    ]
     if not candidates:
         return None
     factors = torch.linspace(0.5, 2.0, width)
     plain = input_of(group, run)
-    for slot in reversed(candidates):
-        handle = slot.module.register_forward_hook(lambda _m, _a, out: out * factors.to(out))
+    for slot, start in candidates:
+        multiplier = torch.ones(slot.shape[0])
+        multiplier[start : start + width] = factors
+        handle = slot.module.register_forward_hook(lambda _m, _a, out, by=multiplier: out * by.to(out))
         try:
             scaled = input_of(group, run)
         finally:
@@ -117,7 +142,7 @@ def linear_producer(group: InputGroup, earlier: list[WeightSlot], run: Callable[
         tolerance = 1e-2 if plain.dtype != torch.float32 else 1e-4
         bound = tolerance * plain.abs().amax().float()
         if torch.allclose(scaled.float(), plain.float() * factors.to(plain.device), rtol=tolerance, atol=float(bound)):
-            return LinearProducer(slot)
+            return LinearProducer(slot, start)
     return None
 
 

@@ -71,6 +71,34 @@ class ShiftInput:
         return Both(module.register_forward_pre_hook(subtract), module.register_forward_hook(add))
 
 
+@component
+class DivideInput:
+    """Divide what a layer reads by a vector; the layer's weight has been multiplied by it.
+
+    scale  s float32 [in] > 0
+    """
+
+    mixing: ClassVar[Mixing] = Mixing.NONE
+    whole_sequences: ClassVar[bool] = False
+
+    module: str
+    scale: Tensor
+
+    @property
+    def bits(self) -> int:
+        """Bits that are stored."""
+        return 32 * self.scale.numel()
+
+    def install(self, module: nn.Module) -> Removable:
+        """Divide inputs from now on."""
+
+        def divide(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            x = args[0]
+            return ((x.float() / self.scale.to(x.device)).to(x.dtype), *args[1:])
+
+        return module.register_forward_pre_hook(divide)
+
+
 class Both:
     """Two hooks that are removed together."""
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
+from quantbench.core.mixing import Mixing
 from quantbench.formats.base import Format
 from quantbench.pipeline.allocation import BitAllocation
 from quantbench.rounding.base import BlockRounding
@@ -73,7 +74,7 @@ class Policy:
 
         The head is given the positions of a sequence in chunks: the grid of its input must not depend on other tokens.
         """
-        if self.lm_head and recipe.activation is not None and recipe.activation.mixes_tokens:
+        if self.lm_head and recipe.activation is not None and recipe.activation.mixing is not Mixing.NONE:
             name = type(recipe.activation).__name__
             return (
                 f"policy.lm_head=true: the grid of {name} for a token depends on other tokens of the sequence, which "

@@ -17,7 +17,7 @@ from quantbench.models.slots import WeightSlot
 from quantbench.pipeline.devices import CPU, to_device
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import LayerResult, WalkState
-from quantbench.rounding.base import Rounded, Rounding
+from quantbench.rounding.base import Rounded, Rounding, round_with_clip
 from quantbench.rounding.nearest import Nearest
 
 
@@ -81,17 +81,19 @@ class Rounder:
         rounding, grid, started = self.recipe.rounding, self.plan[slot.name], time.perf_counter()
         assert grid is not None
         assert isinstance(rounding, Rounding)
-        original = weight = finite_weight(slot)
+        original, bound = finite_weight(slot), None
         try:
             if self.recipe.clip is not None and self.recipe.policy.clips(slot.name):
                 assert clip_stats is not None
-                weight = self.recipe.clip.clip(weight, clip_stats, grid)
+                bound = self.recipe.clip.bound(original, clip_stats, grid)
             kept = None if clip_stats is None else self.outlier_columns(slot, clip_stats)
             if kept is None:
-                rounded = rounding.round(weight, stats, grid)
+                rounded = round_with_clip(rounding, original, bound, stats, grid)
             else:
-                others = _complement(kept, weight.shape[1])
-                part = rounding.round(weight[:, others], None if stats is None else stats.select(others), grid)
+                others = _complement(kept, original.shape[1])
+                within = None if bound is None else bound[:, others]
+                selected = None if stats is None else stats.select(others)
+                part = round_with_clip(rounding, original[:, others], within, selected, grid)
                 rounded = _with_columns(part, kept, original)
         except ValueError as error:
             raise ModelError(f"{slot.name}: {error}") from error

@@ -1,4 +1,4 @@
-"""The shifts of the inputs of one block's groups while its transforms are chosen."""
+"""What is done to the inputs of one block's groups as the model runs, while its transforms are chosen."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from torch import Tensor
 
 from quantbench.models.groups import InputGroup
 from quantbench.models.handle import Removable
-from quantbench.pipeline.input_ops import ShiftInput
+from quantbench.pipeline.input_ops import DivideInput, ShiftInput
 from quantbench.pipeline.replay import BlockReplay
 
 
 class InputShifts:
-    """What is subtracted from the input of each group, by its index; performed between `perform` and `stop`."""
+    """What the input of each group is divided by, and what is then subtracted from it, by the group's index.
+
+    Performed between `perform` and `stop`.
+    """
 
     def __init__(self, replay: BlockReplay, groups: Sequence[InputGroup]) -> None:
         self._replay, self._groups = replay, groups
+        self._scales: dict[int, Tensor] = {}
         self._shifts: dict[int, Tensor] = {}
         self._installed: list[Removable] = []
 
@@ -33,16 +37,26 @@ class InputShifts:
         if index in self._shifts:
             self._shifts[index] = self._shifts[index] / scale
 
-    def ops(self) -> list[ShiftInput]:
+    def divide_as_it_runs(self, index: int, scale: Tensor) -> None:
+        """Divide the input of a group by a scale [in] more, before anything is subtracted."""
+        self._scales[index] = self._scales.get(index, 1) * scale
+
+    def ops(self) -> list[DivideInput | ShiftInput]:
         """The operations, for the weights as they are."""
-        return [
+        divisions = [
+            DivideInput(module=slot.name, scale=scale)
+            for index, scale in self._scales.items()
+            for slot in self._groups[index].slots
+        ]
+        shifts = [
             ShiftInput(module=slot.name, shift=shift, offset=slot.get() @ shift)
             for index, shift in self._shifts.items()
             for slot in self._groups[index].slots
         ]
+        return [*divisions, *shifts]
 
     def perform(self) -> None:
-        """Shift inputs whenever the block runs, for the weights as they are."""
+        """Divide and shift inputs whenever the block runs, for the weights as they are."""
         self.stop()
         self._installed = self._replay.install(self.ops())
 

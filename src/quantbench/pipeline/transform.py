@@ -1,10 +1,11 @@
 """Applying the transforms of a recipe to one block: scale each group's weights, fold the inverse into what wrote its
-input, shift inputs; and see that the block's full-precision output stays the same.
+input or divide that as the model runs, shift inputs; and see that the block's full-precision output stays the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -12,7 +13,14 @@ from quantbench.core.errors import ModelError
 from quantbench.core.input_stats import LinearStats
 from quantbench.models.groups import InputGroup
 from quantbench.pipeline.expert_transform import ExpertTransforms
-from quantbench.pipeline.fold import LinearProducer, NormProducer, check_unchanged, linear_producer, norm_producer
+from quantbench.pipeline.fold import (
+    LinearProducer,
+    NormProducer,
+    RunningDivision,
+    check_unchanged,
+    linear_producer,
+    norm_producer,
+)
 from quantbench.pipeline.replay import BlockReplay
 from quantbench.pipeline.rounder import Rounder
 from quantbench.pipeline.shifts import InputShifts
@@ -60,7 +68,7 @@ class BlockTransforms:
             self.experts.note([index])
         if current is None or not quantized or group.routed:
             return 0
-        producer = self._producer(index, transform.producers)
+        producer = self.producer(index, transform.producers)
         weights, formats = [slot.get() for slot in quantized], [self.rounder.plan[slot.name] for slot in quantized]
         shift: Tensor | None = None
         scale: Tensor | None = None
@@ -84,7 +92,8 @@ class BlockTransforms:
         self.stats[index] = current
         return (shift is not None) + (scale is not None)
 
-    def _producer(self, index: int, kinds: frozenset[str]) -> NormProducer | LinearProducer | None:
+    def producer(self, index: int, kinds: frozenset[str]) -> NormProducer | LinearProducer | RunningDivision | None:
+        """What can divide the input of a group by a scale, of these kinds; None if nothing can."""
         group = self.groups[index]
         if group.routed or group.feeds_experts:  # the router and every expert would have to be scaled, too
             return None
@@ -92,5 +101,8 @@ class BlockTransforms:
             return found
         if "linear" in kinds and group.norm is None:
             earlier = [slot for before in self.groups[:index] if not before.routed for slot in before.slots]
-            return linear_producer(group, earlier, self.replay.first_output)
+            if (layer := linear_producer(group, earlier, self.replay.first_output)) is not None:
+                return layer
+        if "activation" in kinds and group.behind_activation:
+            return RunningDivision(partial(self.shifts.divide_as_it_runs, index))
         return None

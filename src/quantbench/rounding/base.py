@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from quantbench.core.component import Part
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats.base import Format
 from quantbench.formats.quantized_weight import QuantizedWeight
@@ -43,6 +45,50 @@ class Rounding(Protocol):
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         """Put weight float32 [out, in] on the grid of `format`; the input is not modified."""
         ...
+
+
+@runtime_checkable
+class ClippedRounding(Rounding, Protocol):
+    """A rounding that makes up for its errors, and so has to know a clipped weight as it was before."""
+
+    def round_clipped(self, weight: Tensor, bound: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+        """Put weight float32 [out, in] on grids fitted to it clamped to [-bound, bound], bound [out, in] >= 0.
+
+        What it makes up for are the errors of the weight as it is, clipping included.
+        """
+        ...
+
+
+class Compensating(Part):
+    """Base of a ClippedRounding that works the same without a clip: bound None."""
+
+    @abstractmethod
+    def round_clipped(self, weight: Tensor, bound: Tensor | None, stats: LinearStats | None, format: Format) -> Rounded:
+        """As for `ClippedRounding`."""
+
+    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+        """Round weight float32 [out, in]. Raises ValueError if a statistic is missing or not finite."""
+        return self.round_clipped(weight, None, stats, format)
+
+
+def clipped(weight: Tensor, bound: Tensor | None) -> Tensor:
+    """The weight [out, in] clamped to [-bound, bound], bound [out, in] or None for no clip."""
+    return weight if bound is None else weight.clamp(-bound, bound)
+
+
+def round_with_clip(
+    rounding: Rounding, weight: Tensor, bound: Tensor | None, stats: LinearStats | None, format: Format
+) -> Rounded:
+    """Round weight [out, in] behind a clip to [-bound, bound], or without one.
+
+    A rounding that looks at each weight by itself is given the clipped weight. One that makes up for errors would then
+    make up for those of another weight than the model's.
+    """
+    if bound is None:
+        return rounding.round(weight, stats, format)
+    if isinstance(rounding, ClippedRounding):
+        return rounding.round_clipped(weight, bound, stats, format)
+    return rounding.round(clipped(weight, bound), stats, format)
 
 
 class BlockProblem(Protocol):

@@ -1,7 +1,8 @@
 """GPTQ: one input column is rounded after another, and each error is spread over the columns still to come.
 
 Paper      Frantar, Ashkboos, Hoefler, Alistarh: "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-           Transformers", ICLR 2023 (arXiv 2210.17323); act_order and static_groups as in its authors' code.
+           Transformers", ICLR 2023 (arXiv 2210.17323); activation order and static groups as in its
+           authors' code. Group-aware order: Gafni et al., arXiv 2505.14638.
 Objective  min over Q on the grid of tr((W - Q) H (W - Q)^T), the squared output error over the calibration inputs
 
 Symbols    W [out, in]  the weight, changed as errors arrive       H [in, in]  2/n X^T X
@@ -11,11 +12,13 @@ Symbols    W [out, in]  the weight, changed as errors arrive       H [in, in]  2
 
 Steps
  1. An input that was always zero (H_jj = 0) gets W_:j = 0 and H_jj = 1.
- 2. act_order: permute columns so that H_jj falls. (This order does not depend on the damping.)
+ 2. Permute columns. activation: so that H_jj falls. group_aware: groups stay runs of neighbouring columns; they come by
+    falling largest H_jj, and the columns of each by falling H_jj. (The order does not depend on the damping.)
  3. H <- H + damping * mean(H_jj) * I, then U.
  4. For each block of B columns, for each column i in it:
     a. dynamic groups, if i starts a group: fit scale and zero point to W_:,i:i+g as updated by all columns before i.
-       Static groups: they were fitted to the original W, before step 2.
+       Static groups: they were fitted to the original W, before step 2. Behind a clip both are fitted to clipped
+       values; everything else works with the values as they are.
     b. w = W_:i - sum over the block's columns k < i of U_ki E_k;   q = nearest grid point;   E_i = e = (w - q) / U_ii
     After the block: W_:j <- W_:j - sum over the block's columns k of U_kj E_k, for all columns j after it.
     Blocks only save memory traffic: B changes nothing but the order of summation.
@@ -27,19 +30,21 @@ Example    W = (.6, .6), the grid being the integers, H = [[2, 1], [1, 2]]: H^-1
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from quantbench.core.component import Part, component
+from quantbench.core.component import component
 from quantbench.core.input_stats import LinearStats, finite_hessian
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.formats.grid_params import GridParams
+from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.quantized_weight import QuantizedWeight
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import Compensating, Rounded, clipped, unfit_format
 from quantbench.rounding.hessian import inverse_cholesky, without_dead_inputs
 
 if TYPE_CHECKING:
@@ -49,13 +54,18 @@ else:
     torch = lazy_module("torch")
 
 
+Order = Literal["natural", "activation", "group_aware"]
+
+
 @component
-class Gptq(Part):
+class Gptq(Compensating):
     """GPTQ rounding.
 
-    act_order      quantize columns in order of falling H_jj ("desc_act")
-    static_groups  fit all groups before rounding; with act_order this keeps groups runs of neighbouring columns,
-                   whereas dynamic groups then consist of permuted columns and a group index is stored
+    order          of the columns: natural; activation (by falling H_jj, "desc_act"); group_aware (by falling H_jj
+                   within groups, which come by their largest)
+    static_groups  fit all groups before rounding. Groups are runs of neighbouring columns, except dynamic ones in
+                   activation order: these consist of permuted columns, and a group index is stored
+    weighted_range  weight the errors of column j by H_jj in the search of integers with range=mse
     damping        added to the diagonal of H, relative to its mean ("percdamp"); raised tenfold as long as the Cholesky
                    decomposition fails (fallback "damping_raised"), after five raises the layer is rounded to nearest
                    (fallback "nearest"). Inputs that were always zero count as fallback "dead_inputs".
@@ -64,13 +74,18 @@ class Gptq(Part):
 
     needs: ClassVar[frozenset[str]] = frozenset({"hessian"})
 
-    act_order: bool = False
+    order: Order = "natural"
     static_groups: bool = False
+    weighted_range: bool = False
     damping: Annotated[float, Field(gt=0)] = 0.01
     block_size: Annotated[int, Field(ge=1)] = 128
 
     def refusal(self, recipe: Any) -> str | None:
-        """Dynamic groups are fitted one after another: not for formats whose groups share a scale."""
+        """Dynamic groups are fitted one after another: not for formats whose groups share a scale. And weights of a
+        search need a search.
+        """
+        if self.weighted_range and (reason := unfit_format(recipe, _no_search)) is not None:
+            return reason
         dependent = [key for key, grid in recipe.weight_formats.items() if not grid.independent_groups]
         if self.static_groups or not dependent:
             return None
@@ -79,17 +94,25 @@ class Gptq(Part):
             "set rounding.static_groups=true"
         )
 
-    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+    def round_clipped(self, weight: Tensor, bound: Tensor | None, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if the Hessian is missing or not finite."""
-        problem = Columns.of(weight, stats, self.act_order, self.damping)
-        if problem is None:
-            return Rounded(quantize(weight, format), {"nearest": 1})
         width = weight.shape[1]
         g = min(format.columns_per_group(width), width)
+        problem = Columns.of(weight, stats, self.order, g, self.damping, bound)
+        if problem is None:
+            return Rounded(quantize(clipped(weight, bound), format), {"nearest": 1})
         dynamic = not self.static_groups and g < width
-        of = [i // g for i in (range(width) if dynamic else problem.order.tolist())]
-        groups = Groups(format, g, of, [] if dynamic else format.params(problem.original()).split())
-        return problem.round(groups, self.block_size, permuted=dynamic and self.act_order)
+        permuted = dynamic and self.order == "activation"
+        groups = Groups(format, [i // g for i in range(width)] if permuted else (problem.order // g).tolist(), {})
+        if self.weighted_range:
+            groups = _WeightedGroups(
+                groups.format, groups.of, groups.params, problem.diagonal / problem.diagonal.mean()
+            )
+        if not dynamic:
+            back = problem.order.argsort()
+            fitted = groups.fit(problem.original(clip=True), back)
+            groups.params.update(enumerate(fitted.split()))
+        return problem.round(groups, self.block_size, permuted=permuted)
 
 
 @dataclass(frozen=True)
@@ -97,16 +120,15 @@ class Groups:
     """What each column is rounded to. A method that fits or rounds in another way overrides a step.
 
     of      the group of each column, in the order of rounding
-    params  the groups' parameters [out, 1] each: complete from the start if static, else appended as groups begin
+    params  the groups' parameters [out, 1] each: complete from the start if static, else added as groups begin
     """
 
     format: Format
-    columns: int
     of: list[int]
-    params: list[GridParams]
+    params: dict[int, GridParams]
 
-    def fit(self, W: Tensor, start: int) -> GridParams:  # noqa: ARG002 - for methods that weight columns
-        """Step 4a: the parameters of the group W [out, g] that begins at column `start`."""
+    def fit(self, W: Tensor, columns: Tensor) -> GridParams:  # noqa: ARG002 - for methods that weight columns
+        """The parameters of columns W [out, n], which are rounded as the columns-th, int64 [n]."""
         return self.format.params(W)
 
     def column(self, i: int, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,47 +139,89 @@ class Groups:
 
 
 @dataclass(frozen=True)
+class _WeightedGroups(Groups):
+    """Groups whose ranges are searched with weights; importance [in]: H_jj of each column relative to their mean."""
+
+    importance: Tensor
+
+    def fit(self, W: Tensor, columns: Tensor) -> GridParams:
+        """As without, but weighted."""
+        assert isinstance(self.format, IntFormat)
+        return self.format.params(W, self.importance[columns])
+
+
+def column_order(diagonal: Tensor, order: Order, g: int) -> Tensor:
+    """Step 2: the columns in the order of rounding, int64 [in], given H_jj [in] and groups of g columns."""
+    natural = torch.arange(len(diagonal), device=diagonal.device)
+    if order == "natural":
+        return natural
+    falling = diagonal.argsort(descending=True, stable=True)
+    if order == "activation":
+        return falling
+    largest = torch.stack([part.amax() for part in torch.split(diagonal, g)])
+    turn = largest.argsort(descending=True, stable=True).argsort()
+    return falling[turn[falling // g].argsort(stable=True)]
+
+
+@dataclass(frozen=True)
 class Columns:
-    """The columns in the order of rounding: W transposed [in, out], so that each is contiguous; order int64 [in]; U."""
+    """The columns in the order of rounding: W transposed [in, out], so that each is contiguous; order int64 [in]; U.
+
+    diagonal  H_jj [in], before damping
+    bound     what W is clamped to where grids are fitted [in, out], or None
+    """
 
     W: Tensor
     order: Tensor
     U: Tensor
+    diagonal: Tensor
     fallbacks: dict[str, int]
+    bound: Tensor | None = None
 
     @classmethod
-    def of(cls, weight: Tensor, stats: LinearStats | None, act_order: bool, damping: float) -> Columns | None:
-        """Steps 1 to 3, on copies; None where H has no Cholesky decomposition."""
+    def of(
+        cls,
+        weight: Tensor,
+        stats: LinearStats | None,
+        order: Order,
+        g: int,
+        damping: float,
+        bound: Tensor | None = None,
+    ) -> Columns | None:
+        """Steps 1 to 3, on copies, for groups of g columns; None where H has no Cholesky decomposition."""
         W, H, dead = without_dead_inputs(weight, finite_hessian(stats))  # step 1
-        order = torch.arange(len(H), device=W.device)
-        if act_order:
-            order = H.diagonal().argsort(descending=True, stable=True)  # step 2
-        factor = inverse_cholesky(H[order][:, order], damping)  # step 3
+        permutation = column_order(H.diagonal(), order, g)  # step 2
+        factor = inverse_cholesky(H[permutation][:, permutation], damping)  # step 3
         if factor is None:
             return None
         counts = {"damping_raised": factor.raised, "dead_inputs": dead}
         given = {name: count for name, count in counts.items() if count}
-        return cls(W[:, order].t().contiguous(), order, factor.upper, given)
+        in_order, limit = (None if t is None else t[:, permutation].t().contiguous() for t in (W, bound))
+        assert in_order is not None
+        return cls(in_order, permutation, factor.upper, H.diagonal()[permutation], given, limit)
 
-    def original(self) -> Tensor:
-        """W [out, in] in the weight's own order."""
-        return self.W[self.order.argsort()].t().contiguous()
+    def original(self, *, clip: bool = False) -> Tensor:
+        """W [out, in] in the weight's own order; clip: as grids are fitted to it."""
+        W = clipped(self.W, self.bound) if clip else self.W
+        return W[self.order.argsort()].t().contiguous()
 
     def round(self, groups: Groups, block_size: int, *, permuted: bool) -> Rounded:
         """Step 4, which uses W up.
 
         permuted: groups consist of columns in the order of rounding, so that the group of each must be stored.
         """
-        codes = _round_columns(self.W, self.U, groups, block_size)
+        codes = _round_columns(self, groups, block_size)
         back = self.order.argsort()
         index = torch.tensor(groups.of, dtype=torch.int32, device=back.device)[back] if permuted else None
-        params = GridParams.join(groups.params)
+        params = GridParams.join([groups.params[k] for k in sorted(groups.params)])
         weight = QuantizedWeight(codes[back].t().contiguous(), params, groups.format, index)
         return Rounded(weight, self.fallbacks)
 
 
-def _round_columns(W: Tensor, U: Tensor, groups: Groups, block_size: int) -> Tensor:
+def _round_columns(columns: Columns, groups: Groups, block_size: int) -> Tensor:
     """Step 4: the codes uint8 [in, out] of W [in, out], which is used up."""
+    W, U, bound = columns.W, columns.U, columns.bound
+    sizes = Counter(groups.of)
     codes = torch.empty(W.shape, dtype=torch.uint8, device=W.device)
     diagonal = U.diagonal().tolist()
     for start in range(0, len(W), block_size):
@@ -166,13 +230,24 @@ def _round_columns(W: Tensor, U: Tensor, groups: Groups, block_size: int) -> Ten
         before = U[start:end, start:end].t().contiguous()
         for i in range(start, end):
             done = i - start
-            if groups.of[i] == len(groups.params):  # step 4a
-                group = slice(i, i + groups.columns)
+            if groups.of[i] not in groups.params:  # step 4a
+                group = slice(i, i + sizes[groups.of[i]])
                 updated = torch.addmm(W[group], U[start:i, group].t(), E[:done], alpha=-1)
-                groups.params.append(groups.fit(updated.t(), i))
+                fitted_to = clipped(updated, None if bound is None else bound[group])
+                groups.params[groups.of[i]] = groups.fit(fitted_to.t(), torch.arange(i, group.stop, device=W.device))
             w = torch.addmv(W[i], E[:done].t(), before[done, :done], alpha=-1).unsqueeze(1)  # step 4b
             code, q = groups.column(i, w)
             codes[i] = code.squeeze(1)
             torch.div((w - q).squeeze(1), diagonal[i], out=E[done])
         W[end:].addmm_(U[start:end, end:].t(), E, alpha=-1)
     return codes
+
+
+def _no_search(format: Format) -> str | None:
+    if isinstance(format, IntFormat) and format.range == "mse":
+        return None
+    found = f"range={format.range}" if isinstance(format, IntFormat) else type(format).__name__
+    return (
+        f"rounding.weighted_range=true weights a search of ranges, and {found} has none: set range=mse on an integer "
+        "format, or weighted_range=false"
+    )

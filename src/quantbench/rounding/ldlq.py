@@ -11,7 +11,8 @@ Symbols    W [out, in]  the weight, which does not change       H [in, in]  2/n 
 Steps
  1. An input that was always zero (H_jj = 0) gets W_:j = 0 and H_jj = 1.
  2. sort: permute columns so that H_jj rises; the column with the largest H_jj is then rounded first.
- 3. H <- H + damping * mean(H_jj) * I, then L and D. Scales and zero points are fitted to W.
+ 3. H <- H + damping * mean(H_jj) * I, then L and D. Scales and zero points are fitted to W,
+    behind a clip to W as it was clipped.
  4. For each column i, from the last to the first: Q_:i = nearest(W_:i + sum over k > i of E_:k L_ki).
     The objective is sum over i of D_ii |E_:i + sum over k > i of E_:k L_ki|^2: each step makes its own term smallest.
     A block of B columns takes in the errors of all later blocks at once: B changes nothing but the order of summation.
@@ -29,14 +30,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from quantbench.core.component import Part, component
+from quantbench.core.component import component
 from quantbench.core.input_stats import LinearStats, finite_hessian
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.quantize import quantize
 from quantbench.formats.quantized_weight import QuantizedWeight
-from quantbench.rounding.base import Rounded
+from quantbench.rounding.base import Compensating, Rounded, clipped
 from quantbench.rounding.hessian import unit_cholesky, without_dead_inputs
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ else:
 
 
 @component
-class Ldlq(Part):
+class Ldlq(Compensating):
     """LDLQ rounding; LDLQ-RG with sort=true, greedy_passes=9.
 
     damping  added to the diagonal of H, relative to its mean; raised, and counted, as for GPTQ
@@ -60,7 +61,7 @@ class Ldlq(Part):
     damping: Annotated[float, Field(gt=0)] = 0.01
     block_size: Annotated[int, Field(ge=1)] = 128
 
-    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+    def round_clipped(self, weight: Tensor, bound: Tensor | None, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if the Hessian is missing or not finite."""
         width = weight.shape[1]
         W, H, dead = without_dead_inputs(weight, finite_hessian(stats))  # step 1
@@ -69,8 +70,8 @@ class Ldlq(Part):
             order = H.diagonal().argsort(stable=True)  # step 2
         factor = unit_cholesky(H[order][:, order], self.damping)  # step 3
         if factor is None:
-            return Rounded(quantize(weight, format), {"nearest": 1})
-        params, g = format.params(W), format.columns_per_group(width)
+            return Rounded(quantize(clipped(weight, bound), format), {"nearest": 1})
+        params, g = format.params(clipped(W, bound)), format.columns_per_group(width)
         groups = params.split()
         columns = _Columns.of(W[:, order], format, [groups[k] for k in (order // g).tolist()])
         columns.feed_back(factor.lower, self.block_size)  # step 4

@@ -24,7 +24,7 @@ from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import LowRank
 from quantbench.formats.grid import ScaleDtype
-from quantbench.rounding.base import Rounded, Rounding
+from quantbench.rounding.base import Rounded, Rounding, round_with_clip
 from quantbench.rounding.wrapper import Wrapper
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ class LowRankCompensation(Wrapper):
 
     def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if the inner rounding does, or if a factor overflows."""
-        rounded = self.inner.round(weight, stats, format)  # step 1
+        return self.round_clipped(weight, None, stats, format)
+
+    def round_clipped(self, weight: Tensor, bound: Tensor | None, stats: LinearStats | None, format: Format) -> Rounded:
+        """As without a clip; E is that of the weight as it is."""
+        rounded = round_with_clip(self.inner, weight, bound, stats, format)  # step 1
         if self.rank == 0:
             return rounded
         Y, S, Zt = torch.linalg.svd(weight - rounded.weight.dequantize(), full_matrices=False)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from quantbench.core.component import Part, component
+from quantbench.core.component import component
 from quantbench.core.input_stats import LinearStats
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
@@ -39,7 +39,7 @@ from quantbench.formats.int import IntFormat
 from quantbench.formats.mixed import MixedIntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.range_search import smallest_error
-from quantbench.rounding.base import Rounded, unfit_format
+from quantbench.rounding.base import Compensating, Rounded, clipped, unfit_format
 from quantbench.rounding.gptq import Columns, Groups
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ TOKENS_AT_A_TIME = 256
 
 
 @component
-class SlimLlm(Part):
+class SlimLlm(Compensating):
     """SliM-LLM rounding.
 
     allocate        false: p = 0, all groups have N bits
@@ -80,15 +80,15 @@ class SlimLlm(Part):
         """It makes its own format of one that says N, the group size and the dtype of the scales."""
         return unfit_format(recipe, unsuitable)
 
-    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+    def round_clipped(self, weight: Tensor, bound: Tensor | None, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if a statistic is missing or not finite."""
         if (reason := unsuitable(format)) is not None:
             raise ValueError(reason)
-        problem = Columns.of(weight, stats, act_order=False, damping=self.damping)
-        if problem is None:
-            return Rounded(quantize(weight, format), {"nearest": 1})
         assert isinstance(format, IntFormat)
         assert isinstance(format.group_size, int)
+        problem = Columns.of(weight, stats, "natural", format.group_size, self.damping, bound)
+        if problem is None:
+            return Rounded(quantize(clipped(weight, bound), format), {"nearest": 1})
         assert stats is not None
         U, W, g = problem.U, problem.original(), format.group_size
         u = U.diagonal() if self.salience == "cholesky" else U.square().sum(0).sqrt()
@@ -101,7 +101,7 @@ class SlimLlm(Part):
         mixed = MixedIntFormat(
             group_bits=allocated(format.bits, count, order, p), group_size=g, scale_dtype=format.scale_dtype
         )
-        groups = _MixedGroups(mixed, g, [j // g for j in range(W.shape[1])], [], u, self)
+        groups = _MixedGroups(mixed, [j // g for j in range(W.shape[1])], {}, u, self)
         return problem.round(groups, g, permuted=False)  # step 3
 
     def taus(self) -> list[float]:
@@ -173,14 +173,14 @@ class _MixedGroups(Groups):
     u: Tensor
     options: SlimLlm
 
-    def fit(self, W: Tensor, start: int) -> GridParams:
-        """Step 3: the parameters of the group W [out, g] that begins at column `start`."""
+    def fit(self, W: Tensor, columns: Tensor) -> GridParams:
+        """Step 3: the parameters of the group W [out, g] of these columns."""
         assert isinstance(self.format, MixedIntFormat)
-        bits = self.format.group_bits[start // self.columns]
+        bits = self.format.group_bits[self.of[int(columns[0])]]
         plain = self.format.group_params(W, bits)
         if bits == 1 or self.options.tau_range == 0:
             return plain
-        delta = (W / self.u[start : start + W.shape[1]]).square()
+        delta = (W / self.u[columns]).square()
         importance = torch.where(salient(delta), self.options.salient_weight, 1.0)
         bounds = containing_zero(*W.aminmax(dim=1, keepdim=True))
         found = smallest_error(self.format.grid(bits), W, bounds, self.options.taus(), importance)

@@ -31,15 +31,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from quantbench.core.component import Part, component
+from quantbench.core.component import component
 from quantbench.core.input_stats import LinearStats
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import Outliers, as_kept
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.quantize import quantize
-from quantbench.rounding.base import Rounded, unfit_format
-from quantbench.rounding.gptq import Columns, Groups
+from quantbench.rounding.base import Compensating, Rounded, clipped, unfit_format
+from quantbench.rounding.gptq import Columns, Groups, Order
 
 if TYPE_CHECKING:
     import torch
@@ -49,17 +49,17 @@ else:
 
 
 @component
-class Spqr(Part):
+class Spqr(Compensating):
     """SpQR rounding.
 
     outlier_threshold  tau, relative to the mean of var(W_:j) / U_jj^2; null: no outliers
-    act_order, damping, block_size  as for GPTQ, with its fallbacks
+    order, damping, block_size  as for GPTQ, with its fallbacks
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hessian"})
 
     outlier_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.2
-    act_order: bool = True
+    order: Order = "activation"
     damping: Annotated[float, Field(gt=0)] = 1.0
     block_size: Annotated[int, Field(ge=1)] = 128
 
@@ -67,22 +67,22 @@ class Spqr(Part):
         """Step 5 fits the grids of rows one by one, group after group."""
         return unfit_format(recipe, _unfit)
 
-    def round(self, weight: Tensor, stats: LinearStats | None, format: Format) -> Rounded:
+    def round_clipped(self, weight: Tensor, bound: Tensor | None, stats: LinearStats | None, format: Format) -> Rounded:
         """Round weight float32 [out, in]. Raises ValueError if the Hessian is missing or not finite."""
-        problem = Columns.of(weight, stats, self.act_order, self.damping)  # steps 1 to 3
-        if problem is None:
-            return Rounded(quantize(weight, format), {"nearest": 1})
         width = weight.shape[1]
         g = min(format.columns_per_group(width), width)
-        of = [i // g for i in range(width)]
-        permuted = self.act_order and g < width
+        problem = Columns.of(weight, stats, self.order, g, self.damping, bound)  # steps 1 to 3
+        if problem is None:
+            return Rounded(quantize(clipped(weight, bound), format), {"nearest": 1})
+        permuted = self.order == "activation" and g < width
+        of = [i // g for i in range(width)] if permuted else (problem.order // g).tolist()
         if self.outlier_threshold is None:
-            return problem.round(Groups(format, g, of, []), self.block_size, permuted=permuted)
+            return problem.round(Groups(format, of, {}), self.block_size, permuted=permuted)
         W, u = problem.W, problem.U.diagonal().clone()
         as_kept(W)  # an overflow is found before its error spreads
         tau = self.outlier_threshold * float((_variance(W) / u.square()).mean())  # step 4
         none = torch.zeros_like(W, dtype=torch.bool)
-        groups = _SparseGroups(format, g, of, [], u, tau, none, torch.zeros_like(W, dtype=torch.float16))
+        groups = _SparseGroups(format, of, {}, u, tau, none, torch.zeros_like(W, dtype=torch.float16))
         rounded = problem.round(groups, self.block_size, permuted=permuted)
         return _with_outliers(rounded, *(t[problem.order.argsort()].t() for t in (groups.kept, groups.values)))
 
@@ -96,10 +96,10 @@ class _SparseGroups(Groups):
     kept: Tensor
     values: Tensor
 
-    def fit(self, W: Tensor, start: int) -> GridParams:
+    def fit(self, W: Tensor, columns: Tensor) -> GridParams:
         """Step 5."""
         W = W.contiguous()
-        saved = saved_errors(W, self.u[start : start + W.shape[1]], self.format.without_double_quantization())
+        saved = saved_errors(W, self.u[columns], self.format.without_double_quantization())
         others = (saved <= self.tau).float()
         mean = (W * others).sum(1, keepdim=True) / others.sum(1, keepdim=True).clamp(min=1)
         return self.format.params(torch.where(saved > self.tau, mean, W))

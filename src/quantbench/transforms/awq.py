@@ -52,8 +52,8 @@ class AwqScale(Part):
 
     @property
     def producers(self) -> frozenset[Producer]:
-        """Folded into normalizations or into the rows of the linear layer before."""
-        return frozenset({"norm", "linear"})
+        """All: where its authors fold, and where they scale the activation function ("ScaledActivation")."""
+        return frozenset({"norm", "linear", "activation"})
 
     def scale(self, weights: Sequence[Tensor], stats: LinearStats, formats: Sequence[Format | None]) -> Tensor:
         """The scale s float32 [in] > 0 for weights [out_i, in]; ConfigError if none has a format."""
@@ -85,8 +85,8 @@ class AwqClip(Part):
     grid: Annotated[int, Field(ge=1)] = 20
     max_shrink: Annotated[float, Field(gt=0, le=1)] = 0.5
 
-    def clip(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
-        """A copy of weight float32 [out, in], each group clamped to its best range."""
+    def bound(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
+        """What the magnitude of each weight is clamped to [out, in], the same within a group."""
         width = weight.shape[1]
         columns = min(format.columns_per_group(width), width)
         group_index = default_group_index(width, columns).to(weight.device)
@@ -102,8 +102,7 @@ class AwqClip(Part):
             error = _by_rows((torch.bmm(dw, blocks) * dw).sum(dim=2), rows).sum(dim=2)  # dw^T H_gg dw
             better = error < least
             best, least = torch.where(better, threshold, best), torch.where(better, error, least)
-        bound = _bound(best, rows, weight, group_index)
-        return weight.clamp(-bound, bound)
+        return _bound(best, rows, weight, group_index)
 
 
 def _grouped(weight: Tensor, columns: int) -> Tensor:

@@ -12,15 +12,18 @@ from quantbench.formats.base import ActivationFormat, Format
 if TYPE_CHECKING:
     from torch import Tensor
 
-Producer = Literal["norm", "linear"]
-"""What wrote a group's input and can absorb a per-channel scale: a normalization, or a linear layer's rows."""
+Producer = Literal["norm", "linear", "activation"]
+"""What wrote a group's input and can absorb a per-channel scale: a normalization, or a linear layer's rows. Behind an
+activation function that no scale passes (GELU), the input is divided as the model runs.
+"""
 
 
 @runtime_checkable
 class ScaleTransform(Protocol):
     """Chooses a per-input-channel scale s [in] > 0; the pipeline then applies X' = X / s, W' = W diag(s).
 
-    The division is folded into the producer of X, so the function stays the same. Implementations are components.
+    The division is folded into the producer of X, or behind an activation function performed as the model runs, so the
+    function stays the same. Implementations are components.
     """
 
     needs: ClassVar[frozenset[str]]
@@ -88,7 +91,11 @@ class ShiftTransform(Protocol):
 
 @runtime_checkable
 class Clip(Protocol):
-    """Shrinks the range of a weight before it is rounded. Not function-preserving: it trades range for resolution."""
+    """Shrinks the range that a weight's grid is fitted to. Not function-preserving: it trades range for resolution.
+
+    Roundings that look at each weight by itself are given the clipped weight, those that make up for errors
+    (`quantbench.rounding.base.ClippedRounding`) the weight as it is, and the bounds.
+    """
 
     needs: ClassVar[frozenset[str]]
 
@@ -96,6 +103,6 @@ class Clip(Protocol):
         """Why it cannot be combined with the other parts of a recipe; None if it can."""
         ...
 
-    def clip(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
-        """A clipped copy of weight float32 [out, in]."""
+    def bound(self, weight: Tensor, stats: LinearStats, format: Format) -> Tensor:
+        """What weight float32 [out, in] is clamped to, from -bound to bound: [out, in] >= 0."""
         ...
