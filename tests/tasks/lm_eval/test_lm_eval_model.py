@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from lm_eval_tasks import long_handle, write_tasks
 from quantbench.config.named import named_recipe
 from quantbench.models.handle import ModelHandle
+from quantbench.models.head import head_in_float32
 from quantbench.models.slots import embedding_slot, head_slot
 from quantbench.pipeline.walker import quantize_model
 from quantbench.tasks.lm_eval import model as model_module
@@ -69,6 +71,18 @@ def test_padding_changes_nothing(overrides: list[str], folder: Path) -> None:
         padded = scored(handle, folder, "own_choice", batch_size=8).items["log_likelihoods"]
         pairs = zip(padded.explode(), items["log_likelihoods"].explode(), strict=True)
         assert max(abs(one - other) for one, other in pairs) > 1e-3
+
+
+def test_the_head_of_a_bfloat16_model_computes_in_float32(folder: Path) -> None:
+    handle = long_handle()
+    nn.Module.to(handle.model, torch.bfloat16)
+    items = scored(handle, folder, "own_choice", batch_size=1).items
+    assert handle.model.lm_head.weight.dtype == torch.bfloat16
+    test = LmEvalTask(task="own_choice", include_path=folder).load(handle.tokenizer, "tokenizer")
+    with head_in_float32(handle.model):
+        for document, found in zip(test.documents, items["log_likelihoods"], strict=True):
+            prompt, _, answer = document.rpartition("A: ")
+            assert found[0] == pytest.approx(log_likelihoods(handle, f"{prompt}A:", answer), rel=1e-6)
 
 
 def test_text_is_generated_without_a_cache_where_the_cache_is_quantized(folder: Path) -> None:

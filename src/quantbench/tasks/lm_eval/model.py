@@ -27,8 +27,8 @@ Document = tuple[str, int]
 class LiveModel(HFLM):  # type: ignore[misc]
     """HFLM on a model that is loaded, with a count of what it does.
 
-    Numbers are HFLM's. A model whose operations let tokens act on each other reads one prompt at a time, without
-    padding; one that needs whole sequences generates without a cache.
+    Numbers are HFLM's, its log-softmax in float64. A model whose operations let tokens act on each other reads one
+    prompt at a time, without padding; one that needs whole sequences generates without a cache.
 
     truncated   documents a prompt of which lost its beginning
     n_tokens    tokens predicted for each document: of its choices, of its text, or of what was generated
@@ -51,7 +51,11 @@ class LiveModel(HFLM):  # type: ignore[misc]
         with _weights_left_alone(model):
             # A copy of the tokenizer, since HFLM gives it a padding token.
             super().__init__(
-                pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size, max_length=max_length
+                pretrained=model,
+                tokenizer=copy.deepcopy(tokenizer),
+                batch_size=batch_size,
+                max_length=max_length,
+                softmax_dtype="float64",
             )
         self.whole_sequences = handle.whole_sequences
         self.truncated: set[Document] = set()
