@@ -56,6 +56,8 @@ class ResultRow(TypedDict, total=False):
     stderr: Annotated[float | None, "standard error of the value over items"]
     n: Annotated[int | None, "number of items (windows, questions)"]
     n_tokens: Annotated[int | None, "predicted tokens over all items"]
+    cut_prompts: Annotated[int | None, "items whose prompt was cut to fit the model; empty for running text"]
+    cut_answers: Annotated[int | None, "items whose generated answer was cut at the most tokens it may have"]
     unit: Annotated[str | None, "unit of the metric"]
     higher_is_better: Annotated[bool | None, "direction of the metric"]
     baseline: Annotated[str | None, "run id of the full-precision run"]

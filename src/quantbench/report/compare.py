@@ -125,11 +125,11 @@ def _value(row: ResultRow | None, first: ResultRow, notes: Footnotes) -> TableCe
     if row is None or row["value"] is None:
         failed = first["status"] == "failed"
         return TableCell("FAILED", marks=notes.number(f"failed: {first['error']}")) if failed else TableCell("–")
-    own = bool(row["in_distribution"])
+    own, marks = bool(row["in_distribution"]), notes.mark_cut(row)
     if row["difference"] is None:
-        return TableCell(with_error(row["value"], row["stderr"]), in_distribution=own)
+        return TableCell(with_error(row["value"], row["stderr"]), marks=marks, in_distribution=own)
     paired = change(row["difference"], row["difference_stderr"])
-    return TableCell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
+    return TableCell(rounded(row["value"], row["stderr"]), paired, marks, own)
 
 
 def _difference(store: Store, row: ResultRow | None, run: Run, reference: Run) -> TableCell:

@@ -81,6 +81,9 @@ class SweepRows:
         self._check_value(score, metric)
         row = _metric_columns(metric)
         row |= {"value": metric.value, "stderr": metric.stderr, "n": metric.n, "n_tokens": score.n_tokens}
+        items = self._items_of(score)
+        row["cut_prompts"] = int(items["truncated"].sum()) if "truncated" in items else None
+        row["cut_answers"] = int(items["unfinished"].sum()) if "unfinished" in items else None
         row["overlap_13gram"] = None if score.overlap is None else float(score.overlap["share"])
         if not run.full_precision and not metrics.is_relative(metric.name):
             row |= self._from_full_precision(run, score, metric)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lm_eval.models.huggingface import HFLM
 from torch import nn
 
 from lm_eval_tasks import long_handle, write_tasks
@@ -98,6 +99,24 @@ def test_text_is_generated_without_a_cache_where_the_cache_is_quantized(folder: 
                 ids = torch.cat([ids, handle.model(ids, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
         expected = str(handle.tokenizer.decode(ids[0, start:], skip_special_tokens=True)).partition("\n")[0]
         assert expected in json.loads(line)["responses"]
+
+
+def test_answers_that_were_cut_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = long_handle()
+    ids = handle.tokenizer("a\n", add_special_tokens=False)["input_ids"]
+
+    def generate(_self: object, context: torch.Tensor, max_length: int, _stop: object, **_options: object) -> Any:
+        new = torch.full((len(context), max_length - context.shape[1]), ids[0])
+        new[context.sum(1) % 2 == 0, 1] = ids[1]
+        return torch.cat([context, new], dim=1)
+
+    monkeypatch.setattr(HFLM, "_model_generate", generate)
+    outcome = scored(handle, folder, "own_text", batch_size=3)
+    answers = [json.loads(line)["responses"][0] for line in outcome.attachments["responses.jsonl"].splitlines()]
+    assert set(answers) == {"a", "aaaaaa"}
+    assert outcome.items["unfinished"].tolist() == [int(len(answer) == 6) for answer in answers]
+    cut = sum(len(answer) == 6 for answer in answers)
+    assert f"{cut} of {len(answers)} answers were cut at 6 tokens" in outcome.attachments["notes.json"]
 
 
 def test_a_head_that_quantization_set_apart_stays_apart(folder: Path) -> None:

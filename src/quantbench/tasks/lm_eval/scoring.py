@@ -55,6 +55,7 @@ def score(
             tasks=[options.task],
             num_fewshot=options.shots,
             limit=options.limit,
+            apply_chat_template=options.chat,
             bootstrap_iters=0,
             task_manager=prepared.loaded.manager,
             random_seed=RANDOM_SEED,
