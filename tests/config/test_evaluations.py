@@ -150,6 +150,14 @@ def test_options_of_one_test_change_that_one_alone(tests: Tests) -> None:
     assert all(isinstance(task, PromptTask) for task in found.values())
 
 
+def test_a_chat_template_is_for_lm_eval_and_for_answers_that_are_generated(tests: Tests) -> None:
+    found = tests("eval.names=[piqa]", "eval.sets=[squad,sst2]", "eval.chat=true")
+    assert (found["piqa"].chat, found["squad"].chat) == (True, True)
+    assert not found["sst2"].chats
+    found = tests("eval.names=[piqa]", "eval.sets=[squad]", "eval.tasks.squad.chat=true")
+    assert (found["piqa"].chat, found["squad"].chat) == (False, True)
+
+
 def test_what_is_calibrated_on_is_tested_as_it_is_given_there(tests: Tests) -> None:
     given = ["calib=sst2", "calib.text=phrase", "calib.max_rows=7", "eval.sets=[sst2]"]
     (task,) = tests(*given, "eval.tasks.sst2.max_rows=5").values()
@@ -233,6 +241,7 @@ def test_a_class_from_outside_is_a_test(tests: Tests, tmp_path: Path, monkeypatc
             ["eval.names=[piqa]", "eval.tasks.piqa.shot=5"],
             r"eval\.tasks\.piqa\.shot: no such option\. Did you mean 'sh",
         ),
+        (["eval.chat=true"], r"eval\.chat=true: none of the tests has prompts for a chat template"),
         (["eval.shots=5"], r"eval\.shots=5: none of the tests takes so many worked examples"),
         (
             ["eval=exams_fewshot", "eval.suites=[samples]", "eval.sets=[wiki]", "eval.shots=3"],

@@ -68,12 +68,41 @@ def test_an_item_of_both_sides_is_refused_however_short(tmp_path: Path) -> None:
     found = overlap(calib, test.token_rows, test.documents, test.contents)
     assert found.shared_items == 1
     assert found.to_dict()["shared_items"] == 1
-    with pytest.raises(DataError, match="calib=mine and task sa overlap: 1 items are in both"):
+    with pytest.raises(DataError, match="calib=mine and task sa overlap: 1 items are in both, word for word"):
         found.check("mine", "sa")
     clean = label_task(data).load(TOKENIZER, "tok")
     none = overlap(calib, clean.token_rows, clean.documents, clean.contents)
     assert none.shared_items == 0  # the instruction that all prompts share is no overlap
     none.check("mine", "sa")
+
+
+def test_an_item_that_is_tokenized_otherwise_or_nearly_the_same_is_refused(tmp_path: Path) -> None:
+    film = "it 's a charming and often affecting journey , and it does n't cheat"
+    train = [{"text": film, "label": 1}, *reviews(5)]
+    data = labelled(write_rows(tmp_path / "a", train=train, test=reviews(4, start=50)))
+    written = [
+        {"text": "It's a charming, and often affecting, journey, and it doesn't cheat.", "label": 1},
+        {"text": "It's a charming and often affecting journey and it doesn't ever cheat", "label": 1},
+    ]
+    other = labelled(write_rows(tmp_path / "b", test=[*written, *reviews(3, start=60)]))
+    source = RenderedExamples(data=data, template=SENTIMENT, with_answers=True)
+    calib = calibration(source, n=5, length=64).draw_set(TOKENIZER)
+    assert len(calib.contents) == 6
+    test = label_task(other).load(TOKENIZER, "tok")
+    found = overlap(calib, test.token_rows, test.documents, test.contents)
+    assert found.shared_items == 2
+    with pytest.raises(DataError, match=r"2 items are in both, word for word or nearly so.*calib\.group=COLUMN"):
+        found.check("mine", "sa")
+
+
+def test_shots_are_no_items_of_the_tested_split_whatever_its_name(tmp_path: Path) -> None:
+    held = [{"text": f"number {i} of the {word} held out reviews", "label": i % 2} for i, word in enumerate("abcdef")]
+    train = [{"text": str(row["text"]).upper() + " !", "label": row["label"]} for row in held] + reviews(3)
+    data = labelled(write_rows(tmp_path, train=train, test=reviews(4, start=50), validation=held))
+    task = label_task(data, split="validation", shots=3)
+    assert sorted(shot.fields["text"] for shot in task.draw_shots()) == sorted(row["text"] for row in reviews(3))
+    with pytest.raises(DataError, match="4 shots were asked for, but its train split has 3 examples"):
+        label_task(data, split="validation", shots=4).draw_shots()
 
 
 def test_a_train_split_goes_without_its_own_test_items(tmp_path: Path) -> None:

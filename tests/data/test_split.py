@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantbench.core.errors import DataError
-from quantbench.datasets.split import RUN, cut_texts
+from quantbench.datasets.rows import Rows
+from quantbench.datasets.split import RUN, cut_rows, cut_texts
+from quantbench.datasets.table import ListTable
 
 WORDS = st.text("abcdefgh", min_size=3, max_size=6)
 
@@ -52,6 +54,21 @@ def test_a_large_linked_group_is_never_the_test_side() -> None:
         alone = article(1000 + chosen)
         sides = cut_texts([f"{article(i)} {passage}" for i in range(9)] + [alone], "x")
         assert sides["test"] == [alone]
+
+
+def test_rows_with_a_passage_in_common_stay_on_one_side_and_a_word_of_all_rows_links_none() -> None:
+    rows: list[dict[str, object]] = [
+        {
+            "premise": f"a man number {i // 3} walks his old dog along the river",
+            "hypothesis": f"it is {i}",
+            "note": "taken from a corpus that all rows of this set are taken from",
+        }
+        for i in range(60)
+    ]
+    whole = Rows("nli", "all", ListTable(rows), [str(i) for i in range(60)], "1", whole=True)
+    sides = {side: {int(i) // 3 for i in cut_rows(whole, side, None).ids} for side in ("train", "test")}
+    assert not sides["train"] & sides["test"]
+    assert (len(sides["train"]), len(sides["test"])) == (16, 4)
 
 
 @pytest.mark.parametrize("documents", [[], ["a"], ["a", "a"], [article(1), article(1) + " end"]])

@@ -24,6 +24,7 @@ ITEMS = pd.DataFrame(
         "acc": [1, 0, 0, 1],
         "gold": [0, 1, 2, 1],
         "predicted": [0, 1, 1, 2],
+        "n_labels": [4, 4, 4, 4],
         "tp": [1, 0, 2, 0],
         "n_predicted": [1, 1, 3, 0],
         "n_gold": [1, 2, 2, 0],
@@ -44,7 +45,7 @@ LOSS = (10 + 40 + 45 + 20) / 100
         ("top1_agreement", (9 + 20 + 24 + 28) / 100, "share of tokens", True),
         ("acc", 0.5, "share of items", False),
         ("macro_acc", 0.5, "share of items", False),
-        ("macro_f1", (1 + 0.5 + 0) / 3, "mean over labels", False),
+        ("macro_f1", (1 + 0.5 + 0 + 0) / 4, "mean over labels", False),
         ("span_f1", 2 * 3 / (5 + 5), "over spans", False),
     ],
 )

@@ -55,8 +55,18 @@ def test_macro_mean_by_hand() -> None:
 
 
 def test_macro_f1_by_hand() -> None:
-    found = statistics.macro_f1(values(0, 0, 1, 2), values(0, 1, 1, 3))
+    found = statistics.macro_f1(values(0, 0, 1, 2), values(0, 1, 1, 3), 4)
     assert found.value == pytest.approx((2 / 3 + 2 / 3 + 0 + 0) / 4)  # 3 is predicted and never right, 2 the reverse
+
+
+def test_macro_f1_averages_over_all_labels_of_the_task_whatever_occurs() -> None:
+    gold = values(0, 0, 1, 1)
+    always = statistics.macro_f1(gold, values(0, 0, 1, 1), 3)
+    once = statistics.macro_f1(gold, values(0, 0, 1, 2), 3)
+    assert always.value == pytest.approx(2 / 3)
+    assert once.value == pytest.approx((1 + 2 / 3 + 0) / 3)  # one item of four loses a ninth, not a quarter
+    with pytest.raises(ValueError, match=r"^a label is a whole number from 0 to 1$"):
+        statistics.macro_f1(gold, values(0, 0, 1, 2), 2)
 
 
 N = 6
@@ -68,7 +78,7 @@ ESTIMATORS: dict[str, Callable[..., Estimate]] = {
     "word_perplexity": lambda x, t, b, k: statistics.word_perplexity(x, t, b),
     "bits_per_byte": lambda x, t, b, k: statistics.bits_per_byte(x, t, b),
     "macro_mean": lambda x, t, b, k: statistics.macro_mean(x, [str(one) for one in k]),
-    "macro_f1": lambda x, t, b, k: statistics.macro_f1(k, b),
+    "macro_f1": lambda x, t, b, k: statistics.macro_f1(k, b, 4),
 }
 
 
@@ -100,7 +110,7 @@ def test_impossible_estimates_are_refused() -> None:
         lambda: statistics.mean(empty),
         lambda: statistics.ratio(empty, empty),
         lambda: statistics.macro_mean(empty, []),
-        lambda: statistics.macro_f1(empty, empty),
+        lambda: statistics.macro_f1(empty, empty, 2),
     ]
     for estimate in estimates:
         with pytest.raises(ValueError, match=r"^an estimate needs at least one item$"):

@@ -12,8 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from quantbench.core import files
 from quantbench.core.errors import StoreError
 from quantbench.report.collate import collate
+from quantbench.report.compare import recipe_table
 from quantbench.report.digits import change, rounded, with_error
 from quantbench.report.render import console, csv_table, markdown, write_tables
 from quantbench.report.tables import tables
@@ -103,6 +105,24 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
     )
     assert [row[0].value for row in rtn.rows] == ["(full precision)", "(none: data-free)"]
     assert max(len(line) for line in console(gptq).splitlines()) <= 120
+
+
+def test_prompts_and_answers_that_were_cut_are_counted_and_marked(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    scored = ("rtn", "wiki", "a" * 64)
+    items = store.load_items(*scored)
+    items["truncated"], items["unfinished"] = [1] * 8, [1, 0, 1, 0, 0, 0, 0, 1]
+    files.write_parquet(store.score_path(*scored).with_suffix(".parquet"), items)
+    frame = collate(store, [manifest])
+    found = frame[(frame["run_id"] == "rtn") & (frame["metric"] == "kl")]
+    counts = found[["task", "cut_prompts", "cut_answers"]].fillna(-1).values.tolist()
+    assert counts == [["news", -1, -1], ["reviews", -1, -1], ["wiki", 8, 3]]
+    gptq, rtn = tables(frame, "kl")
+    assert [cell.marks for cell in rtn.rows[0]] == ["", "", "", "✂"]
+    told = "✂ wiki: cut because they are longer than what is read or generated: up to 8 prompts of 8, 3 answers of 8"
+    assert told in rtn.notes
+    assert not any("✂" in line for line in gptq.notes)
+    assert told in recipe_table(store, [manifest], ["kl"]).notes
 
 
 def test_a_divergence_shows_its_own_error(build_sweep: Build, tmp_path: Path) -> None:

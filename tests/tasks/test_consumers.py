@@ -18,7 +18,7 @@ def blocks() -> Iterator[slice]:
 
 
 def random_logits(seed: int) -> torch.Tensor:
-    return 3 * torch.randn(T, V, generator=torch.Generator().manual_seed(seed))
+    return 3 * torch.randn(T, V, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def test_nll_is_cross_entropy_also_in_blocks() -> None:

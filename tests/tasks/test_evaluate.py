@@ -4,17 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from quantbench.core.errors import ConfigError, ModelError, StoreError
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import WeightSlot, block_slots, embedding_slot, head_slot
 from quantbench.models.structure import find_blocks
 from quantbench.tasks import logits as logits_module
+from quantbench.tasks.decoding import greedy
+from quantbench.tasks.logits import SplitModel
+from quantbench.tasks.loglikelihood import Continuation, loglikelihoods
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import Outcome
 from quantbench.tasks.text_windows import Windows
-from tiny import FAMILIES, POSITIONS, VOCABULARY, tiny_handle
+from tiny import FAMILIES, POSITIONS, VOCABULARY, settled, tiny_handle
 
 CPU = torch.device("cpu")
 
@@ -67,6 +72,70 @@ def test_scores_equal_those_from_whole_logits(family: str, tmp_path: Path) -> No
     assert items["kl"].tolist() == pytest.approx(kl.tolist(), rel=1e-3, abs=1e-7)
     assert items["top1_agreement"].tolist() == pytest.approx(same.tolist())
     assert items["kl"].min() > 1e-5
+
+
+def broad_handle(dtype: torch.dtype, vocabulary: int) -> ModelHandle:
+    """A Llama of one block with a vocabulary of the size of real ones."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    model = settled(LlamaForCausalLM(config))
+    nn.Module.to(model, dtype)
+    return tiny_handle(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("vocabulary", "levels", "most"), [(49_152, 20, 2e-3), (49_152, 3, 1.0), (128_256, 20, 2e-3)])
+def test_scores_of_a_large_vocabulary_are_those_of_float64(
+    dtype: torch.dtype, vocabulary: int, levels: int, most: float, tmp_path: Path
+) -> None:
+    handle, path = broad_handle(dtype, vocabulary), tmp_path / "reference.safetensors"
+    windows = some_windows(2, 40)
+
+    def wide() -> torch.Tensor:
+        with torch.no_grad():
+            hidden = torch.stack([SplitModel(handle.model).hidden(row[None])[:-1] for row in windows.tokens])
+        return (hidden.double() @ head_slot(handle.model).get().double().T).log_softmax(-1)
+
+    before = wide()
+    score(handle, windows, Reference.capture(path))
+    name, blocks = find_blocks(handle.model)
+    for slot in block_slots(name, blocks[0]):
+        scale = slot.get().abs().amax() / levels
+        slot.set((slot.get() / scale).round() * scale)
+    after = wide()
+    items = score(handle, windows, Reference.load(path)).items
+    kl = (before.exp() * (before - after)).sum(-1).mean(1)
+    assert 1e-4 < float(kl.max()) < most
+    assert items["kl"].tolist() == pytest.approx(kl.tolist(), rel=1e-5)
+    nll = -after.gather(2, windows.tokens[:, 1:, None])[:, :, 0].mean(1)
+    assert items["nll"].tolist() == pytest.approx(nll.tolist(), rel=1e-6)
+    same = (after.argmax(-1) == before.argmax(-1)).double().mean(1)
+    assert items["top1_agreement"].tolist() == same.tolist()
+
+
+def test_log_likelihoods_and_answers_of_a_bfloat16_model_are_those_of_a_float32_head() -> None:
+    model = broad_handle(torch.bfloat16, 49_152).model
+    tokens = torch.randint(2, 49_152, (6, 20), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        hidden = SplitModel(model).hidden_batch(tokens)
+        logits = hidden.double() @ head_slot(model).get().double().T
+        wanted = [Continuation(tuple(row.tolist()), 12) for row in tokens]
+        found = loglikelihoods(model, wanted, CPU, lambda _done, _total: None)
+        written = [
+            greedy(model, tokens.tolist(), 1, lambda _ids: False, cached, CPU, lambda _done, _total: None)
+            for cached in (True, False)
+        ]
+    log_probs = logits[:, 11:-1].log_softmax(-1).gather(2, tokens[:, 12:, None])
+    assert found == pytest.approx(log_probs.sum((1, 2)).tolist(), rel=1e-6)
+    assert written == [logits[:, -1].argmax(-1)[:, None].tolist()] * 2
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prompts import QUESTION, answered, long_llama, own, write_rows
-from quantbench.core.errors import DataError, ModelError
+from quantbench.core.errors import ConfigError, DataError, ModelError
 from quantbench.core.mixing import Mixing
 from quantbench.datasets.examples import Example
 from quantbench.datasets.files import FileSource
@@ -23,6 +23,7 @@ from quantbench.models.handle import ModelHandle
 from quantbench.models.structure import find_blocks
 from quantbench.pipeline.attention import cache_operations
 from quantbench.pipeline.runtime import install
+from quantbench.tasks import generative_items
 from quantbench.tasks import task as kinds
 from quantbench.tasks.decoding import greedy
 from quantbench.tasks.extractive import ExtractiveTask, f1, matches, normalized
@@ -105,6 +106,40 @@ def test_a_question_task_scores_every_item_and_keeps_what_was_generated(tmp_path
     assert outcome.items["truncated"].tolist() == [0, *[1] * 8]
     assert (outcome.items["n_tokens"] <= 64 - 8).all()
     assert {"exact_match", "f1", "new_tokens"} <= set(outcome.items)
+
+
+def test_prompts_go_through_the_chat_template_if_they_are_to(tmp_path: Path) -> None:
+    rows = [{"context": f"passage {i} " + "long " * 40 * i, "question": "what?", "answers": ["x"]} for i in range(2)]
+    data, tokenizer = answered(write_rows(tmp_path, test=rows)), tiny_tokenizer()
+    plain = task(data).load(tokenizer, "tok")
+    with pytest.raises(ConfigError, match="chat=true: the model's tokenizer has no chat template"):
+        task(data, chat=True).load(tokenizer, "tok")
+    tokenizer.chat_template = (
+        "<s>{% for m in messages %}[{{ m.role }}|{{ m.content }}]{% endfor %}"
+        "{% if add_generation_prompt %}[me|{% endif %}"
+    )
+    test = task(data, chat=True, max_tokens=100).load(tokenizer, "tok")
+    first, second = test.fitted(None)
+    assert first.text == f"<s>[user|{plain.fitted(None)[0].text}][me|"
+    assert (first.truncated, second.truncated) == (False, True)
+    assert second.text.endswith("\nQ: what?\nA:][me|")
+    assert test.prompts.encode(first.text).count(tokenizer.bos_token_id) == 1
+    assert len(test.prompts.encode(second.text)) <= 100 - 8
+    other = {"chat_template", "bos", "max_tokens"}
+    assert {key for key, value in test.protocol_values.items() if plain.protocol_values.get(key) != value} == other
+    test.score(ModelHandle(long_llama(), tokenizer, "t"), "mine", None, CPU, lambda _d, _a: None)
+
+
+def test_answers_that_were_cut_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"context": f"passage {i}", "question": "what?", "answers": {"text": ["x"]}} for i in range(4)]
+    tokenizer = tiny_tokenizer(add_bos=False)
+    test = task(answered(write_rows(tmp_path, test=rows))).load(tokenizer, "tok")
+    written = [tokenizer(text)["input_ids"] for text in ("abcdefgh", "abcdefg\n", "a\n")]
+    written.append([*tokenizer("abcdefg")["input_ids"], tokenizer.eos_token_id])
+    monkeypatch.setattr(generative_items, "greedy", lambda *_args: written)
+    items = test.score(ModelHandle(long_llama(), tokenizer, "t"), "mine", None, CPU, lambda _d, _a: None).items
+    assert items["new_tokens"].tolist() == [8, 8, 2, 8]
+    assert items["unfinished"].tolist() == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_an_item_scores_the_same_alone_and_among_others(tmp_path: Path) -> None:
     both = items.set_index("item").loc[few["item"]].reset_index()
     pd.testing.assert_frame_equal(both, few, rtol=1e-5)
     assert (items["accuracy"] == (items["predicted"] == items["gold"])).all()
+    assert set(items["n_labels"]) == {len(test.prompts.labels)}
     assert measure("accuracy", items).value == items["accuracy"].mean()
     right = items.apply(lambda row: row[f"ll_{int(row['gold'])}"] - row[f"ll_{1 - int(row['gold'])}"], axis=1)
     np.testing.assert_allclose(items["margin"], right)

@@ -19,6 +19,7 @@ from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.state import Quantized
+from quantbench.pipeline.stored import check_stored
 from quantbench.pipeline.walker import quantize_model
 from quantbench.store.records import LayerRecord, RunRecord
 
@@ -28,7 +29,7 @@ log = logging.getLogger("quantbench")
 def ensure_quantized(session: Session, cell: Cell, inputs: Inputs) -> bool:
     """Quantize the cell's model and store it, unless that is done; whether it had to be.
 
-    Raises StoreError if what was done before was made of other inputs.
+    Raises StoreError if what was done before was made of other inputs, and if what is stored is not what was quantized.
     """
     record = session.store.load_run(cell.run_id)
     if record is not None and record.status == "quantized":
@@ -55,6 +56,9 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     if cell.settings.save == "weights" and not cell.recipe.full_precision:
         tensors.save(session.store.weights_path(cell.run_id), stored)
         write_text(session.store.spec_path(cell.run_id), Artifact.spec_text(spec))
+        stored = tensors.load(session.store.weights_path(cell.run_id))
+        spec = Artifact.read_spec(session.store.spec_path(cell.run_id))
+    check_stored(quantized.artifact, stored, spec)
     record = RunRecord(
         run_id=cell.run_id,
         status="quantized",

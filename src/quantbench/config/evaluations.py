@@ -20,7 +20,10 @@ LM_EVAL_OPTIONS = ("limit", "include_path", "seed", "max_length", "batch_size")
 OWN = ("sets", "names", "suites", "files")
 """What an option of `eval` says for itself, and not for the suites that are a part of it."""
 
-KEYS = (*OWN, "tasks", "shots", "suffix", "origin", *LM_EVAL_OPTIONS)
+OF_TASKS = ("shots", "chat")
+"""What an option of `eval` says for all of its tests that have such an option."""
+
+KEYS = (*OWN, "tasks", *OF_TASKS, "suffix", "origin", *LM_EVAL_OPTIONS)
 
 MADE = ("source", "data", "template", "origin", "task")
 """Options of tasks that follow from what is tested."""
@@ -56,6 +59,11 @@ class Evaluations:
         shots = node.get("shots")
         if shots is not None and not any(task.get("shots") == shots for task in tests.values()):
             raise ConfigError(f"eval.shots={shots}: none of the tests takes so many worked examples")
+        if node.get("chat") and not any(task.get("chat") for task in tests.values()):
+            raise ConfigError(
+                "eval.chat=true: none of the tests has prompts for a chat template, which those of lm-eval have and "
+                "those whose answers are generated"
+            )
         return tests
 
     @staticmethod
@@ -136,11 +144,11 @@ class Evaluations:
         if facts:
             both = {**chosen.facts, **facts}
             chosen = data_set(chosen.name, both, self.catalogue, self.resolve, f"eval.tasks.{name}")
-        shots = {} if node.get("shots") is None or "shots" not in fields else {"shots": node["shots"]}
+        said = {key: node[key] for key in OF_TASKS if key in fields and node.get(key) is not None}
         testing = {**chosen.family.get("testing", {}), **chosen.facts.get("testing", {})}
         options = {key: value for key, value in own.items() if key in fields}
         read = {"source": chosen.text()} if chosen.is_text else {"data": chosen.data(), "template": chosen.template}
-        return {**self.resolve({**scoring, **testing, **shots}), **options, **read}
+        return {**self.resolve({**scoring, **testing, **said}), **options, **read}
 
     def _lm_eval(self, name: str, node: Mapping[str, Any]) -> Plain:
         known = None if node.get("include_path") else self.catalogue.lm_eval().get(name)
@@ -150,7 +158,7 @@ class Evaluations:
             told = dataclasses.asdict(catalogue_origin(name, known))
             told["relatives"] = list(told["relatives"])
         origin = {"_target_": path_of(Origin), **{key: value for key, value in told.items() if value}}
-        own = {key: node[key] for key in ("shots", *LM_EVAL_OPTIONS) if node.get(key) is not None}
+        own = {key: node[key] for key in (*OF_TASKS, *LM_EVAL_OPTIONS) if node.get(key) is not None}
         own |= (node.get("tasks") or {}).get(f"{name}{node.get('suffix') or ''}", {})
         return {"_target_": LM_EVAL_TASK, "task": name, "origin": origin, **own}
 

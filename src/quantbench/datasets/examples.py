@@ -13,6 +13,7 @@ from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
 from quantbench.datasets.fill import TextTemplate, is_template, slots
+from quantbench.datasets.likeness import apart
 from quantbench.datasets.rows import Row, Rows, Source
 from quantbench.datasets.split import cut_rows
 
@@ -142,16 +143,20 @@ def finish(rows: Rows, examples: Sequence[Example], labels: tuple[str, ...], ski
     return Examples(rows, examples, labels, notes)
 
 
-def train_examples(data: ExampleSet) -> Examples:
-    """The train split without what its own test split holds, too: shots and calibration items are never test items."""
+def train_examples(data: ExampleSet, tested: str = "test") -> Examples:
+    """The train split without what the tested split holds, too, word for word or nearly so.
+
+    So shots and calibration items are never test items (quantbench.datasets.likeness).
+    """
     train = data.load("train")
     try:
-        tested = {example.content for example in data.load("test").examples}
+        items = [example.content for example in data.load(tested).examples]
     except DataError as error:  # a set for calibration only; tasks on it fail by themselves
-        unread = f"not compared with its own test split, which cannot be read: {error}"
+        unread = f"not compared with its own {tested} split, which cannot be read: {error}"
         return dataclasses.replace(train, notes=(*train.notes, unread))
-    kept = [example for example in train.examples if example.content not in tested]
+    stays = apart([example.content for example in train.examples], items)
+    kept = [example for example, own in zip(train.examples, stays, strict=True) if own]
     note = skipped_note({"that are test items, too,": len(train.examples) - len(kept)})
     if not kept:
-        raise DataError(f"data {data.origin.name}: every example of its train split is in its test split, too")
+        raise DataError(f"data {data.origin.name}: every example of its train split is in its {tested} split, too")
     return dataclasses.replace(train, examples=kept, notes=(*train.notes, *note))

@@ -19,6 +19,7 @@ from quantbench.core.origin import Origin
 from quantbench.core.progress import say_once
 from quantbench.datasets.examples import Example, Examples, fields_of, finish
 from quantbench.datasets.hub import HubSource
+from quantbench.datasets.likeness import squeezed
 from quantbench.datasets.rows import Rows
 from quantbench.datasets.table import ListTable
 
@@ -147,8 +148,10 @@ class ExamSet:
         return _spread(found, self.held_out, _fixed_order)
 
     def _tested(self, found: BySubject) -> BySubject:
-        held = {one.content for several in self._held_out(found).values() for one in several}
-        return {subject: [one for one in several if one.content not in held] for subject, several in found.items()}
+        held = {squeezed(one.content) for several in self._held_out(found).values() for one in several}
+        return {
+            subject: [one for one in several if squeezed(one.content) not in held] for subject, several in found.items()
+        }
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 Measured on token ids: the share of test windows that have a run of 13 tokens in common with the calibration set, and
 a run of 64. A cell is refused when a whole document is shared, or more than 1 % of the windows share a run of 64. Where
-both are made from rows (a question, a sentence with its label), one item in common is enough, however short it is.
+both are made from rows (a question, a sentence with its label), one item in common is enough, however short it is, and
+one that is nearly in common, too (quantbench.datasets.likeness).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from quantbench.core.errors import DataError
+from quantbench.datasets.likeness import among
 from quantbench.datasets.ngrams import ngram_ids
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class CalibrationText(Protocol):
 class Overlap:
     """Shares of test windows with a common run of tokens, and the number of whole documents that are in both texts.
 
-    shared_items  rows that are in both, white space and case aside
+    shared_items  test items that the calibration set holds, too, by their letters and digits, or nearly so
     """
 
     share_13gram: float
@@ -60,9 +62,11 @@ class Overlap:
         """Raise DataError if the test text cannot measure generalization from this calibration set."""
         if self.shared_items:
             raise DataError(
-                f"calib={calib_name} and task {task_name} overlap: {self.shared_items} items are in both, so the model "
-                "would be tested on what it was calibrated on. Another draw (calib.draw, seed) may be free of them; "
-                "otherwise calibrate on another split (calib.split) or set, or leave this task out."
+                f"calib={calib_name} and task {task_name} overlap: {self.shared_items} items are in both, word for "
+                "word or nearly so, and the model would be tested on what it was calibrated on. Another draw "
+                "(calib.draw, seed) may be free of them; where one set is cut in two, calib.group=COLUMN keeps rows of "
+                "one passage, premise or template on one side; otherwise calibrate on another split (calib.split) or "
+                "set, or leave this task out."
             )
         if not self.shared_documents and self.share_64gram <= ALLOWED_SHARE:
             return
@@ -93,7 +97,7 @@ def overlap(
     """
     ours, theirs = list(calib.tokens), list(rows)
     shared = _long(calib.documents) & _long(test_documents)
-    items = len(set(calib.contents) & set(test_contents))
+    items = sum(among(list(dict.fromkeys(test_contents)), calib.contents))
     return Overlap(_share(ours, theirs, SHORT_RUN), _share(ours, theirs, LONG_RUN), len(shared), items)
 
 

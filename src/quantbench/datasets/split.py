@@ -1,10 +1,11 @@
 """Cutting data that have one split into a train and a test side, 4:1, without leaks.
 
-Exact duplicates are dropped first. Rows that share a run of RUN words (a reprint, a copied function) are one group and
-stay on one side: otherwise a quantizer would be calibrated on what it is tested on. In the order of the sha256 of their
-texts, the groups go to the test side as long as it stays within a fifth of the rows (if none is small enough, the
-smallest one goes). So the cut depends on the texts alone: not on their order, a random generator, or any library's
-version; and it is unrelated to whatever sorted the source (a title, a date).
+Exact duplicates are dropped first. Rows that share a run of RUN words (a reprint, a copied function), or a text of
+PASSAGE words in a column (a passage, a premise), are one group and stay on one side: otherwise a quantizer would be
+calibrated on what it is tested on. In the order of the sha256 of their texts, the groups go to the test side as long as
+it stays within a fifth of the rows (if none is small enough, the smallest one goes). So the cut depends on the texts
+alone: not on their order, a random generator, or any library's version; and it is unrelated to whatever sorted the
+source (a title, a date).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -22,11 +24,15 @@ from quantbench.datasets.ngrams import ngram_ids
 from quantbench.datasets.rows import Row, Rows
 from quantbench.datasets.table import ListTable
 
-CUT_VERSION = 1
+CUT_VERSION = 2
 """Raise it whenever a text may change sides: cached cuts of the old version are then not read any more."""
 
 RUN = 32
 """Words or punctuation marks in a row: in prose about 36 tokens, in source code about 50."""
+
+PASSAGE = 8
+"""Words of a column's text from which on rows that have it in common belong together: shorter ones recur by chance, and
+one that more than a fifth of the rows have is no passage, but says the same of all."""
 
 SIDES = ("train", "test")
 
@@ -60,7 +66,8 @@ def cut_rows(whole: Rows, side: str, group: str | None, until: str | None = None
     text = {_running_text(row, group): index for index, row in reversed(list(enumerate(rows)))}
     texts = {index: one for one, index in text.items()}
     kept = sorted(texts)
-    keys = None if group is None else [_until(str(rows[index][group]), until) for index in kept]
+    keys: list[list[str | None]] = [] if group is None else [[_until(str(rows[index][group]), until) for index in kept]]
+    keys += [_passages(rows[index].get(column) for index in kept) for column in whole.table.columns if column != group]
     test = on_test_side([texts[index] for index in kept], f"data {whole.name}", keys)
     chosen = [index for number, index in enumerate(kept) if (number in test) == (side == "test")]
     notes = [f"cut 4:1 {f'by {group}' if group else 'by row'}"]
@@ -69,8 +76,11 @@ def cut_rows(whole: Rows, side: str, group: str | None, until: str | None = None
     return whole.chosen(chosen, ListTable([rows[index] for index in chosen]), notes)
 
 
-def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None = None) -> set[int]:
-    """Which of some distinct texts lie on the test side; those of equal `keys` stay together, too."""
+def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[Sequence[str | None]] = ()) -> set[int]:
+    """Which of some distinct texts lie on the test side.
+
+    keys: several lists of a key for each; texts of which one key is equal, and not None, stay together, too.
+    """
     groups = _linked(distinct, keys)
     hashes = [hashlib.sha256(d.encode("utf-8", "surrogatepass")).hexdigest() for d in distinct]
     members: dict[int, list[int]] = {}
@@ -90,7 +100,7 @@ def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None
     return test or set(smallest)
 
 
-def _linked(documents: Sequence[str], keys: Sequence[str] | None) -> list[int]:
+def _linked(documents: Sequence[str], keys: Sequence[Sequence[str | None]]) -> list[int]:
     """The number of each text's group: the connected components of "shares a run of RUN words, or a key, with"."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -104,12 +114,22 @@ def _linked(documents: Sequence[str], keys: Sequence[str] | None) -> list[int]:
     kept, kept_owner = runs[inside], begins[inside]
     _, first, number = np.unique(kept, return_index=True, return_inverse=True)
     pairs = [(kept_owner, kept_owner[first[number]])]
-    if keys is not None:
-        _, leader, same = np.unique(np.array(keys), return_index=True, return_inverse=True)
-        pairs.append((np.arange(len(documents)), leader[same]))
+    for own in keys:
+        first_of: dict[str | None, int] = {}
+        linked = [(number, first_of.setdefault(key, number)) for number, key in enumerate(own) if key is not None]
+        pairs.append(
+            (np.array([n for n, _ in linked], dtype=np.int64), np.array([n for _, n in linked], dtype=np.int64))
+        )
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
     edges = coo_array((np.ones(len(one), dtype=np.int8), (one, other)), (len(documents),) * 2)
     return [int(label) for label in connected_components(edges, directed=False)[1]]
+
+
+def _passages(values: Iterable[object]) -> list[str | None]:
+    """The texts of a column that are a passage, white space aside; None for any other value."""
+    texts = [" ".join(value.split()) if isinstance(value, str) else "" for value in values]
+    counts = Counter(texts)
+    return [text if text.count(" ") >= PASSAGE - 1 and 5 * counts[text] <= len(texts) else None for text in texts]
 
 
 def _until(value: str, sign: str | None) -> str:

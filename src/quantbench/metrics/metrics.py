@@ -68,7 +68,8 @@ MACRO = ("acc", "acc_norm", "exact_match")
 
 
 def _macro_f1(items: pd.DataFrame) -> Estimate:
-    return statistics.macro_f1(column(items, "gold"), column(items, "predicted"))
+    n_labels = int(column(items, "n_labels")[0]) if len(items) else 0
+    return statistics.macro_f1(column(items, "gold"), column(items, "predicted"), n_labels)
 
 
 def _span_f1(items: pd.DataFrame) -> Estimate:
@@ -96,7 +97,7 @@ COLUMNS = {
     "perplexity": "nll",
     "bits_per_byte": "nll",
     "word_perplexity": "nll",
-    "macro_f1": "predicted",
+    "macro_f1": "n_labels",
     "span_f1": "tp",
     **{f"macro_{name}": name for name in MACRO},
 }

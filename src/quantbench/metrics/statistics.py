@@ -94,15 +94,21 @@ def bits_per_byte(nll: Values, n_tokens: Values, n_bytes: Values) -> Estimate:
     return ratio(nll * n_tokens / math.log(2), n_bytes)
 
 
-def macro_f1(gold: Values, predicted: Values) -> Estimate:
-    """Mean over the labels that occur of F1_c = 2 TP_c / (predicted_c + gold_c), each a ratio over the same items."""
-    labels = np.union1d(_nonempty(gold), predicted)
-    parts = []
-    for label in labels:
+def macro_f1(gold: Values, predicted: Values, n_labels: int) -> Estimate:
+    """Mean over the labels 0 .. n_labels - 1 of F1_c = 2 TP_c / (predicted_c + gold_c), ratios over the same items.
+
+    All labels count, whatever occurs, so that two runs average over the same ones: F1_c is 0 for a label that is
+    neither right nor predicted anywhere. Raises ValueError for a label outside of them.
+    """
+    if not np.isin(np.union1d(_nonempty(gold), predicted), np.arange(n_labels)).all():
+        raise ValueError(f"a label is a whole number from 0 to {n_labels - 1}")
+    total, influence = 0.0, np.zeros(len(gold))
+    for label in range(n_labels):
         is_gold, is_predicted = (gold == label).astype(np.float64), (predicted == label).astype(np.float64)
-        parts.append(ratio(2 * is_gold * is_predicted, is_gold + is_predicted))
-    influence = np.mean([part.influence for part in parts], axis=0)
-    return Estimate(float(np.mean([part.value for part in parts])), influence)
+        if (occurs := is_gold + is_predicted).any():
+            part = ratio(2 * is_gold * is_predicted, occurs)
+            total, influence = total + part.value, influence + part.influence
+    return Estimate(total / n_labels, influence / n_labels)
 
 
 def _nonempty(values: Values) -> Values:

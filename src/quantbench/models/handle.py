@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from quantbench.core.errors import ModelError
 from quantbench.core.lazy import lazy_module
 from quantbench.core.mixing import Mixing
+from quantbench.models.head import head_of
 
 if TYPE_CHECKING:
     import torch
@@ -99,30 +100,20 @@ class ModelHandle:
             for module, name, buffer in buffers:
                 setattr(module, name, buffer)
 
-    @contextmanager
-    def full_precision_head(self) -> Iterator[None]:
-        """Within the context the model's head is the original one, without runtime operations; the rest stays."""
-        head = self.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        if head is None:
-            raise ModelError(f"model class {type(self.model).__name__} has no language-model head")
-        parent, name = next(
-            (module, name)
-            for module in self.model.modules()
-            for name, child in module.named_children()
-            if child is head
-        )
+    def original_head(self) -> nn.Module:
+        """The model's head without what was done to it: itself if that is nothing, else a copy on the same device."""
+        head = head_of(self.model)
+        kept = {name: (parameter, data) for module, name, parameter, data in self._originals if module is head}
+        touched = any(head._parameters[name] is not parameter for name, (parameter, _) in kept.items())
+        if not (touched or head._forward_pre_hooks or head._forward_hooks):
+            return head
         original = copy.copy(head)
         original._forward_pre_hooks, original._forward_hooks = OrderedDict(), OrderedDict()
-        original._parameters = dict(head._parameters)
         device = next(head.parameters()).device
-        for module, key, _, data in self._originals:
-            if module is head:
-                original._parameters[key] = nn.Parameter(data.to(device), requires_grad=False)
-        setattr(parent, name, original)
-        try:
-            yield
-        finally:
-            setattr(parent, name, head)
+        original._parameters = dict(head._parameters) | {
+            name: nn.Parameter(data.to(device), requires_grad=False) for name, (_, data) in kept.items()
+        }
+        return original
 
 
 def decoder(model: PreTrainedModel) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from quantbench.core.errors import ConfigError
@@ -27,6 +28,38 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     special = {key: str(token) for key, token in tokenizer.special_tokens_map.items()}
     parts = [definition, special, leading_special_tokens(tokenizer)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def in_chat(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+) -> str:
+    """What the tokenizer's chat template makes of turns with role and content, up to where the model is to go on.
+
+    add_generation_prompt  the model's turn is opened; False: the last turn is left open
+    Raises ConfigError if the tokenizer has no chat template.
+    """
+    _check_chat(tokenizer)
+    text = tokenizer.apply_chat_template(
+        [dict(turn) for turn in turns],
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=not add_generation_prompt,
+    )
+    assert isinstance(text, str)
+    return text
+
+
+def chat_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of the chat template. Raises ConfigError if the tokenizer has none."""
+    _check_chat(tokenizer)
+    return hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode()).hexdigest()
+
+
+def _check_chat(tokenizer: PreTrainedTokenizerBase) -> None:
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            "chat=true: the model's tokenizer has no chat template; take an instruct model, or chat=false"
+        )
 
 
 def leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

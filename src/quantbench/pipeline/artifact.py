@@ -61,7 +61,7 @@ class Artifact:
                 "folder to compute it again, or read it with the version that wrote it"
             )
         return cls(
-            weights={name: _weight(name, entry, tensors) for name, entry in spec["weights"].items()},
+            weights={name: stored_weight(name, entry, tensors) for name, entry in spec["weights"].items()},
             changed={k.removesuffix("#changed"): v for k, v in tensors.items() if k.endswith("#changed")},
             ops=[build(join(op, tensors), RuntimeOp, "stored operation") for op in spec["ops"]],
         )
@@ -171,7 +171,8 @@ def _weight_spec(name: str, weight: QuantizedWeight, tensors: dict[str, Tensor])
     }
 
 
-def _weight(name: str, entry: dict[str, Any], tensors: dict[str, Tensor]) -> QuantizedWeight:
+def stored_weight(name: str, entry: dict[str, Any], tensors: dict[str, Tensor]) -> QuantizedWeight:
+    """The weight of a layer from its entry in the spec of `to_tensors`."""
     grid = build(join(entry["format"], tensors), Format, "stored format")
     rows, columns = entry["shape"]
     codes, params = grid.unpack({key: tensors[f"{name}#{key}"] for key in entry["stored"]}, (rows, columns))

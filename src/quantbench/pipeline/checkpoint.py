@@ -21,6 +21,7 @@ from quantbench.core.errors import StoreError
 from quantbench.core.files import make_folder, read_json, write_json
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.state import LayerResult, WalkState
+from quantbench.pipeline.stored import check_stored
 
 
 @dataclass
@@ -39,7 +40,10 @@ class Checkpoint:
         return blocks % self.every == 0
 
     def save(self, state: WalkState) -> None:
-        """Add the blocks since the step before. Raises StoreError if it cannot be written."""
+        """Add the blocks since the step before.
+
+        Raises StoreError if it cannot be written, or if what is written is not what was quantized.
+        """
         make_folder(self.folder)
         before = self._steps()
         known = {name for step in before for name in self._spec(step)["weights"]}
@@ -51,6 +55,7 @@ class Checkpoint:
             ops=state.artifact.ops[n_ops:],
         )
         stored, spec = part.to_tensors()
+        check_stored(part, stored, spec)
         tensors.save(self.folder / f"{state.blocks}.safetensors", stored)
         if state.hidden is not None:
             tensors.save(self._hidden(state.blocks), {str(i): states.cpu() for i, states in enumerate(state.hidden)})

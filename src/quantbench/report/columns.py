@@ -17,9 +17,15 @@ class ResultRow(TypedDict, total=False):
     sweep: Annotated[str, "name of the sweep"]
     model: Annotated[str, "chosen model option"]
     calib: Annotated[
-        str, f"chosen calibration set, or the name of its file where files differ; {DATA_FREE} if none is read"
+        str,
+        "what was calibrated on: the distribution, the option of a mixture, or the name of the user's file where files "
+        f"differ; {DATA_FREE} if none is read",
     ]
     calib_variant: Annotated[str, "overrides under calib. that differ between the sweep's cells (draw and seed aside)"]
+    calib_distribution: Annotated[str | None, "distribution calibrated on; those of a mixture joined by +"]
+    calib_family: Annotated[str | None, "its family, or families"]
+    calib_domain: Annotated[str | None, "its domain, or domains"]
+    calib_language: Annotated[str | None, "its language, or languages"]
     quantizer: Annotated[str, "chosen recipe option"]
     variant: Annotated[str, "all other overrides that differ between the sweep's cells, e.g. weight.bits=3"]
     settings: Annotated[str | None, "the recipe's resolved settings"]
@@ -50,6 +56,8 @@ class ResultRow(TypedDict, total=False):
     stderr: Annotated[float | None, "standard error of the value over items"]
     n: Annotated[int | None, "number of items (windows, questions)"]
     n_tokens: Annotated[int | None, "predicted tokens over all items"]
+    cut_prompts: Annotated[int | None, "items whose prompt was cut to fit the model; empty for running text"]
+    cut_answers: Annotated[int | None, "items whose generated answer was cut at the most tokens it may have"]
     unit: Annotated[str | None, "unit of the metric"]
     higher_is_better: Annotated[bool | None, "direction of the metric"]
     baseline: Annotated[str | None, "run id of the full-precision run"]
@@ -64,7 +72,10 @@ class ResultRow(TypedDict, total=False):
     transfer_gap_stderr: Annotated[float | None, "paired standard error of transfer_gap"]
     transfer_gap_low: Annotated[float | None, "lower end of its 95 % t interval"]
     transfer_gap_high: Annotated[float | None, "upper end of its 95 % t interval"]
-    effective_bits: Annotated[float | None, "bits per quantized weight, everything stored counted"]
+    effective_bits: Annotated[
+        float | None,
+        "bits per quantized weight, everything stored counted; of full precision, bits per parameter of the model",
+    ]
     kv_bits: Annotated[float | None, "bits per quantized element of the key-value cache, everything stored counted"]
     calib_tokens: Annotated[int | None, "tokens calibrated on"]
     fallbacks: Annotated[str | None, "what gave way while quantizing, and how often: name=count"]

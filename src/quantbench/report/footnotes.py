@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from quantbench.report.columns import ResultRow
 
 FALLBACK = "†"
+CUT = "✂"
 
 
 class Footnotes:
@@ -15,6 +16,7 @@ class Footnotes:
     def __init__(self) -> None:
         self._reasons: dict[str, int] = {}
         self._fallbacks: dict[str, None] = {}
+        self._cut: dict[str, dict[str, int]] = {}
 
     def number(self, reason: str) -> str:
         """The mark of a reason: "[1]", the same for the same reason."""
@@ -27,10 +29,25 @@ class Footnotes:
         self._fallbacks.setdefault(f"{row['calib']}: {row['fallbacks']}")
         return FALLBACK
 
+    def mark_cut(self, row: ResultRow) -> str:
+        """A pair of scissors if prompts or answers of the row's score were cut: what it measures is less than told."""
+        counts = {"prompts": row["cut_prompts"] or 0, "answers": row["cut_answers"] or 0}
+        if not any(counts.values()):
+            return ""
+        most = self._cut.setdefault(row["task"], {})
+        for what, count in counts.items():
+            if count:
+                key = f"{what} of {row['n']}"
+                most[key] = max(count, most.get(key, 0))
+        return CUT
+
     def lines(self, rows: Sequence[ResultRow]) -> list[str]:
         """All footnotes, and the largest overlap of calibration with test text where it was checked."""
         found = [f"[{number}] {reason}" for reason, number in self._reasons.items()]
         found += [f"{FALLBACK} gave way while quantizing: {fallback}" for fallback in self._fallbacks]
+        for task, counts in self._cut.items():
+            told = ", ".join(f"{count:,d} {what}" for what, count in counts.items())
+            found.append(f"{CUT} {task}: cut because they are longer than what is read or generated: up to {told}")
         checked = [(row["overlap_13gram"], row) for row in rows if row["overlap_13gram"] is not None]
         if checked:
             share, worst = max(checked, key=lambda pair: pair[0])

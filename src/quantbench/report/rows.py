@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
@@ -81,6 +81,9 @@ class SweepRows:
         self._check_value(score, metric)
         row = _metric_columns(metric)
         row |= {"value": metric.value, "stderr": metric.stderr, "n": metric.n, "n_tokens": score.n_tokens}
+        items = self._items_of(score)
+        row["cut_prompts"] = int(items["truncated"].sum()) if "truncated" in items else None
+        row["cut_answers"] = int(items["unfinished"].sum()) if "unfinished" in items else None
         row["overlap_13gram"] = None if score.overlap is None else float(score.overlap["share"])
         if not run.full_precision and not metrics.is_relative(metric.name):
             row |= self._from_full_precision(run, score, metric)
@@ -146,6 +149,7 @@ def _run_columns(run: SweepRun) -> ResultRow:
         "model": run.model,
         "calib": run.calib,
         "calib_variant": run.calib_variant,
+        **_calib_columns(run.calib_origins),
         "quantizer": run.quantizer,
         "variant": run.variant,
         "scale": run.scale,
@@ -163,10 +167,26 @@ def _run_columns(run: SweepRun) -> ResultRow:
     if record is not None:
         row["settings"] = settings(record.config.get("quantizer", {})) or None
         row["effective_bits"] = record.effective_bits
+        if run.full_precision and record.effective_bits is None:
+            row["effective_bits"] = record.bits_model
         row["kv_bits"] = record.kv_bits
         row["calib_tokens"] = (record.calibration or {}).get("n_tokens")
         row["fallbacks"] = " ".join(f"{name}={count}" for name, count in sorted(record.fallbacks.items())) or None
     return row
+
+
+def _calib_columns(origins: Sequence[Origin]) -> ResultRow:
+    """What was calibrated on, by what the data are, whatever the option was called."""
+
+    def joined(values: Iterable[str]) -> str | None:
+        return " + ".join(dict.fromkeys(values)) or None
+
+    return {
+        "calib_distribution": joined(one.name for one in origins),
+        "calib_family": joined(one.family for one in origins),
+        "calib_domain": joined(one.domain for one in origins),
+        "calib_language": joined(one.language for one in origins),
+    }
 
 
 def _task_columns(run: SweepRun, task: str, protocol: str | None) -> ResultRow:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantbench.core import origin
+from quantbench.core.hashing import digest
 from quantbench.core.origin import Origin
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.variants import Variants
@@ -65,9 +66,11 @@ class SweepRun:
         return next(found, None)
 
     def row_key(self) -> tuple[str | int | None, ...]:
-        """Equal for runs that differ in nothing but the calibration set."""
+        """Equal for runs that differ in nothing but the calibration set: model and recipe by their settings."""
         replicates = (self.identity(name) for name in ("seed", "draw", "replicate"))
-        return (self.sweep, self.model, self.quantizer, self.variant, self.calib_variant, self.scale, *replicates)
+        config = {} if self.record is None else self.record.config
+        settings = digest([config.get(key) for key in ("numerics_version", "model", "quantizer")])
+        return (self.sweep, settings, self.quantizer, self.variant, self.calib_variant, self.scale, *replicates)
 
 
 def sweep_runs(store: Store, manifest: Manifest) -> list[SweepRun]:

@@ -25,7 +25,7 @@ class Variants:
         self._varying = varying - {FILE_KEY}
 
     def calib(self, cell: CellEntry) -> str:
-        """The cell's calibration set: the option, or the name of the user's file where files differ."""
+        """The cell's calibration set: its distribution, or the name of the user's file where files differ."""
         return self._calibs[cell.key]
 
     def of_calib(self, cell: CellEntry) -> str:
@@ -52,12 +52,26 @@ def _overrides(cell: CellEntry) -> dict[str, str]:
 
 
 def _calib_names(cells: Sequence[CellEntry], by_file: bool) -> dict[str, str]:
-    """What each cell's calibration set is called, by the cell's key: the option, or the name of the user's file."""
+    """What each cell's calibration set is called, by the cell's key: its distribution, or the name of the user's file.
+
+    The option, too, where one distribution is chosen by several; a mixture, which has several distributions, is called
+    as its option.
+    """
     files = {cell.key: _overrides(cell)[FILE_KEY].strip("'\"") for cell in cells if FILE_KEY in _overrides(cell)}
     short = short_names(files.values())
     several = len({cell.choice("calib") for cell in cells}) > 1
+    options: dict[str, set[str]] = {}
+    for cell in cells:
+        options.setdefault(_distribution(cell), set()).add(cell.choice("calib"))
     names = {}
     for cell in cells:
-        name = short[files[cell.key]] if by_file and cell.key in files else ""
-        names[cell.key] = " ".join(p for p in (cell.choice("calib") if several or not name else "", name) if p)
+        option, name = cell.choice("calib"), _distribution(cell)
+        if by_file and cell.key in files:
+            names[cell.key] = " ".join([*([option] if several else []), short[files[cell.key]]])
+        else:
+            names[cell.key] = name if len(options[name]) == 1 else f"{name} ({option})"
     return names
+
+
+def _distribution(cell: CellEntry) -> str:
+    return cell.calib_origins[0].name if len(cell.calib_origins) == 1 else cell.choice("calib")

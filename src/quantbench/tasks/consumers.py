@@ -16,7 +16,7 @@ class Consumer(Protocol):
     """Accumulates over the blocks of one window."""
 
     def update(self, log_probs: Tensor, targets: Tensor, reference: Tensor | None) -> None:
-        """Take log-probabilities float32 [T, V], the tokens that came int64 [T], and the reference's [T, V]."""
+        """Take log-probabilities float64 [T, V], the tokens that came int64 [T], and the reference's [T, V]."""
         ...
 
     def means(self) -> dict[str, float]:
@@ -30,7 +30,7 @@ class _Mean:
         self._count = 0
 
     def add(self, values: Tensor) -> None:
-        part = values.sum(dtype=torch.float64)
+        part = values.sum()
         self._total = part if self._total is None else self._total + part
         self._count += len(values)
 
@@ -68,7 +68,7 @@ class Divergence:
     def update(self, log_probs: Tensor, targets: Tensor, reference: Tensor | None) -> None:  # noqa: ARG002 - it does not matter which token came
         """Take a block; here the reference is required."""
         assert reference is not None
-        self._agreement.add((log_probs.argmax(1) == reference.argmax(1)).float())
+        self._agreement.add((log_probs.argmax(1) == reference.argmax(1)).double())
         self._kl.add(torch.linalg.vecdot(reference.exp(), reference - log_probs))
 
     def means(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from quantbench.core.errors import ModelError
 from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
+from quantbench.models.head import head_in_place, head_of, wide_head
 from quantbench.tasks.batches import batches
 from quantbench.tasks.logits import SplitModel
 
@@ -75,6 +76,7 @@ class _Cached:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self._head = wide_head(head_of(model))
         self._cache: object = None
         self._read = 0
         takes = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -87,7 +89,8 @@ class _Cached:
     def logits(self, tokens: Tensor) -> Tensor:
         """[B, V] for tokens [B, L], of which those read before are the beginning."""
         new = tokens[:, self._read :]
-        output = self._model(input_ids=new, past_key_values=self._cache, use_cache=True, **self._last)
+        with head_in_place(self._model, self._head):
+            output = self._model(input_ids=new, past_key_values=self._cache, use_cache=True, **self._last)
         self._cache, self._read = output.past_key_values, tokens.shape[1]
         logits: Tensor = output.logits[:, -1]
         return logits.float()

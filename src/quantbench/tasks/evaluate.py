@@ -7,17 +7,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
 from quantbench.tasks.consumers import Consumer, Divergence, NegativeLogLikelihood
-from quantbench.tasks.logits import SplitModel
+from quantbench.tasks.logits import SplitModel, log_probabilities
 from quantbench.tasks.overflow import overflowed
 from quantbench.tasks.reference import Reference
-
-BLOCK_BYTES = 4 << 20
-"""Bytes of log-probabilities consumers get at a time: few enough for a processor's cache, which halves the time."""
 
 
 def evaluate(
@@ -36,10 +33,11 @@ def evaluate(
     rows = []
     with torch.no_grad(), handle.on_device(device) as model:
         split = SplitModel(model)
+        original_head = None if reference is None else split.original_head(handle)
         for index, tokens in enumerate(windows.to(device)):
             hidden = split.hidden(tokens[None])[:-1]
             original = None if reference is None else reference.window(index, hidden)
-            means = _score(handle, split, hidden, original, tokens[1:])
+            means = _score(split, hidden, original, original_head, tokens[1:])
             if bad := [name for name, value in means.items() if not math.isfinite(value)]:
                 raise overflowed(names[index], ", ".join(bad))
             rows.append(means)
@@ -50,7 +48,7 @@ def evaluate(
 
 
 def _score(
-    handle: ModelHandle, split: SplitModel, hidden: Tensor, original: Tensor | None, targets: Tensor
+    split: SplitModel, hidden: Tensor, original: Tensor | None, original_head: nn.Module | None, targets: Tensor
 ) -> dict[str, float]:
     """Means over a window's positions from hidden states [T, d], the reference's [T, d], and targets int64 [T]."""
     consumers: list[Consumer] = [NegativeLogLikelihood()]
@@ -59,20 +57,10 @@ def _score(
     step = split.positions_per_chunk()
     for start in range(0, len(hidden), step):
         chunk = slice(start, start + step)
-        logits = split.logits(hidden[chunk])
-        reference = None
-        if original is not None:
-            with handle.full_precision_head():
-                reference = split.logits(original[chunk])
-        _feed(consumers, logits, reference, targets[chunk])
+        ours = log_probabilities(split.logits(hidden[chunk]))
+        theirs = None if original is None else log_probabilities(split.logits(original[chunk], original_head))
+        for block, log_probs in ours:
+            wanted = None if theirs is None else next(theirs)[1]
+            for consumer in consumers:
+                consumer.update(log_probs, targets[chunk][block], wanted)
     return {name: value for consumer in consumers for name, value in consumer.means().items()}
-
-
-def _feed(consumers: list[Consumer], logits: Tensor, reference: Tensor | None, targets: Tensor) -> None:
-    step = max(1, BLOCK_BYTES // (4 * logits.shape[1]))
-    for start in range(0, len(logits), step):
-        block = slice(start, start + step)
-        log_probs = logits[block].log_softmax(1)
-        wanted = None if reference is None else reference[block].log_softmax(1)
-        for consumer in consumers:
-            consumer.update(log_probs, targets[block], wanted)

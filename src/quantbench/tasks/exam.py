@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
@@ -24,6 +24,8 @@ class ExamTask(LabelTask):
 
     shots  worked examples of the item's own subject, from the exam's development split
     """
+
+    shot_split: ClassVar[str] = "shots"
 
     data: ExamSet
     contextual_calibration: Literal[False]

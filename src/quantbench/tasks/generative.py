@@ -15,6 +15,13 @@ class GenerativeTask(PromptTask):
     """Options of every task whose answers are generated.
 
     max_new_tokens  where an answer is cut off that has not ended; it ends before the first line break
+    chat            the prompt is a user's turn of the tokenizer's chat template, and the answer the model's
     """
 
     max_new_tokens: Annotated[int, Field(ge=1)]
+    chat: bool = False
+
+    @property
+    def chats(self) -> bool:
+        """See `chat`."""
+        return self.chat

@@ -55,7 +55,10 @@ class GenerativeTest(PromptTest):
         device: torch.device,
         progress: ProgressCallback,
     ) -> Outcome:
-        """Columns of `measure`, and new_tokens. The attachment answers.csv holds what was generated."""
+        """Columns of `measure`, new_tokens, and unfinished: 1 for an answer that was cut at max_new_tokens.
+
+        The attachment answers.csv holds what was generated.
+        """
         prompts = self.fitted(max_length(handle.model.config))
         encoded = [self.prompts.encode(prompt.text) for prompt in prompts]
         cached = not handle.has_runtime_operations
@@ -67,7 +70,8 @@ class GenerativeTest(PromptTest):
         answers = [self.answer(tokens) for tokens in found]
         measured = pd.DataFrame(
             [
-                dict(self._measure(text, prompt.example)) | {"new_tokens": len(tokens)}
+                dict(self._measure(text, prompt.example))
+                | {"new_tokens": len(tokens), "unfinished": int(not self.ended(tokens))}
                 for text, tokens, prompt in zip(answers, found, prompts, strict=True)
             ]
         )

@@ -72,7 +72,7 @@ class LabelTest(PromptTest):
         device: torch.device,
         progress: ProgressCallback,
     ) -> Outcome:
-        """Columns accuracy, gold, predicted (numbers of labels), ll_0.., margin (best minus other)."""
+        """Columns accuracy, gold, predicted (numbers of labels), n_labels, ll_0.., margin (best minus other)."""
         prompts = self.fitted(max_length(handle.model.config))
         asked = [self._content_free(prompts[0]), *prompts] if self._calibrated else prompts
         requests = [self.requests(prompt) for prompt in asked]
@@ -110,6 +110,7 @@ def _columns(found: Tensor, values: Tensor, gold: Tensor) -> pd.DataFrame:
         "accuracy": (predicted == gold).double(),
         "gold": gold.double(),
         "predicted": predicted.double(),
+        "n_labels": torch.full_like(right, values.shape[1]),
         "margin": right - others,
         **{f"ll_{k}": found[:, k] for k in range(found.shape[1])},
     }

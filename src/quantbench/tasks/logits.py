@@ -14,10 +14,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
-from quantbench.models.handle import decoder
+from quantbench.models.handle import ModelHandle, decoder
+from quantbench.models.head import head_in_place, head_of, wide_head
 
 CHUNK_BYTES = 128 << 20
 """Most bytes the float32 logits of one chunk take."""
+
+BLOCK_BYTES = 4 << 20
+"""Most bytes of float64 log-probabilities at a time: few enough for a processor's cache, which halves the time."""
 
 
 class _DecoderDoneError(Exception):
@@ -28,13 +32,20 @@ class SplitModel:
     """Runs the decoder and the head of a causal language model apart from each other.
 
     Both run through the model's own forward, so whatever it does between and after them (Gemma2's soft cap, a logit
-    scale) is done here, too.
+    scale) is done here, too. The head computes in float32 whatever the model's dtype.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._decoder = decoder(model)
+        self._own = head_of(model)
+        self._head = wide_head(self._own)
         self._output_type: Any = None
+
+    def original_head(self, handle: ModelHandle) -> nn.Module:
+        """The full-precision model's head, for `logits`: the same as is used anyway if nothing was done to it."""
+        original = handle.original_head()
+        return self._head if original is self._own else wide_head(original)
 
     def positions_per_chunk(self) -> int:
         """How many positions' logits fit in CHUNK_BYTES."""
@@ -67,10 +78,14 @@ class SplitModel:
         assert isinstance(states, Tensor)
         return states
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits float32 [T, vocabulary] of hidden states [T, d]; `hidden` must have run before."""
+    def logits(self, hidden: Tensor, head: nn.Module | None = None) -> Tensor:
+        """Logits float32 [T, vocabulary] of hidden states [T, d]; `hidden` must have run before.
+
+        head  one of `original_head`; None: the head that the model had when this was made
+        """
         dummy = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
-        with self._decoder_returning(self._output_type(last_hidden_state=hidden[None])):
+        output = self._output_type(last_hidden_state=hidden[None])
+        with self._decoder_returning(output), head_in_place(self._model, head or self._head):
             logits = self._model(input_ids=dummy, use_cache=False).logits[0]
         assert isinstance(logits, Tensor)
         return logits.float()
@@ -82,3 +97,15 @@ class SplitModel:
             yield
         finally:
             del self._decoder.forward
+
+
+def log_probabilities(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Log-probabilities float64 [T_i, V] of logits [T, V], a block of positions at a time, with its slice of T.
+
+    In float32 each log-probability is off by up to half a unit of the last digit of log Z, the same for a whole
+    position, and sums over a vocabulary are biased: as much as a KL divergence of 8-bit weights has.
+    """
+    step = max(1, BLOCK_BYTES // (8 * logits.shape[1]))
+    for start in range(0, len(logits), step):
+        block = slice(start, start + step)
+        yield block, logits[block].double().log_softmax(1)

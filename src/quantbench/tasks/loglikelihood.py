@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
 from quantbench.tasks.batches import alone, batches
-from quantbench.tasks.logits import SplitModel
+from quantbench.tasks.logits import SplitModel, log_probabilities
 from quantbench.tasks.overflow import overflowed
 
 
@@ -81,8 +81,9 @@ def _log_probs(split: SplitModel, states: Tensor, targets: Sequence[int]) -> lis
     wanted = torch.tensor(targets, device=states.device)
     found: list[float] = []
     for start in range(0, len(states), step):
-        log_probs = split.logits(states[start : start + step]).log_softmax(1)
-        found += log_probs.gather(1, wanted[start : start + step, None])[:, 0].double().tolist()
+        ours = wanted[start : start + step]
+        for block, log_probs in log_probabilities(split.logits(states[start : start + step])):
+            found += log_probs.gather(1, ours[block, None])[:, 0].tolist()
     return found
 
 

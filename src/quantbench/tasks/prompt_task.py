@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -32,10 +32,13 @@ class PromptTask:
 
     split      the split that is tested
     n          how many items, evenly spaced over the split; null: all
-    shots      worked examples before the item, drawn from the train split with `shot_seed`, the same for all items
+    shots      worked examples before the item, drawn with `shot_seed` from the train split without what the tested
+               split holds, too; the same for all items
     max_tokens longest prompt with its answer; null: what the model takes. In a longer one the middle of the passage
                is cut, never another slot; the item column `truncated` counts them
     """
+
+    shot_split: ClassVar[str] = "train"
 
     data: ExampleSet
     template: Template
@@ -44,6 +47,11 @@ class PromptTask:
     shots: Annotated[int, Field(ge=0)]
     shot_seed: Annotated[int, Field(ge=0)]
     max_tokens: Annotated[int, Field(ge=8)] | None
+
+    @property
+    def chats(self) -> bool:
+        """Whether prompts go through the tokenizer's chat template."""
+        return False
 
     @property
     def origin(self) -> Origin:
@@ -60,10 +68,13 @@ class PromptTask:
 
     def prompts(self, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> Prompts:
         """The items and shots, as this tokenizer sees them. Raises DataError for fewer shots than asked."""
+        from quantbench.models.tokenizer import chat_fingerprint
         from quantbench.tasks.prompts import Prompts
 
-        if self.shots and self.split == "train":
-            raise ConfigError("shots are drawn from the train split, so it cannot be tested with shots: shots=0")
+        if self.shots and self.split == self.shot_split:
+            raise ConfigError(
+                f"shots are drawn from the {self.shot_split} split, so it cannot be tested with shots: shots=0"
+            )
         found = self.data.load(self.split)
         self.template.check(found)
         chosen = self._choose(found)
@@ -79,6 +90,8 @@ class PromptTask:
             "max_tokens": self.max_tokens,
             "tokenizer": tokenizer_fingerprint,
         }
+        if self.chats:
+            values |= {"chat_template": chat_fingerprint(tokenizer), "bos": "of the chat template"}
         return Prompts(
             template=self.template,
             tokenizer=tokenizer,
@@ -86,6 +99,7 @@ class PromptTask:
             labels=found.labels,
             shots_for=self.shots_for(shots),
             max_tokens=self.max_tokens,
+            chat=self.chats,
             values=values,
             provenance={
                 "name": self.origin.name,
@@ -99,7 +113,7 @@ class PromptTask:
         """The worked examples of all items. Raises DataError if there are fewer."""
         if not self.shots:
             return []
-        pool = train_examples(self.data).examples
+        pool = train_examples(self.data, self.split).examples
         if len(pool) < self.shots:
             raise DataError(
                 f"data {self.origin.name}: {self.shots} shots were asked for, but its train split has {len(pool)} "

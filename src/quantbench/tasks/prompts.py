@@ -15,7 +15,7 @@ from torch import Tensor
 from quantbench.core.errors import ConfigError
 from quantbench.datasets.examples import Example
 from quantbench.datasets.template import Template
-from quantbench.models.tokenizer import leading_special_tokens
+from quantbench.models.tokenizer import in_chat, leading_special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +35,7 @@ class Prompts:
     """The items of a task for one tokenizer.
 
     shots_for   the worked examples that stand before an item
+    chat        prompts go through the tokenizer's chat template, which has its own special tokens
     values      what of the protocol the items fix
     provenance  where they came from: kept beside each score
     """
@@ -45,6 +46,7 @@ class Prompts:
     labels: tuple[str, ...]
     shots_for: Callable[[Example], Sequence[Example]]
     max_tokens: int | None
+    chat: bool
     values: dict[str, Any]
     provenance: dict[str, Any]
     _fitted: dict[Any, list[Prompt]] = field(default_factory=dict, repr=False)
@@ -70,10 +72,10 @@ class Prompts:
         return [torch.tensor(self.encode("\n".join(example.fields.values()))) for example in self.examples]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, the tokenizer's own special tokens before it."""
+        """Token ids of a text, the tokenizer's own special tokens before it; a chat template writes its own."""
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         assert isinstance(ids, list)
-        return [*leading_special_tokens(self.tokenizer), *ids]
+        return ids if self.chat else [*leading_special_tokens(self.tokenizer), *ids]
 
     def length(self, text: str, tails: Sequence[str], extra: int) -> int:
         """Tokens of a prompt with the longest of some answers behind it, and `extra` more."""
@@ -94,7 +96,8 @@ class Prompts:
     def whole(self, example: Example, fields: Mapping[str, str] | None = None) -> Prompt:
         """The prompt of an item however long it is, with other texts in its slots if they are given."""
         filled = self.template.prompt(fields or example.fields, self.labels, self.shots_for(example))
-        return Prompt(example, filled, truncated=False)
+        text = in_chat(self.tokenizer, [{"role": "user", "content": filled}]) if self.chat else filled
+        return Prompt(example, text, truncated=False)
 
     def _fit(self, example: Example, limit: int | None, tails: Sequence[str], extra: int) -> Prompt:
         whole = self.whole(example)

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from lm_eval.models.huggingface import HFLM
+from torch import nn
 
 from lm_eval_tasks import long_handle, write_tasks
 from quantbench.config.named import named_recipe
 from quantbench.core.mixing import Mixing
 from quantbench.models.handle import ModelHandle
+from quantbench.models.head import head_in_float32
 from quantbench.models.slots import embedding_slot, head_slot
 from quantbench.pipeline.walker import quantize_model
 from quantbench.tasks.lm_eval import model as model_module
@@ -73,6 +76,18 @@ def test_padding_changes_nothing(overrides: list[str], folder: Path) -> None:
         assert max(abs(one - other) for one, other in pairs) > 1e-3
 
 
+def test_the_head_of_a_bfloat16_model_computes_in_float32(folder: Path) -> None:
+    handle = long_handle()
+    nn.Module.to(handle.model, torch.bfloat16)
+    items = scored(handle, folder, "own_choice", batch_size=1).items
+    assert handle.model.lm_head.weight.dtype == torch.bfloat16
+    test = LmEvalTask(task="own_choice", include_path=folder).load(handle.tokenizer, "tokenizer")
+    with head_in_float32(handle.model):
+        for document, found in zip(test.documents, items["log_likelihoods"], strict=True):
+            prompt, _, answer = document.rpartition("A: ")
+            assert found[0] == pytest.approx(log_likelihoods(handle, f"{prompt}A:", answer), rel=1e-6)
+
+
 def test_text_is_generated_without_a_cache_where_the_cache_is_quantized(folder: Path) -> None:
     handle = quantized("kv4", "quantizer.kv_cache.residual=4", "quantizer.kv_cache.bits=2")
     test = LmEvalTask(task="own_text", include_path=folder).load(handle.tokenizer, "tokenizer")
@@ -86,6 +101,24 @@ def test_text_is_generated_without_a_cache_where_the_cache_is_quantized(folder: 
                 ids = torch.cat([ids, handle.model(ids, use_cache=False).logits[:, -1:].argmax(-1)], dim=1)
         expected = str(handle.tokenizer.decode(ids[0, start:], skip_special_tokens=True)).partition("\n")[0]
         assert expected in json.loads(line)["responses"]
+
+
+def test_answers_that_were_cut_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = long_handle()
+    ids = handle.tokenizer("a\n", add_special_tokens=False)["input_ids"]
+
+    def generate(_self: object, context: torch.Tensor, max_length: int, _stop: object, **_options: object) -> Any:
+        new = torch.full((len(context), max_length - context.shape[1]), ids[0])
+        new[context.sum(1) % 2 == 0, 1] = ids[1]
+        return torch.cat([context, new], dim=1)
+
+    monkeypatch.setattr(HFLM, "_model_generate", generate)
+    outcome = scored(handle, folder, "own_text", batch_size=3)
+    answers = [json.loads(line)["responses"][0] for line in outcome.attachments["responses.jsonl"].splitlines()]
+    assert set(answers) == {"a", "aaaaaa"}
+    assert outcome.items["unfinished"].tolist() == [int(len(answer) == 6) for answer in answers]
+    cut = sum(len(answer) == 6 for answer in answers)
+    assert f"{cut} of {len(answers)} answers were cut at 6 tokens" in outcome.attachments["notes.json"]
 
 
 def test_a_head_that_quantization_set_apart_stays_apart(folder: Path) -> None:

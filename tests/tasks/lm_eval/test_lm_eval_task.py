@@ -10,7 +10,9 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 from lm_eval_tasks import TEST, TRAIN, choice_task, long_handle, save, write_tasks
+from quantbench.calibration.base import CalibSet
 from quantbench.core.errors import ConfigError, DataError, ModelError
+from quantbench.datasets.overlap import overlap
 from quantbench.metrics import metrics
 from quantbench.metrics.metrics import check_items
 from quantbench.models.handle import ModelHandle
@@ -244,3 +246,37 @@ def test_worked_examples_from_the_tested_split_are_said_to_be(handle: ModelHandl
 def test_data_is_fetched_beforehand(folder: Path) -> None:
     said = LmEvalTask(task="own_group", include_path=folder).prepare()
     assert said.startswith("own_group: json, 12 documents")
+
+
+@pytest.mark.parametrize("name", ["own_choice", "own_text"])
+def test_prompts_go_through_the_chat_template_if_they_are_to(folder: Path, name: str) -> None:
+    handle = long_handle()
+    with pytest.raises(ConfigError, match="chat=true: the model's tokenizer has no chat template"):
+        load(folder, name, handle, chat=True)
+    handle.tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}|{{ m.content }}]{% endfor %}{% if add_generation_prompt %}[me|{% endif %}"
+    )
+    test, plain = load(folder, name, handle, chat=True, shots=1), load(folder, name, handle, shots=1)
+    assert protocol_id(test) != protocol_id(plain)
+    assert "chat_template" in test.protocol_values
+    assert all(prompt.startswith("[user|Q: ") and prompt.count("[user|") == 2 for prompt in test.prepared.prompts)
+    assert test.contents == plain.contents
+    outcome = score(test, handle)  # lm-eval asks the same, or it would be an error
+    assert len(outcome.items) == TEST
+
+
+@pytest.mark.parametrize("name", ["own_choice", "own_text"])
+def test_items_take_part_in_the_check_of_overlap_by_their_own_texts(
+    folder: Path, handle: ModelHandle, name: str
+) -> None:
+    test = load(folder, name, handle, shots=0)
+    rows = [json.loads(line) for line in (folder / f"{name}_test.jsonl").read_text().splitlines()]
+    questions = list(dict.fromkeys(row["question"] for row in rows))
+    assert list(dict.fromkeys(test.contents)) == questions
+    assert len(test.contents) == TEST
+    seen = [question.upper().replace("?", " ?!") for question in questions[:3]]
+    calib = CalibSet(torch.zeros(1, 8, dtype=torch.int64), "c", "train", "r", "f", (), 0, 0, contents=tuple(seen))
+    found = overlap(calib, test.token_rows, test.documents, test.contents)
+    assert found.shared_items == 3
+    with pytest.raises(DataError, match=f"calib=mine and task {name} overlap: 3 items are in both"):
+        found.check("mine", name)

@@ -22,6 +22,8 @@ def notes_of(prepared: Prepared, live: LiveModel, items: pd.DataFrame) -> list[s
         notes.append(
             f"{n} of {len(items)} documents have prompts longer than {live.max_length} tokens, whose beginning was cut"
         )
+    if n := int(items["unfinished"].sum()) if "unfinished" in items else 0:
+        notes.append(f"{n} of {len(items)} answers were cut at {prepared.generates} tokens")
     unlike = [
         name for name, one in prepared.protocol_values["subtasks"].items() if one["shots_from"].startswith("the tested")
     ]

@@ -18,13 +18,9 @@ from quantbench.tasks.task import Outcome
 
 
 class LmEvalTestSet:
-    """The test set of an lm-eval task.
-
-    contents  none: what an item is about is not told apart from its prompt, so items are compared by their tokens
-    """
+    """The test set of an lm-eval task."""
 
     uses_reference = False
-    contents: tuple[str, ...] = ()
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared = prepared
@@ -43,6 +39,11 @@ class LmEvalTestSet:
     def documents(self) -> tuple[str, ...]:
         """Each document as it is asked without worked examples, with the first of its answers."""
         return self.prepared.documents
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """What each document is about: the longest text of its fields."""
+        return self.prepared.contents
 
     @cached_property
     def token_rows(self) -> Sequence[Tensor]:

@@ -23,8 +23,8 @@ def of_filter(samples: list[dict[str, Any]], filter: str | None = None) -> list[
 
 def items_of(prepared: Prepared, task: str, samples: Samples, live: LiveModel) -> pd.DataFrame:
     """One row a document: item "subtask/number", document (the subtask), n_tokens, n_bytes, a column for each mean, and
-    truncated; log_likelihoods (nats, one for each request) unless text was generated; nll (mean nats per token) and
-    n_words where a metric is no mean over items.
+    truncated; unfinished where text was generated, else log_likelihoods (nats, one for each request); nll (mean nats
+    per token) and n_words where a metric is no mean over items.
 
     Raises ModelError if a log-likelihood is not finite.
     """
@@ -43,6 +43,8 @@ def items_of(prepared: Prepared, task: str, samples: Samples, live: LiveModel) -
                 if column.is_mean:
                     row[column.name] = column.value(by_filter[column.filter][number])
             row["truncated"] = int((name, number) in live.truncated)
+            if kind == "generate_until":
+                row["unfinished"] = int((name, number) in live.unfinished)
             if kind != "generate_until":
                 row["log_likelihoods"] = _log_likelihoods(sample, task, row["item"])
                 if any(not column.is_mean for column in columns):

@@ -28,10 +28,11 @@ Document = tuple[str, int]
 class LiveModel(HFLM):  # type: ignore[misc]
     """HFLM on a model that is loaded, with a count of what it does.
 
-    Numbers are HFLM's. A model whose operations let tokens act on each other reads one prompt at a time, without
-    padding; one that needs whole sequences generates without a cache.
+    Numbers are HFLM's. A model whose operations let tokens act on each other reads one
+    prompt at a time, without padding; one that needs whole sequences generates without a cache.
 
     truncated   documents a prompt of which lost its beginning
+    unfinished  documents an answer to which was cut at the most tokens it may have
     n_tokens    tokens predicted for each document: of its choices, of its text, or of what was generated
     """
 
@@ -56,8 +57,9 @@ class LiveModel(HFLM):  # type: ignore[misc]
             )
         self.whole_sequences = handle.whole_sequences
         self.truncated: set[Document] = set()
+        self.unfinished: set[Document] = set()
         self.n_tokens: dict[Document, int] = defaultdict(int)
-        self.cache_hook = _Counter(progress, n_requests)  # called for every answer
+        self.cache_hook = _Counter(progress, n_requests)  # called for every answer, in the order they are generated in
         self._asked: Sequence[Any] = ()
         self._longest = 0
 
@@ -101,7 +103,10 @@ class LiveModel(HFLM):  # type: ignore[misc]
             if n_tokens > self.max_length - room:
                 self.truncated.add((asked.task_name, asked.doc_id))
         found: list[str] = super().generate_until(requests, disable_tqdm=True)
+        cut = self.cache_hook.cut
         for asked, text in zip(requests, found, strict=True):
+            if cut.get(asked.args[0]):
+                self.unfinished.add((asked.task_name, asked.doc_id))
             self.n_tokens[asked.task_name, asked.doc_id] += len(self.tok_encode(text, add_special_tokens=False))
         return found
 
@@ -112,19 +117,34 @@ class LiveModel(HFLM):  # type: ignore[misc]
         size: int = super()._detect_batch_size(requests, pos)
         return size
 
-    def _model_generate(self, *args: Any, **options: Any) -> torch.Tensor:
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
         with _without_cache(self.model) if self.whole_sequences else contextlib.nullcontext():
-            tokens: torch.Tensor = super()._model_generate(*args, **options)
+            tokens: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
+        new = tokens[:, context.shape[1] :].tolist()
+        full = tokens.shape[1] >= max_length
+        self.cache_hook.generated += [full and not self._ended(row, stop) for row in new]
         return tokens
+
+    def _ended(self, tokens: Sequence[int], stop: Sequence[str]) -> bool:
+        text = self.tokenizer.decode(tokens)
+        return self.eot_token_id in tokens or any(word in text for word in stop if word)
 
 
 class _Counter:
-    """Counts answers where HFLM would store them."""
+    """Counts answers where HFLM would store them.
+
+    generated  of answers that are still to come here, whether each was cut
+    cut        prompts -> whether the answer was
+    """
 
     def __init__(self, progress: ProgressCallback, total: int) -> None:
         self._progress, self._done, self._total = progress, 0, total
+        self.generated: list[bool] = []
+        self.cut: dict[str, bool] = {}
 
-    def add_partial(self, *_: object) -> None:
+    def add_partial(self, _kind: str, request: Any, _answer: object) -> None:
+        if self.generated:
+            self.cut[request[0]] = self.generated.pop(0)
         self._done = min(self._done + 1, self._total)
         self._progress(self._done, self._total)
 

@@ -26,6 +26,7 @@ class LmEvalOptions:
     limit: Annotated[int, Field(ge=1)] | None = None
     include_path: LocalPath | None = None
     seed: Annotated[int, Field(ge=0)] = 1234
+    chat: bool = False
     max_length: Annotated[int, Field(ge=2)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     origin: Origin = UNDESCRIBED

@@ -13,11 +13,19 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from quantbench.core.errors import ConfigError
+from quantbench.models.tokenizer import chat_fingerprint
 from quantbench.tasks.lm_eval.columns import Column, shared
 from quantbench.tasks.lm_eval.library import as_by_itself
 from quantbench.tasks.lm_eval.loading import Loaded, load
 from quantbench.tasks.lm_eval.options import LmEvalOptions
-from quantbench.tasks.lm_eval.requests import arguments_of, documents_of, prompts_hash, requests_of, room_of
+from quantbench.tasks.lm_eval.requests import (
+    arguments_of,
+    contents_of,
+    documents_of,
+    prompts_hash,
+    requests_of,
+    room_of,
+)
 from quantbench.tasks.lm_eval.shots import set_shots
 
 log = logging.getLogger("quantbench")
@@ -33,6 +41,7 @@ class Prepared:
     loaded      the subtasks and groups
     columns     subtask -> name -> a metric that all subtasks have
     documents   each document as it is asked without worked examples, with the first of its answers
+    contents    what documents are about, without template and answers
     prompts     some of the prompts with their worked examples; n_prompts: how many there are in all
     generates   the most tokens a document's answer may take; 0 if nothing is generated
     fingerprint sha256 of all that is asked
@@ -44,6 +53,7 @@ class Prepared:
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     columns: dict[str, dict[str, Column]]
     documents: tuple[str, ...] = field(repr=False)
+    contents: tuple[str, ...] = field(repr=False)
     prompts: tuple[str, ...] = field(repr=False)
     n_prompts: int
     generates: int
@@ -63,9 +73,11 @@ def make(options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase, tokenizer_f
                 f"one by one ({', '.join(list(loaded.tasks)[:12])})"
             )
         sources = {name: set_shots(name, task, options) for name, task in loaded.tasks.items()}
-        requests = {name: requests_of(name, task, options) for name, task in loaded.tasks.items()}
+        requests = {name: requests_of(name, task, options, tokenizer) for name, task in loaded.tasks.items()}
         documents = [
-            text for name, task in loaded.tasks.items() for text in documents_of(task, options, requests[name])
+            text
+            for name, task in loaded.tasks.items()
+            for text in documents_of(task, options, requests[name], tokenizer)
         ]
     prompts = ["".join(a for a in one.args if isinstance(a, str)) for asked in requests.values() for one in asked]
     fingerprint = prompts_hash({name: arguments_of(asked) for name, asked in requests.items()})
@@ -76,12 +88,14 @@ def make(options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase, tokenizer_f
         tokenizer=tokenizer,
         columns=columns,
         documents=tuple(documents),
+        contents=tuple(text for asked in requests.values() for text in contents_of(asked)),
         prompts=tuple(prompts[:: max(1, len(prompts) // SAMPLED)]),
         n_prompts=len(prompts),
         generates=max(room_of(task) for task in loaded.tasks.values()),
         fingerprint=fingerprint,
         protocol_values=_protocol(options, loaded, sources, n_documents)
-        | {"prompts": fingerprint, "tokenizer": tokenizer_fingerprint},
+        | {"prompts": fingerprint, "tokenizer": tokenizer_fingerprint}
+        | ({"chat_template": chat_fingerprint(tokenizer)} if options.chat else {}),
     )
 
 

@@ -5,34 +5,57 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from quantbench.core.errors import DataError
+from quantbench.models.tokenizer import chat_fingerprint, in_chat
 from quantbench.tasks.lm_eval.options import LmEvalOptions
 
 
-def requests_of(name: str, task: Any, options: LmEvalOptions) -> list[Any]:
-    """All that the task asks a model, as lm-eval asks it."""
+def requests_of(name: str, task: Any, options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
+    """All that the task asks a model, as lm-eval asks it.
+
+    Raises ConfigError for chat=true and a tokenizer without a chat template.
+    """
+    chat: dict[str, Any] = {}
+    if options.chat:
+        chat_fingerprint(tokenizer)  # its error is ours, not one of the task's templates
+        chat = {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": partial(in_chat, tokenizer)}
     try:
-        task.build_all_requests(limit=options.limit, rank=0, world_size=1)
+        task.build_all_requests(limit=options.limit, rank=0, world_size=1, **chat)
     except Exception as error:  # templates and code of each task
         raise DataError(f"eval task {options.task}: lm-eval cannot render the prompts of {name}: {error!r}") from error
     requests: list[Any] = task.instances
     return requests
 
 
-def documents_of(task: Any, options: LmEvalOptions, requests: list[Any]) -> Iterable[str]:
+def documents_of(
+    task: Any, options: LmEvalOptions, requests: list[Any], tokenizer: PreTrainedTokenizerBase
+) -> Iterable[str]:
     """Each document without worked examples, which are no part of the test."""
     shots = task.get_config("num_fewshot")
     if shots:
         task.set_config(key="num_fewshot", value=0)
-        requests = requests_of(task.task_name, task, options)
+        requests = requests_of(task.task_name, task, options, tokenizer)
         task.set_config(key="num_fewshot", value=shots)
     seen = set()
     for one in requests:
         if one.doc_id not in seen:
             seen.add(one.doc_id)
             yield "".join(part for part in one.args if isinstance(part, str))
+
+
+def contents_of(requests: Iterable[Any]) -> list[str]:
+    """What each document is about, without template and answers: the longest text of its fields."""
+    documents = {one.doc_id: one.doc for one in requests}
+    found = []
+    for document in documents.values():
+        texts = [value for value in document.values() if isinstance(value, str)] if isinstance(document, dict) else []
+        found += [" ".join(max(texts, key=len).split())] if texts else []
+    return found
 
 
 def arguments_of(requests: Iterable[Any]) -> dict[int, list[tuple[Any, ...]]]:

@@ -12,6 +12,7 @@ from lm_eval.utils import handle_non_serializable
 from quantbench.core.errors import DataError
 from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
+from quantbench.models.head import head_in_float32
 from quantbench.tasks.lm_eval.attachments import data_of, notes_of, responses_of
 from quantbench.tasks.lm_eval.items import Samples, items_of, of_filter
 from quantbench.tasks.lm_eval.library import OTHER_SEED, RANDOM_SEED, as_by_itself, machine_described_once
@@ -33,7 +34,13 @@ def score(
     finite, and if a metric of ours is not what lm-eval reports.
     """
     options = prepared.options
-    with torch.no_grad(), handle.on_device(device) as model, as_by_itself(), machine_described_once():
+    with (
+        torch.no_grad(),
+        handle.on_device(device) as model,
+        head_in_float32(model),
+        as_by_itself(),
+        machine_described_once(),
+    ):
         live = LiveModel(
             handle,
             model,
@@ -48,6 +55,7 @@ def score(
             tasks=[options.task],
             num_fewshot=options.shots,
             limit=options.limit,
+            apply_chat_template=options.chat,
             bootstrap_iters=0,
             task_manager=prepared.loaded.manager,
             random_seed=RANDOM_SEED,

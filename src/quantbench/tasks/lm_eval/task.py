@@ -22,6 +22,7 @@ class LmEvalTask(LmEvalOptions):
     limit         only the first documents of each subtask
     include_path  a folder with task files of your own, which go before lm-eval's of the same name
     seed          draws the worked examples; lm-eval's own default is 1234
+    chat          prompts go through the tokenizer's chat template, worked examples as turns of their own
     max_length    longer prompts lose their beginning; None: what the model takes, as lm-eval reads it
     batch_size    prompts at a time; "auto": as many as the GPU holds, 4 on a CPU. Changes last digits only
     origin        the test distribution, with the name of a calibration text if it is that; by default the task's name,
