@@ -15,6 +15,7 @@ from quantbench.core.origin import Origin
 from quantbench.datasets.fill import TextTemplate, is_template, slots
 from quantbench.datasets.rows import Row, Rows, Source
 from quantbench.datasets.split import cut_rows
+from quantbench.datasets.values import scalar
 
 log = logging.getLogger("quantbench")
 
@@ -123,7 +124,7 @@ def columns_read(columns: Mapping[str, str]) -> list[str]:
 def _field(row: Row, column: str) -> str:
     if is_template(column):
         return TextTemplate(column).fill(row).strip()
-    return str(row[column] if row[column] is not None else "").strip()
+    return scalar(row[column], column)
 
 
 def skipped_note(counts: Mapping[str, int]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from quantbench.core.errors import DataError
 from quantbench.datasets.ngrams import ngram_ids
 from quantbench.datasets.rows import Row, Rows
 from quantbench.datasets.table import ListTable
+from quantbench.datasets.values import located, scalar
 
 CUT_VERSION = 1
 """Raise it whenever a text may change sides: cached cuts of the old version are then not read any more."""
@@ -60,13 +61,14 @@ def cut_rows(whole: Rows, side: str, group: str | None, until: str | None = None
     text = {_running_text(row, group): index for index, row in reversed(list(enumerate(rows)))}
     texts = {index: one for one, index in text.items()}
     kept = sorted(texts)
-    keys = None if group is None else [_until(str(rows[index][group]), until) for index in kept]
+    keys = None if group is None else [_key(whole, index, rows[index], group, until) for index in kept]
     test = on_test_side([texts[index] for index in kept], f"data {whole.name}", keys)
     chosen = [index for number, index in enumerate(kept) if (number in test) == (side == "test")]
     notes = [f"cut 4:1 {f'by {group}' if group else 'by row'}"]
     if dropped := len(rows) - len(kept):
         notes.append(f"{dropped} rows that repeat an earlier one left out")
-    return whole.chosen(chosen, ListTable([rows[index] for index in chosen]), notes)
+    positions = [whole.where(index) for index in range(len(rows))]
+    return whole.chosen(chosen, ListTable(rows, positions).chosen(chosen), notes)
 
 
 def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None = None) -> set[int]:
@@ -112,8 +114,10 @@ def _linked(documents: Sequence[str], keys: Sequence[str] | None) -> list[int]:
     return [int(label) for label in connected_components(edges, directed=False)[1]]
 
 
-def _until(value: str, sign: str | None) -> str:
-    return value if sign is None else value.partition(sign)[0]
+def _key(rows: Rows, index: int, row: Row, group: str, until: str | None) -> str:
+    with located(rows.where(index)):
+        value = scalar(row[group], group)
+    return value if until is None else value.partition(until)[0]
 
 
 def _running_text(row: Row, group: str | None) -> str:

@@ -16,6 +16,7 @@ from quantbench.datasets.extracted import extracted
 from quantbench.datasets.fill import TextTemplate, is_template
 from quantbench.datasets.rows import Rows, Source
 from quantbench.datasets.split import cut_rows, cut_texts
+from quantbench.datasets.values import located
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,42 +101,44 @@ class TextSet:
         return rows, cut_texts(self._kept(self._texts(rows)), rows.label)
 
     def _column(self, rows: Rows, split: str) -> tuple[Sequence[str], tuple[str, ...]]:
-        texts = self._texts(rows)
+        texts, notes = self._texts(rows), list[str]()
         if not self.source.verbatim:
-            texts = self._kept(texts)
+            texts, notes = self._kept_and_noted(texts)
         if not rows.whole:
-            return texts, ()
+            return texts, tuple(notes)
         documents = cut_texts(texts, rows.label)[split] if len(texts) else []
-        return documents, ("cut 4:1 by document",)
+        if repeated := len(texts) - len(set(texts)):
+            notes.append(f"{repeated} documents that repeat an earlier one left out")
+        return documents, (*notes, "cut 4:1 by document")
 
     def _texts(self, rows: Rows) -> Sequence[str]:
-        try:
+        with rows.named():
             return rows.table.texts(self.text)
-        except DataError as error:
-            message = str(error)
-            raise DataError(message if message.startswith("data ") else f"{rows.label}: {message}") from error
 
     def _kept(self, texts: Iterable[str]) -> list[str]:
         return [text for text in map(str.strip, texts) if len(text) >= self.min_characters]
+
+    def _kept_and_noted(self, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+        kept = self._kept(texts)
+        few = "empty documents" if self.min_characters == 1 else f"documents below {self.min_characters} characters"
+        left_out = len(texts) - len(kept)
+        return kept, [f"{left_out} {few} left out"] if left_out else []
 
     def _written(
         self, rows: Rows, split: str, tokenizer: PreTrainedTokenizerBase | None
     ) -> tuple[list[str], tuple[str, ...]]:
         if rows.whole:
             rows = cut_rows(rows, split, self.source.group, self.source.group_until)
-        found = list(self._each(rows, tokenizer))
-        documents = self._kept(found)
-        left_out = len(found) - len(documents)
-        return documents, (f"{left_out} empty rows left out",) if left_out else ()
+        documents, notes = self._kept_and_noted(list(self._each(rows, tokenizer)))
+        return documents, tuple(notes)
 
     def _each(self, rows: Rows, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
         template = None if self.render is not None else TextTemplate(self.text)
         rows.require(self.render.columns if self.render is not None else TextTemplate(self.text).columns)
-        for name, row in zip(rows.ids, rows.table, strict=True):
-            try:
-                yield template.fill(row) if template is not None else self._rendered(row, tokenizer)
-            except DataError as error:
-                raise DataError(f"{rows.label}, row {name}: {error}") from error
+        for where, _, row in rows.each():
+            with located(where):
+                document = template.fill(row) if template is not None else self._rendered(row, tokenizer)
+            yield document
 
     def _rendered(self, row: dict[str, object], tokenizer: PreTrainedTokenizerBase | None) -> str:
         assert self.render is not None
