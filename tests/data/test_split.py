@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantbench.core.errors import DataError
-from quantbench.datasets.split import RUN, cut_texts
+from quantbench.datasets.passages import RUN
+from quantbench.datasets.split import cut_texts
 
 WORDS = st.text("abcdefgh", min_size=3, max_size=6)
 

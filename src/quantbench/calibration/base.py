@@ -28,6 +28,7 @@ class CalibSet:
     notes      the source's: which place answered, what was left out
     shortfall  how many sequences fewer than asked (0 unless `allow_short`)
     parts      of a mixture: what it was mixed from
+    listing    where the documents drawn from stand in their source (quantbench.datasets.documents.Documents.listing)
     """
 
     tokens: Tensor
@@ -42,6 +43,7 @@ class CalibSet:
     parts: tuple[CalibSet, ...] = field(default=(), repr=False)
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    listing: str = field(default="", repr=False)
 
     @property
     def n_tokens(self) -> int:

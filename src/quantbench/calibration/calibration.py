@@ -79,4 +79,5 @@ class Calibration:
             shortfall=shortfall,
             notes=tuple(documents.notes),
             contents=tuple(about[document] for document in sample.documents if document in about),
+            listing=documents.listing(set(sample.documents)),
         )

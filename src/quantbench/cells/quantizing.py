@@ -55,6 +55,8 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     if cell.settings.save == "weights" and not cell.recipe.full_precision:
         tensors.save(session.store.weights_path(cell.run_id), stored)
         write_text(session.store.spec_path(cell.run_id), Artifact.spec_text(spec))
+    if inputs.calib is not None and inputs.calib.listing:
+        write_text(session.store.listing_path(cell.run_id), inputs.calib.listing)
     record = RunRecord(
         run_id=cell.run_id,
         status="quantized",

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
+from quantbench.datasets.boilerplate import Share, without_boilerplate_rows
 from quantbench.datasets.fill import TextTemplate, is_template, slots
 from quantbench.datasets.rows import Row, Rows, Source
 from quantbench.datasets.split import cut_rows
@@ -63,14 +64,18 @@ class Examples:
 
 @component
 class RowExamples:
-    """Base of sets whose examples are the rows of a source."""
+    """Base of sets whose examples are the rows of a source.
+
+    strip_boilerplate  passages that more than this share of the rows hold are taken out of their texts
+    """
 
     source: Source
     origin: Origin
+    strip_boilerplate: Share = None
 
     def rows(self, split: str) -> Rows:
         """The rows of a split; of a source that has one split, those that are cut out for it."""
-        found = self.source.read(self.origin.name, split)
+        found = without_boilerplate_rows(self.source.read(self.origin.name, split), self.strip_boilerplate)
         return cut_rows(found, split, self.source.group, self.source.group_until) if found.whole else found
 
     def check_files(self) -> None:

@@ -6,11 +6,11 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from quantbench.core.errors import DataError
 from quantbench.datasets.table import Row, Table
@@ -27,6 +27,7 @@ class Rows:
     revision  what was found: a commit, a package's or file's sha256, or "unverified" where a cache does not tell
     whole     the data set has one split: what is needed of it must be cut out (quantbench.datasets.split)
     notes     what a reader of the numbers must know: which source answered, what was left out
+    processing  what was done to their texts, plain values for the protocol of a score
     """
 
     name: str
@@ -36,6 +37,7 @@ class Rows:
     revision: str
     whole: bool = False
     notes: tuple[str, ...] = ()
+    processing: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -68,6 +70,10 @@ class Rows:
     def where(self, index: int) -> str:
         """What messages call a row: its file and line, or its id."""
         return self.table.position(index) or f"{self.label}, row {self.ids[index]}"
+
+    def place(self, index: int) -> str:
+        """Where a reader finds a row: its file and line, or its id."""
+        return self.table.position(index).partition(": ")[2] or f"row {self.ids[index]}"
 
     def each(self) -> Iterator[tuple[str, str, Row]]:
         """Of every row what messages call it, its id, and the row."""

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 
 from quantbench.core.errors import DataError
-from quantbench.datasets.ngrams import ngram_ids
+from quantbench.datasets.passages import Runs, most_shared
 from quantbench.datasets.rows import Row, Rows
 from quantbench.datasets.table import ListTable
 from quantbench.datasets.values import located, scalar
@@ -26,12 +24,7 @@ from quantbench.datasets.values import located, scalar
 CUT_VERSION = 1
 """Raise it whenever a text may change sides: cached cuts of the old version are then not read any more."""
 
-RUN = 32
-"""Words or punctuation marks in a row: in prose about 36 tokens, in source code about 50."""
-
 SIDES = ("train", "test")
-
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def cut_texts(texts: Sequence[str], label: str) -> dict[str, list[str]]:
@@ -79,10 +72,7 @@ def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None
     for number, group in enumerate(groups):
         members.setdefault(group, []).append(number)
     if len(members) < 2:
-        raise DataError(
-            f"{label}: {len(distinct)} distinct documents in {len(members)} group(s) that share long passages "
-            "cannot be cut into a train and a test side; give more documents, or a test text of its own (test_path)"
-        )
+        raise DataError(_uncut(distinct, len(members), label))
     test: set[int] = set()
     in_order = sorted(members.values(), key=lambda group: min(hashes[i] for i in group))
     for numbers in in_order:
@@ -92,20 +82,32 @@ def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[str] | None
     return test or set(smallest)
 
 
+def _uncut(documents: Sequence[str], groups: int, label: str) -> str:
+    """Why documents cannot be cut: the passage that most of them hold is shown, for boilerplate can be taken out."""
+    problem = (
+        f"{label}: {len(documents)} distinct documents in {groups} group(s) that share long passages cannot be cut "
+        "into a train and a test side"
+    )
+    own = "a test text of its own (test_path)"
+    shared = most_shared(documents)
+    if shared is None:
+        return f"{problem}; give more documents, or {own}"
+    share = min(0.1, shared.documents / len(documents) / 2)
+    return (
+        f"{problem}: {shared.documents} of them hold {shared}. If that is boilerplate, "
+        f"strip_boilerplate={share:.2g} (calib.strip_boilerplate) takes out passages that more than that share of the "
+        f"documents hold; if they are copies, give other documents, or {own}"
+    )
+
+
 def _linked(documents: Sequence[str], keys: Sequence[str] | None) -> list[int]:
     """The number of each text's group: the connected components of "shares a run of RUN words, or a key, with"."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    vocabulary: dict[str, int] = {}
-    words = [[vocabulary.setdefault(word, len(vocabulary)) for word in _WORD.findall(d)] for d in documents]
-    owner = np.repeat(np.arange(len(documents)), [len(w) for w in words])
-    runs = ngram_ids(np.fromiter(chain.from_iterable(words), dtype=np.int64), RUN)
-    begins, ends = owner[: len(runs)], owner[RUN - 1 :]
-    inside = begins == ends  # a run that crosses from one text to the next is in neither
-    kept, kept_owner = runs[inside], begins[inside]
-    _, first, number = np.unique(kept, return_index=True, return_inverse=True)
-    pairs = [(kept_owner, kept_owner[first[number]])]
+    runs = Runs.of(documents)
+    _, first, number = np.unique(runs.ids, return_index=True, return_inverse=True)
+    pairs = [(runs.owner, runs.owner[first[number]])]
     if keys is not None:
         _, leader, same = np.unique(np.array(keys), return_index=True, return_inverse=True)
         pairs.append((np.arange(len(documents)), leader[same]))

@@ -72,7 +72,7 @@ def recipe_table(
         header=[*header, "CPU s", "GiB"],
         rows=body,
         caption=_caption(rows, against),
-        notes=notes.lines(rows),
+        notes=notes.lines(),
     )
 
 
@@ -121,11 +121,11 @@ def _value(row: ResultRow | None, first: ResultRow, notes: Footnotes) -> TableCe
     if row is None or row["value"] is None:
         failed = first["status"] == "failed"
         return TableCell("FAILED", marks=notes.number(f"failed: {first['error']}")) if failed else TableCell("–")
-    own = bool(row["in_distribution"])
+    own, marks = bool(row["in_distribution"]), notes.mark_overlap(row)
     if row["difference"] is None:
-        return TableCell(with_error(row["value"], row["stderr"]), in_distribution=own)
+        return TableCell(with_error(row["value"], row["stderr"]), marks=marks, in_distribution=own)
     paired = change(row["difference"], row["difference_stderr"])
-    return TableCell(rounded(row["value"], row["stderr"]), paired, in_distribution=own)
+    return TableCell(rounded(row["value"], row["stderr"]), paired, marks, own)
 
 
 def _difference(store: Store, row: ResultRow | None, run: _Run, reference: _Run | None) -> TableCell:

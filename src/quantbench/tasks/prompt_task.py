@@ -78,6 +78,7 @@ class PromptTask:
             "bos": "first",
             "max_tokens": self.max_tokens,
             "tokenizer": tokenizer_fingerprint,
+            **found.rows.processing,
         }
         return Prompts(
             template=self.template,
