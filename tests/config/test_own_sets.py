@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from collections.abc import Iterator
@@ -196,6 +197,18 @@ def test_their_names_stand_in_the_tables(folder: Folders, tmp_path: Path, capsys
     assert relations["forum", "tickets"] == "far OOD"  # another language
     said = capsys.readouterr().out
     assert all(name in said for name in NAMES)
+    outputs = tmp_path / "outputs"
+    drawn = {one["data"]: one for one in map(first_line, outputs.glob("runs/*/calibration.csv"))}
+    assert set(drawn) == {"moods", "tickets"}  # the others' splits are those of the hub, in its order
+    assert drawn["moods"]["place"].startswith("row ")
+    assert drawn["tickets"]["place"].startswith(f"{tmp_path / 'tickets.jsonl'}, line ")
+    (listing, *others) = [path.read_text() for path in outputs.glob("runs/*/scores/tickets-*.documents.csv")]
+    assert set(others) == {listing}
+    assert len(others) == len(NAMES)  # and full precision's
+
+
+def first_line(path: Path) -> dict[str, str]:
+    return next(csv.DictReader(path.read_text().splitlines()))
 
 
 def test_a_class_of_ones_own_reads_a_set(folder: Folders, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_with_a_test_file_nothing_is_cut_or_dropped(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a"}\n{"body": "b", "n": 1}\n', r"line 2: no text under 'text' .*columns: body, n\)"),
         ("a.jsonl", b'{"text": 5}\n', r"line 1: 'text' holds int \(its columns: text\); set `text`"),
         ("a.jsonl", b'["a"]\n', r"line 1: expected an object with named columns, found a list"),
-        ("a.json", b'[{"text": "a"}, {"text": null}]', r"element 1: 'text' holds NoneType"),
+        ("a.json", b'[{"text": "a"}, {"text": null}]', r"line 1, element 1: 'text' holds null, where a text"),
         ("a.txt", b"just one document", r"data mine, split train: 1 distinct documents .* cannot be cut"),
     ],
 )  # fmt: skip

@@ -31,7 +31,7 @@ def test_a_broken_dump_is_refused(data: bytes) -> None:
 def test_lines_are_documents_and_must_be_utf8() -> None:
     found = list(texts_of("lines", "one\u2028still one\ntwo\n".encode(), "a.cor"))
     assert found == ["one\u2028still one", "two", ""]
-    with pytest.raises(DataError, match=r"b\.cor cannot be read as UTF-8"):
+    with pytest.raises(DataError, match=r"b\.cor is not UTF-8 text: line 1"):
         list(texts_of("lines", b"\xff", "b.cor"))
 
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantbench.core.errors import DataError
+from quantbench.datasets.passages import RUN
 from quantbench.datasets.rows import Rows
-from quantbench.datasets.split import RUN, cut_rows, cut_texts
+from quantbench.datasets.split import cut_rows, cut_texts
 from quantbench.datasets.table import ListTable
 
 WORDS = st.text("abcdefgh", min_size=3, max_size=6)

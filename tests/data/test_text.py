@@ -37,7 +37,7 @@ def test_empty_parts_and_empty_rows_are_left_out(tmp_path: Path) -> None:
     assert isinstance(made, TextSource)
     found = made.load("train")
     assert found.documents == ["Q: x\n\nA: z ({z})", "Q: y{1}\n\nw\n\nA: z ({z})"]
-    assert "1 empty rows left out" in found.notes
+    assert "1 empty documents left out" in found.notes
 
 
 def test_one_column_is_taken_as_it_is_but_for_white_space_at_its_ends(tmp_path: Path) -> None:
@@ -68,18 +68,18 @@ def test_a_chat_in_the_template_of_the_models_tokenizer(tmp_path: Path) -> None:
         (
             CHAT,
             {"messages": [{"role": "tool", "content": "x"}]},
-            "row 0: the role 'tool' has no prefix; `prefixes`",
+            "line 1: the role 'tool' has no prefix; `prefixes`",
         ),
-        (CHAT, {"messages": "hello"}, "row 0: the column 'messages' is not a list of messages with role and content"),
+        (CHAT, {"messages": "hello"}, "line 1: the column 'messages' is not a list of messages with role and content"),
         (CHAT, {"messages": [{"role": "user"}]}, "is not a list of messages with role and content"),
         (CHAT, {"dialogue": []}, "no column 'messages'; its columns: dialogue"),
         (CHAT, {"messages": []}, "none of 1 rows holds text"),
-        ("{a}", {"a": 3}, "row 0: the column 'a' holds int, not text"),
+        ("{a}", {"a": 3}, "line 1: the column 'a' holds int, not text"),
         ("{a}\n\n{b}", {"a": "x"}, "no column 'b'; its columns: a"),
     ],
 )
 def test_rows_that_are_not_as_expected(tmp_path: Path, made: Rendering | str, row: Any, message: str) -> None:
-    with pytest.raises(DataError, match=f"data mine, split train.*{message}"):
+    with pytest.raises(DataError, match=f"data mine.*{message}"):
         text(tmp_path, made, row).load("train")
 
 

@@ -83,12 +83,12 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
         """\
         perplexity (per token; lower is better): smollm2, gptq, 3.25 bits per weight
 
-        calibration       news               reviews           wiki              transfer gap
-        ----------------  -----------------  ----------------  ----------------  --------------
-        (full precision)  29.1±1.2           46.5±2.5          18.3±1.7
-        news              30.8 +1.68±0.14*†  49.9 +3.37±0.24†  19.6 +1.32±0.16†  -0.0392±0.0047
-        reviews           FAILED[1]          FAILED[1]         FAILED[1]
-        wiki              31.8 +2.74±0.23    50.9 +4.38±0.31   19.6 +1.36±0.16*  +1.064±0.090
+        calibration       news                reviews           wiki               transfer gap
+        ----------------  ------------------  ----------------  -----------------  --------------
+        (full precision)  29.1±1.2            46.5±2.5          18.3±1.7
+        news              30.8 +1.68±0.14*†§  49.9 +3.37±0.24†  19.6 +1.32±0.16†   -0.0392±0.0047
+        reviews           FAILED[1]           FAILED[1]         FAILED[1]
+        wiki              31.8 +2.74±0.23     50.9 +4.38±0.31   19.6 +1.36±0.16*§  +1.064±0.090
 
         Recipe: weight=Int(bits=3, group_size=64).
         Scale smoke; 16,384 calibration tokens; n = 8 windows (4,088 tokens) per column.
@@ -100,7 +100,9 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
           out-of-distribution columns among news, wiki.
         [1] failed: ModelError: layer 3 is not finite
         † gave way while quantizing: news: damping_raised=2
-        Items sharing a 13-gram with the calibration text: at most 12.5 %, news on news
+        § more than 1 % of the items have 13 tokens in a row in common with the calibration text (a stock
+          phrase, a notice; longer passages are refused), so they may be easier than others; at most 12.5 %,
+          news on news (column overlap_13gram)
         """
     )
     assert [row[0].value for row in rtn.rows] == ["(full precision)", "(none: data-free)"]
@@ -140,7 +142,7 @@ def test_markdown_and_csv_say_the_same(build_sweep: Build, tmp_path: Path) -> No
     assert lines[0] == "### perplexity (per token; lower is better): smollm2, gptq, 3.25 bits per weight"
     assert [cell.strip() for cell in lines[5].strip("|").split("|")] == [
         "news",
-        "**30.8 +1.68±0.14**†",
+        "**30.8 +1.68±0.14**†§",
         "49.9 +3.37±0.24†",
         "19.6 +1.32±0.16†",
         "-0.0392±0.0047",
@@ -148,7 +150,7 @@ def test_markdown_and_csv_say_the_same(build_sweep: Build, tmp_path: Path) -> No
     assert "- **bold** = calibrated on the test distribution (in-distribution)." in lines
     rows = list(csv.reader(io.StringIO(csv_table(gptq))))
     assert rows[0] == ["calibration", "news", "reviews", "wiki", "transfer gap"]
-    assert rows[2][1:3] == ["30.8 +1.68±0.14*†", "49.9 +3.37±0.24†"]
+    assert rows[2][1:3] == ["30.8 +1.68±0.14*†§", "49.9 +3.37±0.24†"]
 
 
 def test_tables_are_written_and_every_table_is_in_the_combined_file(build_sweep: Build, tmp_path: Path) -> None:
@@ -265,8 +267,8 @@ def test_the_relation_of_each_cell_is_marked_and_explained(build_sweep: Build, t
     (gptq,) = tables(collate(store, [dataclasses.replace(manifest, cells=cells)]), "kl")
     lines = {row[0].value: [cell.marks for cell in row[1:4]] for row in gptq.rows}
     assert gptq.header[1:4] == ["news", "reviews", "wiki"]
-    assert lines["news"] == ["†", "‡†", "‡†"]
-    assert lines["wiki"] == ["≈", "‡", ""]
+    assert lines["news"] == ["†§", "‡†", "‡†"]
+    assert lines["wiki"] == ["≈", "‡", "§"]
     assert any(line.startswith("≈ = related: ") for line in gptq.caption)
     assert any(line.startswith("‡ = far OOD: ") for line in gptq.caption)
     assert not any(line.startswith("◐") for line in gptq.caption)
@@ -283,5 +285,5 @@ def test_a_mixture_has_a_transfer_gap_on_its_own_part_but_does_not_count_as_out_
     assert pd.isna(rows.in_distribution["wiki"])
     assert rows.transfer_gap.notna().to_dict() == {"news": False, "reviews": False, "wiki": True}
     (table,) = tables(frame, "kl")
-    assert {row[0].value: row[3].marks for row in table.rows} == {"news": "◐†", "wiki": ""}
+    assert {row[0].value: row[3].marks for row in table.rows} == {"news": "◐†", "wiki": "§"}
     assert "transfer gap" not in table.header

@@ -34,6 +34,7 @@ class CalibSet:
     shortfall  how many sequences fewer than asked (0 unless `allow_short`)
     parts      of a mixture: what it was mixed from
     before     how many tokens of each sequence are special ones that were put before the text
+    listing    where the documents drawn from stand in their source (quantbench.datasets.documents.Documents.listing)
     """
 
     tokens: Tensor
@@ -49,6 +50,7 @@ class CalibSet:
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     before: int = 0
+    listing: str = field(default="", repr=False)
 
     @property
     def n_tokens(self) -> int:

@@ -85,4 +85,5 @@ class Calibration:
             notes=tuple(documents.notes),
             before=len(before),
             contents=tuple(about[document] for document in sample.documents if document in about),
+            listing=documents.listing(set(sample.documents)),
         )

@@ -15,7 +15,7 @@ from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
 from quantbench.core.origin import Origin
-from quantbench.datasets.documents import TextSource, check_reachable
+from quantbench.datasets.documents import TextSource, check_reachable, joined_listings
 
 if TYPE_CHECKING:
     import torch
@@ -113,4 +113,5 @@ class Mixture:
             contents=tuple(content for one in drawn for content in one.contents),
             parts=tuple(drawn),
             before=drawn[0].before,
+            listing=joined_listings(one.listing for one in drawn),
         )

@@ -59,6 +59,8 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         stored = tensors.load(session.store.weights_path(cell.run_id))
         spec = Artifact.read_spec(session.store.spec_path(cell.run_id))
     check_stored(quantized.artifact, stored, spec)
+    if inputs.calib is not None and inputs.calib.listing:
+        write_text(session.store.listing_path(cell.run_id), inputs.calib.listing)
     record = RunRecord(
         run_id=cell.run_id,
         status="quantized",

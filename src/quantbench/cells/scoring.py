@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from quantbench.cells.quantizing import install
-from quantbench.cells.recording import append_cost
+from quantbench.cells.recording import append_cost, now
 from quantbench.cells.session import Inputs, Session
 from quantbench.config.cell import Cell
 from quantbench.core.environment import environment
+from quantbench.core.errors import QuantbenchError
 from quantbench.core.meter import Meter
 from quantbench.core.progress import progress
 from quantbench.metrics import metrics
-from quantbench.store.records import Score
+from quantbench.store.records import Failure, Score
 from quantbench.tasks.reference import Reference
-from quantbench.tasks.task import protocol_id
+from quantbench.tasks.task import Outcome, protocol_id
 
 
 def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> bool:
@@ -24,14 +27,16 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
     # The full-precision model is evaluated again where its reference was deleted: others are measured against it.
     if scored and (path is None or path.exists() or not cell.recipe.full_precision):
         return False
+    _refuse_again(session, cell, task, protocol)
     device = session.device(cell)
     meter = Meter(device)
-    handle = install(session, cell, inputs)
-    reference = None
-    if path is not None:
-        reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
-    with progress(f"evaluating {task}", "item") as show:
-        outcome = test.score(handle, task, reference, device, show)
+    try:
+        outcome = _outcome(session, cell, inputs, task, path)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        failure = Failure(error=why, attempt=session.attempt, created=now())
+        session.store.save_failure(cell.run_id, task, protocol, failure)
+        raise
     items = outcome.items
     overlap = inputs.overlaps.get(task)
     score = Score(
@@ -51,3 +56,20 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
     session.store.save_score(score, items, outcome.attachments)
     append_cost(session, cell, f"evaluate {task}", meter.read() | {"tokens": test.n_positions})
     return True
+
+
+def _outcome(session: Session, cell: Cell, inputs: Inputs, task: str, path: Path | None) -> Outcome:
+    """What scoring gives. path: of the full-precision reference, which is captured or compared with; None: neither."""
+    handle = install(session, cell, inputs)
+    reference = None
+    if path is not None:
+        reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
+    with progress(f"evaluating {task}", "item") as show:
+        return inputs.tests[task].score(handle, task, reference, session.device(cell), show)
+
+
+def _refuse_again(session: Session, cell: Cell, task: str, protocol: str) -> None:
+    """Raise QuantbenchError for what this command or submission has tried already, perhaps in another process."""
+    before = session.store.load_failure(cell.run_id, task, protocol)
+    if before is not None and session.attempt and before.attempt == session.attempt:
+        raise QuantbenchError(f"task {task}: {before.error} (not tried again for every cell that needs it)")

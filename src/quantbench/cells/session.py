@@ -13,8 +13,9 @@ from quantbench.calibration.base import CalibSet
 from quantbench.config.cell import Cell
 from quantbench.config.node import ConfigNode
 from quantbench.core.environment import pick_device
-from quantbench.core.errors import ConfigError, QuantbenchError
+from quantbench.core.errors import ConfigError, DataError, QuantbenchError
 from quantbench.datasets.overlap import Overlap, overlap
+from quantbench.datasets.passages import shared_between
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
 from quantbench.models.loading import ModelSource
@@ -34,10 +35,13 @@ class Inputs:
 
 
 class Session:
-    """Loads each thing once, and keeps one model at a time."""
+    """Loads each thing once, and keeps one model at a time.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    attempt  name of the command or submission: what failed in it is not tried again in it; "" for none
+    """
+
+    def __init__(self, store: Store, attempt: str = "") -> None:
+        self.store, self.attempt = store, attempt
         self._limits: dict[str, int | None] = {}
         self._tokenizers: dict[str, tuple[PreTrainedTokenizerBase, str]] = {}
         self._skeletons: dict[str, PreTrainedModel] = {}
@@ -97,7 +101,7 @@ class Session:
             pair = (calib.fingerprint, protocol_id(test))
             if pair not in self._overlaps:
                 self._overlaps[pair] = overlap(calib, test.token_rows, test.documents, test.contents)
-            self._overlaps[pair].check(calib.name, name)
+            _check_overlap(self._overlaps[pair], calib, test, name)
             overlaps[name] = self._overlaps[pair]
         return Inputs(calib, tests, overlaps)
 
@@ -114,6 +118,21 @@ class Session:
         if isinstance(found, QuantbenchError):
             raise found
         return found
+
+
+def _check_overlap(found: Overlap, calib: CalibSet, test: TestSet, task: str) -> None:
+    """Raise DataError for texts that overlap, with the passage that is in both: it may be boilerplate."""
+    try:
+        found.check(calib.name, task)
+    except DataError as error:
+        shared = None if found.shared_items else shared_between(calib.documents, test.documents)
+        if shared is None:
+            raise
+        raise DataError(
+            f"{error} Of the test's documents {shared.documents} hold a passage that was calibrated on, too: {shared}. "
+            "If that is boilerplate, strip_boilerplate=0.1 of the data set (calib.strip_boilerplate) takes out what "
+            "more than a tenth of its documents hold."
+        ) from error
 
 
 def check_inputs(session: Session, cells: Sequence[Cell]) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tabulate import tabulate
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
 from quantbench.core.launcher import Launcher
-from quantbench.core.paths import local_path
+from quantbench.core.paths import brief, local_path
 from quantbench.core.progress import counted, duration
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.overview import OPEN, UNFINISHED, CellView, Watch, key_of, refreshed, updated
@@ -38,7 +39,7 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def status(arguments: list[str]) -> int:
-    """`quantbench status [SWEEP]`: where each cell stands. Status 1 if one failed, was lost or cancelled."""
+    """`quantbench status [SWEEP]`: where each cell stands. Status 1 if one is not done and will not be."""
     parser = _parser("status", "Where each cell of a sweep stands.")
     parser.add_argument("sweep", nargs="?", help="default: which sweeps there are")
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -97,7 +98,7 @@ def _as_json(manifest: Manifest, views: dict[str, CellView]) -> str:
 
 
 def _as_table(manifest: Manifest, views: dict[str, CellView], everything: bool) -> str:
-    rows = []
+    rows, labels = [], _labels(manifest.cells)
     for entry in manifest.cells:
         view = views[key_of(entry)]
         if view.state == "done" and not everything:
@@ -106,7 +107,7 @@ def _as_table(manifest: Manifest, views: dict[str, CellView], everything: bool) 
         age = "" if view.age is None or view.state in {"queued", "new"} else duration(view.age)
         error = (view.error or "").splitlines()[0][:100] if view.error else ""
         host = known.host if known and view.state != "queued" else ""
-        rows.append([view.key[:SHOWN_DIGITS], view.state, _label(entry), view.job, host, age, error])
+        rows.append([view.key[:SHOWN_DIGITS], view.state, labels[entry.key], view.job, host, age, error])
     counts = Counter(views[key_of(entry)].state for entry in manifest.cells)
     left = _seconds_left(views)
     summary = f"{manifest.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
@@ -117,8 +118,18 @@ def _as_table(manifest: Manifest, views: dict[str, CellView], everything: bool) 
     return table + summary
 
 
-def _label(entry: CellEntry) -> str:
-    return entry.key if len(entry.key) <= 60 else entry.key[:57] + "..."
+def _labels(cells: Sequence[CellEntry]) -> dict[str, str]:
+    """What each cell is called, by its key: what tells it apart from the others, in full; of a lone cell all it is."""
+    parts: dict[str, list[str]] = {}
+    for cell in cells:
+        own = [one.lstrip("+~") for one in cell.overrides]
+        said = [one for one in own if one.partition("=")[0] not in cell.choices]
+        parts[cell.key] = [*(f"{group}={choice}" for group, choice in cell.choices.items()), *said]
+    everywhere = set.intersection(*map(set, parts.values())) if len(parts) > 1 else set()
+    apart = {key: [part for part in own if part not in everywhere] for key, own in parts.items()}
+    short = {key: " ".join(map(brief, own)) for key, own in apart.items()}
+    clear = len(set(short.values())) == len(short)
+    return short if clear else {key: " ".join(own) for key, own in apart.items()}
 
 
 def _seconds_left(views: dict[str, CellView]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from quantbench.config.overrides import as_typed, expand, to_hydra
 from quantbench.config.own_files import name_by_file, named_nodes
 from quantbench.config.resolving import resolved, resolver
 from quantbench.config.settings import Scale, Settings
+from quantbench.core.errors import ConfigError
 from quantbench.core.launcher import Launcher
 from quantbench.models.loading import ModelSource
 from quantbench.pipeline.recipe import Recipe
@@ -75,7 +77,35 @@ class Composer:
             ({name: node.plain for name, node in nodes.items()}, choices["calib"]) for nodes, choices, _ in composed
         ]
         names = name_by_file(plain, self._catalogue.files("calib"))
-        return [self._cell(nodes, choices, own, names) for nodes, choices, own in composed]
+        cells = []
+        for nodes, choices, own in composed:
+            try:
+                cells.append(self._cell(nodes, choices, own, names))
+            except ConfigError as error:
+                raise self._of_which_set(error, choices["calib"], composed, names) from error
+        return cells
+
+    def _of_which_set(
+        self, error: ConfigError, refused: str, composed: Sequence[Composed], names: Mapping[str, str]
+    ) -> ConfigError:
+        """An error of a key of `calib` in a grid of several sets, with the sets that the key belongs to, if any."""
+        first: dict[str, Composed] = {}
+        for cell in composed:
+            first.setdefault(cell[1]["calib"], cell)
+        if len(first) < 2 or not re.match(r"calib[.:]", str(error)):
+            return error
+        taken = []
+        for option, cell in first.items():
+            try:
+                self._cell(*cell, names)
+                taken.append(option)
+            except ConfigError:
+                continue
+        belongs = f"{', '.join(taken)} would take the calib options given here" if taken else "no set here takes them"
+        return ConfigError(
+            f"calib={refused}: {error}\n  Options of calib count for every set of the grid ({', '.join(first)}); "
+            f"{belongs}. Run the sets in commands of their own, or give such a set an option file (docs/own_data.md)"
+        )
 
     def _cell(
         self, nodes: dict[str, Node], choices: dict[str, str], own: tuple[str, ...], names: Mapping[str, str]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from quantbench.config.catalogue import Catalogue, Plain
+from quantbench.config.label_rules import by_value, label_rule
 from quantbench.core.build import fields_of, path_of, unknown_key
 from quantbench.core.errors import ConfigError
 from quantbench.core.origin import FAMILIES, Origin
@@ -96,11 +97,11 @@ class DataSet:
         if "render" in given:
             given.pop("text", None)
         if isinstance(given.get("tags"), Mapping):
-            given["tags"] = {str(tag): meaning for tag, meaning in given["tags"].items()}
+            given["tags"] = by_value(f"{self.key}.tags", given["tags"])
         if not self.is_text and "columns" in own:
             given["columns"] = self._columns()
         if "label" in own and "labels" in self.facts:
-            given["label"] = _label_rule(self.key, self.facts)
+            given["label"] = label_rule(self.key, self.facts)
         if "render" in given:
             given["render"] = self.catalogue.part("render", given["render"])
         return {"_target_": reads, "source": source, "origin": self.origin(), **given}
@@ -193,25 +194,6 @@ def set_keys() -> frozenset[str]:
     for module in ("text.TextSet", "labelled.LabelledSet", "answers.AnswerSet", "spans.SpanSet", "exams.ExamSet"):
         found |= fields_of(f"quantbench.datasets.{module}", "")
     return frozenset(found - {"source", "origin"})
-
-
-def _label_rule(key: str, facts: Mapping[str, Any]) -> Plain:
-    """`labels` as a mapping names a column's values; as a list, the intervals between `cuts`."""
-    label, labels = facts.get("label", "label"), facts["labels"]
-    if "cuts" in facts:
-        columns = [label] if isinstance(label, str) else list(label)
-        at = [float(cut) for cut in facts["cuts"]]
-        return {"_target_": "quantbench.datasets.labelled.CutLabel", "columns": columns, "at": at, "labels": labels}
-    if not isinstance(labels, Mapping):
-        raise ConfigError(
-            f"{key}.labels={labels!r}: expected a mapping of the column's values to the labels' texts, for instance "
-            "{1: positive, 0: negative}; a list of texts needs `cuts`, the bounds between them"
-        )
-    if not isinstance(label, str):
-        raise ConfigError(f"{key}.label={label!r}: the name of one column, where `labels` names its values")
-    named = {str(value): str(text) for value, text in labels.items() if text is not None}
-    drop = [str(value) for value, text in labels.items() if text is None]
-    return {"_target_": "quantbench.datasets.labelled.MapLabel", "column": label, "map": named, "drop": drop}
 
 
 def _exam_columns(family: Mapping[str, Any]) -> Iterable[str]:

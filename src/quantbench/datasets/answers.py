@@ -10,6 +10,7 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.datasets.examples import Example, Examples, RowExamples, columns_read, fields_of, finish
+from quantbench.datasets.values import located
 
 
 @component
@@ -30,9 +31,10 @@ class AnswerSet(RowExamples):
         rows = self.rows(split)
         rows.require([*columns_read(self.columns), self.answers])
         examples, skipped = [], Counter[str]()
-        for name, row in zip(rows.ids, rows.table, strict=True):
-            fields = fields_of(row, self.columns)
-            found = _texts(row[self.answers], f"data {rows.name}, split {split}, row {name}: {self.answers}")
+        for where, name, row in rows.each():
+            with located(where):
+                fields = fields_of(row, self.columns)
+                found = _texts(row[self.answers], self.answers)
             if not all(fields.values()) or not found:
                 skipped["without a text or an answer"] += 1
             else:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from quantbench.core.origin import Origin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+LISTED = ("data", "split", "document", "place", "characters", "sha256", "begins")
+"""The columns of a listing."""
+
+BEGINNING = 60
+"""Characters of a document that a listing shows."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,8 @@ class Documents:
     joiner    the string put between documents when they are read as one text
     contents  for documents made from rows: what each is about, without template and answer (Example.content); such
               items are compared with test items whatever their length
+    processing  what was done to the texts, plain values for the protocol of a score
+    places    where each document stands in its source, its file and line; none where the source's own order says it
     """
 
     name: str
@@ -31,6 +42,8 @@ class Documents:
     joiner: str = "\n\n"
     notes: tuple[str, ...] = field(default=())
     contents: Sequence[str] = field(default=(), repr=False)
+    processing: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    places: Sequence[str] = field(default=(), repr=False)
 
     @property
     def text(self) -> str:
@@ -46,6 +59,30 @@ class Documents:
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
         return digest.hexdigest()
+
+    def listing(self, drawn: Collection[str] | None = None) -> str:
+        """CSV from which the text can be put together again by hand, "" where places are not known.
+
+        A line a document, in their order: data, split, number, place, characters and sha256 of its text, its beginning.
+        drawn: only the documents with these texts
+        """
+        if not self.places:
+            return ""
+        lines = io.StringIO()
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(LISTED)
+        for number, (place, text) in enumerate(zip(self.places, self.documents, strict=False)):
+            if drawn is None or text in drawn:
+                sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+                begins = " ".join(text[:BEGINNING].split())
+                writer.writerow([self.name, self.split, number, place, len(text), sha256, begins])
+        return lines.getvalue()
+
+
+def joined_listings(listings: Iterable[str]) -> str:
+    """Several listings under one line of names."""
+    bodies = [listing.partition("\n")[2] for listing in listings]
+    return f"{','.join(LISTED)}\n{''.join(bodies)}" if any(bodies) else ""
 
 
 @runtime_checkable

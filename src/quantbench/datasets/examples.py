@@ -12,10 +12,12 @@ from typing import Protocol, runtime_checkable
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
+from quantbench.datasets.boilerplate import Share, without_boilerplate_rows
 from quantbench.datasets.fill import TextTemplate, is_template, slots
 from quantbench.datasets.likeness import apart
 from quantbench.datasets.rows import Row, Rows, Source
 from quantbench.datasets.split import cut_rows
+from quantbench.datasets.values import scalar
 
 log = logging.getLogger("quantbench")
 
@@ -63,14 +65,18 @@ class Examples:
 
 @component
 class RowExamples:
-    """Base of sets whose examples are the rows of a source."""
+    """Base of sets whose examples are the rows of a source.
+
+    strip_boilerplate  passages that more than this share of the rows hold are taken out of their texts
+    """
 
     source: Source
     origin: Origin
+    strip_boilerplate: Share = None
 
     def rows(self, split: str) -> Rows:
         """The rows of a split; of a source that has one split, those that are cut out for it."""
-        found = self.source.read(self.origin.name, split)
+        found = without_boilerplate_rows(self.source.read(self.origin.name, split), self.strip_boilerplate)
         return cut_rows(found, split, self.source.group, self.source.group_until) if found.whole else found
 
     def check_files(self) -> None:
@@ -124,7 +130,7 @@ def columns_read(columns: Mapping[str, str]) -> list[str]:
 def _field(row: Row, column: str) -> str:
     if is_template(column):
         return TextTemplate(column).fill(row).strip()
-    return str(row[column] if row[column] is not None else "").strip()
+    return scalar(row[column], column)
 
 
 def skipped_note(counts: Mapping[str, int]) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from quantbench.datasets.hub import HubSource
 from quantbench.datasets.likeness import squeezed
 from quantbench.datasets.rows import Rows
 from quantbench.datasets.table import ListTable
+from quantbench.datasets.values import located, scalar
 
 log = logging.getLogger("quantbench")
 
@@ -128,11 +129,13 @@ class ExamSet:
         rows.require([*asked.values()])
         answers = self.columns["answer"]
         made = []
-        for name, row in zip(rows.ids, rows.table, strict=True):
-            answer = str(row.get(answers) or "").strip()
-            if answer and answer not in LETTERS:
-                raise DataError(f"data {rows.name}, row {name}: the answer is {answer!r}, not A, B, C or D")
-            made.append(Example(f"{subject}:{name}", fields_of(row, asked), answer, (answer,) if answer else ()))
+        for where, name, row in rows.each():
+            with located(where):
+                answer = scalar(row.get(answers), answers)
+                if answer and answer not in LETTERS:
+                    raise DataError(f"the answer is {answer!r}, not A, B, C or D")
+                fields = fields_of(row, asked)
+            made.append(Example(f"{subject}:{name}", fields, answer, (answer,) if answer else ()))
         return made
 
     def _check_shots(self, found: BySubject) -> None:

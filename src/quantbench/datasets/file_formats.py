@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from quantbench.core.errors import DataError
-from quantbench.datasets.readers import is_corpus, texts_of
+from quantbench.datasets.json_rows import json_lines, json_table
+from quantbench.datasets.readers import decoded, is_corpus, texts_of
 from quantbench.datasets.table import ListTable, Row
 
 Format = Literal["auto", "txt", "jsonl", "json", "csv", "tsv", "tsv_raw", "conll", "lines", "python", "wikidump"]
@@ -33,6 +34,8 @@ ENDINGS = tuple(ending for ending, form in _ENDINGS.items() if not is_corpus(for
 
 TEXT = "text"
 """The column of formats that have no columns."""
+
+_BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 csv.field_size_limit(1 << 27)  # a passage may be longer than the module's 131,072 characters
 
@@ -58,61 +61,40 @@ def parse(data: bytes, form: Format, label: str, header: Sequence[str] | None, q
     Raises DataError, naming the line, if the data are not in the format.
     """
     if is_corpus(form):
-        return ListTable([{TEXT: text} for text in texts_of(form, data, label)])
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{label} is not UTF-8 text: {error}") from error
+        texts = list(texts_of(form, data, label))
+        return ListTable([{TEXT: text} for text in texts], [f"{label}, document {n}" for n in range(len(texts))])
+    text = decoded(data, label, "utf-8-sig")
     if form == "txt":
-        return ListTable([{TEXT: part} for part in re.split(r"\n[ \t\r]*\n", text) if part.strip()])
+        return _documents(text, label)
     if form in {"csv", "tsv", "tsv_raw"}:
         return _separated(text, "," if form == "csv" else "\t", label, header, quoted and form != "tsv_raw")
     if form == "conll":
         return _tagged(text, label, header or ("tokens", "tags"))
-    return _json(text, label) if form == "json" and text.lstrip().startswith("[") else _json_lines(text, label)
+    return json_table(text, label) if form == "json" else json_lines(text, label)
 
 
-def _json(text: str, label: str) -> ListTable:
-    """A JSON list of objects; a file of that ending may hold one object a line as well (BOSS)."""
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{label}: not JSON: {error}") from error
-    positions = [f"{label}, element {number}" for number in range(len(rows))]
-    return ListTable([_checked(row, where) for row, where in zip(rows, positions, strict=True)], positions)
-
-
-def _json_lines(text: str, label: str) -> ListTable:
-    rows, positions = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{label}, line {number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON: {error}") from error
-        rows.append(_checked(row, where))
-        positions.append(where)
+def _documents(text: str, label: str) -> ListTable:
+    """What stands between blank lines, each with the line that it begins in."""
+    rows: list[Row] = []
+    positions, line, counted, begin = [], 1, 0, 0
+    for end, next_begin in [*(gap.span() for gap in _BLANK_LINE.finditer(text)), (len(text), len(text))]:
+        part = text[begin:end]
+        if part.strip():
+            first = end - len(part.lstrip())
+            line, counted = line + text.count("\n", counted, first), first
+            rows.append({TEXT: part})
+            positions.append(f"{label}, line {line}")
+        begin = next_begin
     return ListTable(rows, positions)
 
 
-def _checked(row: object, label: str) -> Row:
-    if not isinstance(row, dict):
-        raise DataError(f"{label}: expected an object with named columns, found a {type(row).__name__}")
-    return row
-
-
 def _separated(text: str, sign: str, label: str, header: Sequence[str] | None, quoted: bool) -> ListTable:
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=sign) if quoted else csv.reader(lines, delimiter=sign, quoting=csv.QUOTE_NONE)
-    names = list(header) if header is not None else next(reader, [])
+    records = _records(text, sign, label, quoted)
+    names = list(header) if header is not None else next(records, ("", []))[1]
+    _check_names(names, f"{label}: header" if header is not None else f"{label}, line 1")
     rows: list[Row] = []
     positions = []
-    for values in reader:
-        if not values:
-            continue
-        where = f"{label}, line {reader.line_num}"
+    for where, values in records:
         if len(values) != len(names):
             raise DataError(
                 f"{where}: {len(values)} values, but {len(names)} columns "
@@ -123,11 +105,40 @@ def _separated(text: str, sign: str, label: str, header: Sequence[str] | None, q
     return ListTable(rows, positions)
 
 
+def _records(text: str, sign: str, label: str, quoted: bool) -> Iterator[tuple[str, list[str]]]:
+    """The records that hold anything, each with the line that it begins in."""
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    # strict: a quotation mark that is never closed would make one field of the rest of the file.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, quoting=quoting, strict=quoted)
+    while True:
+        where = f"{label}, line {reader.line_num + 1}"
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{where}: {error}, read up to line {reader.line_num}; where quotation marks are part of the text set "
+                "`quoted` to false"
+            ) from error
+        if values:
+            yield where, values
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"{where}: the column {twice[0]!r} stands there twice, so one of its values would be lost; the columns: "
+            f"{', '.join(names)} (rename one, or name them by `header`)"
+        )
+
+
 def _tagged(text: str, label: str, header: Sequence[str]) -> ListTable:
     """One "token tag" line a token, a blank line between sentences; a row is a sentence with two lists."""
     if len(header) != 2:
         raise DataError(f"{label}: `header` must name two, for tokens and tags, not {', '.join(header)}")
     rows: list[Row] = []
+    positions: list[str] = []
     tokens: list[str] = []
     tags: list[str] = []
     for number, line in enumerate([*text.split("\n"), ""], start=1):
@@ -139,6 +150,8 @@ def _tagged(text: str, label: str, header: Sequence[str]) -> ListTable:
         parts = line.rstrip("\r").rsplit("\t" if "\t" in line else None, 1)
         if len(parts) != 2:
             raise DataError(f"{label}, line {number}: expected a token and its tag, found {line!r}")
+        if not tokens:
+            positions.append(f"{label}, line {number}")
         tokens.append(parts[0])
         tags.append(parts[1])
-    return ListTable(rows)
+    return ListTable(rows, positions)

@@ -22,6 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from quantbench.core.causes import causes, refused_file
 from quantbench.core.errors import DataError
 
 PROBE_SECONDS = 5
@@ -171,11 +172,22 @@ def explain(label: str, path: str, split: str, commit: Commit, error: Exception)
     text = " ".join(str(error).split()) or type(error).__name__
     if "nknown split" in text:
         problem = f"{path} has no split {split!r}: {text} (set `train` and `test`)"
-    elif commit.unreachable is not None:
+    elif (refused := refused_file(error)) is not None:
+        problem = (
+            f"{path}, split {split}, cannot be opened in the Hugging Face cache (HF_HOME={constants.HF_HOME}): "
+            f"{refused}. `datasets` writes locks and tables beside what it reads: make that folder writable, or set "
+            "HF_HOME to a copy of it that is"
+        )
+    elif commit.unreachable is not None and _is_absent(error):
         problem = (
             f"{path}, split {split}, is not in the Hugging Face cache (HF_HOME) with these options, and "
             f"{commit.unreachable}. On a machine with network run `quantbench prepare` with the options of this "
             f"command, and HF_HOME set to a folder you can carry, then set HF_HOME to it here. {NO_HUB}. ({text})"
+        )
+    elif commit.unreachable is not None:
+        problem = (
+            f"{path}, split {split}, cannot be loaded from the Hugging Face cache (HF_HOME={constants.HF_HOME}): "
+            f"{type(error).__name__}: {text}. It cannot be fetched anew either: {commit.unreachable}"
         )
     elif "gated dataset" in text:
         problem = _gated(path)
@@ -189,6 +201,18 @@ def explain(label: str, path: str, split: str, commit: Commit, error: Exception)
     else:
         problem = f"{path}, split {split}, cannot be loaded: {type(error).__name__}: {text}"
     return DataError(f"{label}: {problem}")
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether an error says that the cache has not got something; others may come of what is there."""
+    absent = (LocalEntryNotFoundError, OfflineModeIsEnabled, FileNotFoundError, ConnectionError)
+    return any(
+        isinstance(one, absent)
+        or type(one) is LookupError
+        or type(one).__name__ in {"DatasetNotFoundError", "ConnectionError"}
+        or "find cache for" in str(one)
+        for one in causes(error)
+    )
 
 
 def _gated(path: str) -> str:

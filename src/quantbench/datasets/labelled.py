@@ -11,6 +11,7 @@ from quantbench.core.component import component
 from quantbench.core.errors import ConfigError, DataError
 from quantbench.datasets.examples import Example, Examples, RowExamples, columns_read, fields_of, finish
 from quantbench.datasets.rows import Row
+from quantbench.datasets.values import as_yaml, located, number
 
 
 @runtime_checkable
@@ -56,7 +57,7 @@ class MapLabel:
 
     def label(self, row: Row) -> str | None:
         """See LabelRule."""
-        found = plain(row[self.column])
+        found = as_yaml(row[self.column], self.column)
         if found in self.drop:
             return None
         if found not in self.map:
@@ -90,11 +91,7 @@ class CutLabel:
 
     def label(self, row: Row) -> str | None:
         """See LabelRule."""
-        try:
-            values = [_number(row[column]) for column in self.columns]
-        except (TypeError, ValueError) as error:
-            found = ", ".join(f"{column}={row[column]!r}" for column in self.columns)
-            raise DataError(f"expected numbers in the label columns, found {found}") from error
+        values = [number(row[column], column) for column in self.columns]
         mean = sum(values) / len(values)
         return self.labels[sum(mean >= bound for bound in self.at)]
 
@@ -116,15 +113,14 @@ class LabelledSet(RowExamples):
         rows = self.rows(split)
         rows.require([*columns_read(self.columns), *self.label.columns])
         examples, skipped = [], Counter[str]()
-        for name, row in zip(rows.ids, rows.table, strict=True):
-            fields = fields_of(row, self.columns)
-            if not all(fields.values()) or any(plain(row[column]) == "" for column in self.label.columns):
+        for where, name, row in rows.each():
+            with located(where):
+                fields = fields_of(row, self.columns)
+                known = all(fields.values()) and all(as_yaml(row[column], column) for column in self.label.columns)
+                label = self.label.label(row) if known else None
+            if not known:
                 skipped["with an empty text or label"] += 1
                 continue
-            try:
-                label = self.label.label(row)
-            except DataError as error:
-                raise DataError(f"data {rows.name}, split {split}, row {name}: {error}") from error
             if label is None:
                 skipped["with a label that is not used"] += 1
             else:
@@ -137,20 +133,3 @@ class LabelledSet(RowExamples):
                 f"{', '.join(f'{text}: {count}' for text, count in counts.items())}. Check the label map"
             )
         return found
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, str | int | float):
-        raise TypeError(f"a {type(value).__name__}")
-    return float(value)
-
-
-def plain(value: object) -> str:
-    """A label value as a yaml writes it: 1 and 1.0 are "1", true is "true", nothing is ""."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()

@@ -18,7 +18,7 @@ from quantbench.core.packages import Package, PackageFile, SourceArchive, fetch,
 from quantbench.datasets.file_formats import Format, format_of, parse
 from quantbench.datasets.readers import is_corpus, reader_version
 from quantbench.datasets.rows import Rows, make_ids
-from quantbench.datasets.table import ListTable
+from quantbench.datasets.table import ListTable, joined
 
 INSIDE = "::"
 
@@ -71,12 +71,12 @@ class PackageSource:
     def read(self, name: str, side: str) -> Rows:
         """See Source."""
         folder = fetch(self._pinned, self._archives)
-        rows = [row for file in self._files(folder) for row in self._table(name, folder, file)]
-        if not rows:
+        table = joined([self._table(name, folder, file) for file in self._files(folder)])
+        if not len(table):
             raise DataError(f"data {name}: {', '.join(self.members)} of {self._release} hold no text")
-        ids = make_ids(f"data {name}, split {side}", ListTable(rows), self.id)
+        ids = make_ids(f"data {name}, split {side}", table, self.id)
         revision = f"sha256:{self._pinned.sha256}"
-        return Rows(name, side, ListTable(rows), ids, revision, True, (f"from {self._release}",))
+        return Rows(name, side, table, ids, revision, True, (f"from {self._release}",))
 
     def fetch(self, name: str) -> str:  # noqa: ARG002 - the package says what it is
         """Download, and check every file's sha256."""

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import version as installed_version
+from typing import Literal
 from xml.etree import ElementTree
 
 from quantbench.core.errors import DataError
@@ -14,7 +15,7 @@ from quantbench.core.errors import DataError
 
 def lines(data: bytes, label: str) -> Iterator[str]:
     """One document a line, UTF-8."""
-    yield from _decoded(data, label).split("\n")
+    yield from decoded(data, label, "utf-8").split("\n")
 
 
 def wiki_dump(data: bytes, label: str) -> Iterator[str]:
@@ -46,7 +47,7 @@ class _Page:
 
 def python_file(data: bytes, label: str) -> Iterator[str]:
     """A Python file as one document, without licence header."""
-    yield without_licence(_decoded(data, label))
+    yield without_licence(decoded(data, label, "utf-8"))
 
 
 _HEADER = re.compile(r"(?:\s*\#[^\n]*\n)+|\s*(?:\"\"\".*?\"\"\"|'''.*?''')[ \t]*\n?", re.DOTALL)
@@ -59,11 +60,17 @@ def without_licence(source: str) -> str:
     return source[header.end() :].lstrip("\n") if header and _LICENCE.search(header.group()) else source
 
 
-def _decoded(data: bytes, label: str) -> str:
+def decoded(data: bytes, label: str, encoding: Literal["utf-8", "utf-8-sig"]) -> str:
+    """UTF-8 text; utf-8-sig: a byte order mark before it is dropped. Raises DataError, naming the line, for others."""
     try:
-        return data.decode("utf-8")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DataError(f"{label} cannot be read as UTF-8 text: {error}") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{label} is not UTF-8 text: line {line}: {error}; save it as UTF-8") from error
+    if (found := text.find("\0")) >= 0:
+        line = text.count("\n", 0, found) + 1
+        raise DataError(f"{label}, line {line}: a NUL, which no text holds; if the file is UTF-16, save it as UTF-8")
+    return text
 
 
 _READERS: dict[str, Callable[[bytes, str], Iterator[str]]] = {

@@ -47,6 +47,8 @@ class RenderedExamples:
             joiner=self.joiner,
             notes=found.notes,
             contents=[example.content for example in found.examples],
+            processing=found.rows.processing,
+            places=[f"row {example.id}" for example in found.examples],
         )
 
     def prepare(self) -> str:

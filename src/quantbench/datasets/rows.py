@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from quantbench.core.errors import DataError
 from quantbench.datasets.table import Row, Table
+from quantbench.datasets.values import located, scalar
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Rows:
     revision  what was found: a commit, a package's or file's sha256, or "unverified" where a cache does not tell
     whole     the data set has one split: what is needed of it must be cut out (quantbench.datasets.split)
     notes     what a reader of the numbers must know: which source answered, what was left out
+    processing  what was done to their texts, plain values for the protocol of a score
     """
 
     name: str
@@ -34,6 +37,7 @@ class Rows:
     revision: str
     whole: bool = False
     notes: tuple[str, ...] = ()
+    processing: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,13 +54,31 @@ class Rows:
         return f"data {self.name}, split {self.split}"
 
     def require(self, columns: Sequence[str]) -> None:
-        """Raise DataError, which shows the columns found, if one of those is missing."""
-        missing = [column for column in columns if column not in self.table.columns]
-        if missing:
-            raise DataError(
-                f"{self.label}: no column {missing[0]!r}; its columns: {', '.join(self.table.columns)} (set the "
-                "columns of the data set's yaml to those)"
-            )
+        """Raise DataError, which shows the columns found, if one of those is missing, be it in a single row."""
+        with self.named():
+            self.table.check_columns(columns)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Say of which data a table complains, where it does not do so itself."""
+        try:
+            yield
+        except DataError as error:
+            message = str(error)
+            raise DataError(message if message.startswith("data ") else f"{self.label}: {message}") from error
+
+    def where(self, index: int) -> str:
+        """What messages call a row: its file and line, or its id."""
+        return self.table.position(index) or f"{self.label}, row {self.ids[index]}"
+
+    def place(self, index: int) -> str:
+        """Where a reader finds a row: its file and line, or its id."""
+        return self.table.position(index).partition(": ")[2] or f"row {self.ids[index]}"
+
+    def each(self) -> Iterator[tuple[str, str, Row]]:
+        """Of every row what messages call it, its id, and the row."""
+        for index, (name, row) in enumerate(zip(self.ids, self.table, strict=True)):
+            yield self.where(index), name, row
 
     def chosen(self, indices: Sequence[int], table: Table, notes: Sequence[str]) -> Rows:
         """Some of the rows: `table` holds those of `indices`."""
@@ -119,12 +141,17 @@ class Source(Protocol):
 
 
 def make_ids(label: str, table: Table, id_column: str | None) -> list[str]:
-    """Ids of rows. Raises DataError if there are none, or ids are missing or repeat."""
+    """Ids of rows. Raises DataError if there are none, or ids are missing, no single values, or repeat."""
     if id_column is None:
         return [str(number) for number in range(len(table))]
     if id_column not in table.columns:
         raise DataError(f"{label}: no column {id_column!r} (option `id`); its columns: {', '.join(table.columns)}")
-    ids = [str(row.get(id_column)) for row in table]
+    ids = []
+    for index, row in enumerate(table):
+        with located(table.position(index) or f"{label}, row {index}"):
+            ids.append(scalar(row.get(id_column), id_column))
+            if not ids[-1]:
+                raise DataError(f"no id in the column {id_column!r}; set `id: null` to use row numbers")
     if len(set(ids)) < len(ids):
         twice = Counter(ids).most_common(1)[0][0]
         raise DataError(f"{label}: the id column {id_column!r} repeats {twice!r}; set `id: null` to use row numbers")

@@ -11,7 +11,8 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.datasets.examples import Example, Examples, RowExamples, finish
-from quantbench.datasets.labelled import plain
+from quantbench.datasets.rows import Row
+from quantbench.datasets.values import as_yaml, located
 
 NOTHING = "none"
 """What stands for a sentence without entities."""
@@ -40,25 +41,28 @@ class SpanSet(RowExamples):
         rows = self.rows(split)
         rows.require([self.tokens, self.label])
         examples, skipped = [], Counter[str]()
-        for name, row in zip(rows.ids, rows.table, strict=True):
-            tokens, tags = row[self.tokens], row[self.label]
-            where = f"data {rows.name}, split {split}, row {name}"
-            if not isinstance(tokens, list) or not isinstance(tags, list) or len(tokens) != len(tags):
-                raise DataError(f"{where}: {self.tokens} and {self.label} must be lists of one length")
+        for where, name, row in rows.each():
+            with located(where):
+                tokens, tags = self._tagged(row)
             if not tokens:
                 skipped["without tokens"] += 1
                 continue
-            spans = spans_of([str(token) for token in tokens], self._meanings(tags, where))
-            target = answer_of(spans)
-            examples.append(Example(name, {"text": " ".join(map(str, tokens))}, target, (target,)))
+            target = answer_of(spans_of(tokens, tags))
+            examples.append(Example(name, {"text": " ".join(tokens)}, target, (target,)))
         types = dict.fromkeys(meaning.rpartition("-")[2] for meaning in self.tags.values() if meaning != "O")
         return finish(rows, examples, tuple(types), skipped)
 
-    def _meanings(self, tags: Sequence[object], label: str) -> list[str]:
-        found = [plain(tag) for tag in tags]
+    def _tagged(self, row: Row) -> tuple[list[str], list[str]]:
+        """The tokens of a sentence, and what their tags mean."""
+        tokens, tags = row[self.tokens], row[self.label]
+        if not isinstance(tokens, list) or not isinstance(tags, list) or len(tokens) != len(tags):
+            raise DataError(f"{self.tokens} and {self.label} must be lists of one length")
+        if wrong := [token for token in tokens if not isinstance(token, str)]:
+            raise DataError(f"the column {self.tokens!r} holds {wrong[0]!r} among its tokens, which is no text")
+        found = [as_yaml(tag, self.label) for tag in tags]
         if unknown := [tag for tag in found if tag not in self.tags]:
-            raise DataError(f"{label}: unknown tag {unknown[0]!r}; `tags` names {', '.join(self.tags)}")
-        return [self.tags[tag] for tag in found]
+            raise DataError(f"unknown tag {unknown[0]!r}; `tags` names {', '.join(self.tags)}")
+        return tokens, [self.tags[tag] for tag in found]
 
 
 def spans_of(tokens: Sequence[str], meanings: Sequence[str]) -> list[Span]:

@@ -12,31 +12,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 import numpy as np
 
 from quantbench.core.errors import DataError
-from quantbench.datasets.ngrams import ngram_ids
+from quantbench.datasets.passages import Runs, most_shared
 from quantbench.datasets.rows import Row, Rows
 from quantbench.datasets.table import ListTable
+from quantbench.datasets.values import located, scalar
 
 CUT_VERSION = 2
 """Raise it whenever a text may change sides: cached cuts of the old version are then not read any more."""
-
-RUN = 32
-"""Words or punctuation marks in a row: in prose about 36 tokens, in source code about 50."""
 
 PASSAGE = 8
 """Words of a column's text from which on rows that have it in common belong together: shorter ones recur by chance, and
 one that more than a fifth of the rows have is no passage, but says the same of all."""
 
 SIDES = ("train", "test")
-
-_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def cut_texts(texts: Sequence[str], label: str) -> dict[str, list[str]]:
@@ -66,14 +60,17 @@ def cut_rows(whole: Rows, side: str, group: str | None, until: str | None = None
     text = {_running_text(row, group): index for index, row in reversed(list(enumerate(rows)))}
     texts = {index: one for one, index in text.items()}
     kept = sorted(texts)
-    keys: list[list[str | None]] = [] if group is None else [[_until(str(rows[index][group]), until) for index in kept]]
+    keys: list[list[str | None]] = []
+    if group is not None:
+        keys.append([_key(whole, index, rows[index], group, until) for index in kept])
     keys += [_passages(rows[index].get(column) for index in kept) for column in whole.table.columns if column != group]
     test = on_test_side([texts[index] for index in kept], f"data {whole.name}", keys)
     chosen = [index for number, index in enumerate(kept) if (number in test) == (side == "test")]
     notes = [f"cut 4:1 {f'by {group}' if group else 'by row'}"]
     if dropped := len(rows) - len(kept):
         notes.append(f"{dropped} rows that repeat an earlier one left out")
-    return whole.chosen(chosen, ListTable([rows[index] for index in chosen]), notes)
+    positions = [whole.where(index) for index in range(len(rows))]
+    return whole.chosen(chosen, ListTable(rows, positions).chosen(chosen), notes)
 
 
 def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[Sequence[str | None]] = ()) -> set[int]:
@@ -87,10 +84,7 @@ def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[Sequence[st
     for number, group in enumerate(groups):
         members.setdefault(group, []).append(number)
     if len(members) < 2:
-        raise DataError(
-            f"{label}: {len(distinct)} distinct documents in {len(members)} group(s) that share long passages "
-            "cannot be cut into a train and a test side; give more documents, or a test text of its own (test_path)"
-        )
+        raise DataError(_uncut(distinct, len(members), label))
     test: set[int] = set()
     in_order = sorted(members.values(), key=lambda group: min(hashes[i] for i in group))
     for numbers in in_order:
@@ -100,20 +94,32 @@ def on_test_side(distinct: Sequence[str], label: str, keys: Sequence[Sequence[st
     return test or set(smallest)
 
 
+def _uncut(documents: Sequence[str], groups: int, label: str) -> str:
+    """Why documents cannot be cut: the passage that most of them hold is shown, for boilerplate can be taken out."""
+    problem = (
+        f"{label}: {len(documents)} distinct documents in {groups} group(s) that share long passages cannot be cut "
+        "into a train and a test side"
+    )
+    own = "a test text of its own (test_path)"
+    shared = most_shared(documents)
+    if shared is None:
+        return f"{problem}; give more documents, or {own}"
+    share = min(0.1, shared.documents / len(documents) / 2)
+    return (
+        f"{problem}: {shared.documents} of them hold {shared}. If that is boilerplate, "
+        f"strip_boilerplate={share:.2g} (calib.strip_boilerplate) takes out passages that more than that share of the "
+        f"documents hold; if they are copies, give other documents, or {own}"
+    )
+
+
 def _linked(documents: Sequence[str], keys: Sequence[Sequence[str | None]]) -> list[int]:
     """The number of each text's group: the connected components of "shares a run of RUN words, or a key, with"."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    vocabulary: dict[str, int] = {}
-    words = [[vocabulary.setdefault(word, len(vocabulary)) for word in _WORD.findall(d)] for d in documents]
-    owner = np.repeat(np.arange(len(documents)), [len(w) for w in words])
-    runs = ngram_ids(np.fromiter(chain.from_iterable(words), dtype=np.int64), RUN)
-    begins, ends = owner[: len(runs)], owner[RUN - 1 :]
-    inside = begins == ends  # a run that crosses from one text to the next is in neither
-    kept, kept_owner = runs[inside], begins[inside]
-    _, first, number = np.unique(kept, return_index=True, return_inverse=True)
-    pairs = [(kept_owner, kept_owner[first[number]])]
+    runs = Runs.of(documents)
+    _, first, number = np.unique(runs.ids, return_index=True, return_inverse=True)
+    pairs = [(runs.owner, runs.owner[first[number]])]
     for own in keys:
         first_of: dict[str | None, int] = {}
         linked = [(number, first_of.setdefault(key, number)) for number, key in enumerate(own) if key is not None]
@@ -132,8 +138,10 @@ def _passages(values: Iterable[object]) -> list[str | None]:
     return [text if text.count(" ") >= PASSAGE - 1 and 5 * counts[text] <= len(texts) else None for text in texts]
 
 
-def _until(value: str, sign: str | None) -> str:
-    return value if sign is None else value.partition(sign)[0]
+def _key(rows: Rows, index: int, row: Row, group: str, until: str | None) -> str:
+    with located(rows.where(index)):
+        value = scalar(row[group], group)
+    return value if until is None else value.partition(until)[0]
 
 
 def _running_text(row: Row, group: str | None) -> str:

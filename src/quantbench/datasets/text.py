@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,15 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
+from quantbench.datasets.boilerplate import Share, without_boilerplate_rows
 from quantbench.datasets.chat import Rendering
 from quantbench.datasets.documents import Documents
 from quantbench.datasets.extracted import extracted
 from quantbench.datasets.fill import TextTemplate, is_template
+from quantbench.datasets.passages import RUN, without_boilerplate
 from quantbench.datasets.rows import Rows, Source
 from quantbench.datasets.split import cut_rows, cut_texts
+from quantbench.datasets.values import located
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,6 +34,8 @@ class TextSet:
     render          in place of `text`: how a row becomes a document (quantbench.datasets.chat)
     joiner          stands between documents when they are read as one text
     min_characters  shorter documents are left out
+    strip_boilerplate  passages that more than this share of the documents hold (a legal footer) are taken out before
+                    anything is cut; null: none (quantbench.datasets.passages)
     Documents lose white space at their ends, and empty ones are left out, but for a column of the hub, which is read as
     published loaders read it.
     """
@@ -40,6 +46,7 @@ class TextSet:
     render: Rendering | None = None
     joiner: str = "\n\n"
     min_characters: Annotated[int, Field(ge=1)] = 1
+    strip_boilerplate: Share = None
 
     def __post_init__(self) -> None:
         if is_template(self.text):
@@ -75,68 +82,105 @@ class TextSet:
         if (key := self._cache_key()) is not None:
             return self._extracted(key, split)
         rows = self.source.read(self.origin.name, split)
-        documents: Sequence[str]
-        if self.render is None and not is_template(self.text):
-            documents, notes = self._column(rows, split)
-        else:
-            documents, notes = self._written(rows, split, tokenizer)
+        column = self.render is None and not is_template(self.text)
+        rows, texts, documents = self._column(rows, split) if column else self._written(rows, split, tokenizer)
         if not documents:
-            raise DataError(f"{rows.label}: none of {len(rows.table)} rows holds text")
-        return Documents(self.origin.name, split, documents, rows.revision, self.joiner, (*rows.notes, *notes))
+            raise DataError(f"{rows.label}: none of {len(rows.table)} rows holds text ({'; '.join(rows.notes)})")
+        return Documents(
+            self.origin.name,
+            split,
+            documents,
+            rows.revision,
+            self.joiner,
+            rows.notes,
+            processing=rows.processing,
+            places=_places(rows, texts, documents),
+        )
 
     def _extracted(self, key: str, split: str) -> Documents:
         kept = extracted(self.origin.name, key, self._distinct_sides)
         documents, total = kept.sides[split], sum(map(len, kept.sides.values()))
         notes = (*kept.notes, f"{len(documents)} of {total} distinct documents")
-        return Documents(self.origin.name, split, documents, kept.revision, self.joiner, notes)
+        share = self.strip_boilerplate
+        processing = {} if share is None else {"strip_boilerplate": {"share": share, "run": RUN}}
+        return Documents(self.origin.name, split, documents, kept.revision, self.joiner, notes, processing=processing)
 
     def _cache_key(self) -> str | None:
         """Fixes what is kept in the cache folder of a source that is slow to read."""
         key = self.source.cache_key()
-        return None if key is None else f"{key} {self.text} {self.min_characters}"
+        stripped = "" if self.strip_boilerplate is None else f" {self.strip_boilerplate}"
+        return None if key is None else f"{key} {self.text} {self.min_characters}{stripped}"
 
     def _distinct_sides(self) -> tuple[Rows, dict[str, list[str]]]:
-        rows = self.source.read(self.origin.name, "train")
-        return rows, cut_texts(self._kept(self._texts(rows)), rows.label)
+        rows, texts = self._stripped(self.source.read(self.origin.name, "train"))
+        return rows, cut_texts(self._kept(texts), rows.label)
 
-    def _column(self, rows: Rows, split: str) -> tuple[Sequence[str], tuple[str, ...]]:
+    def _stripped(self, rows: Rows) -> tuple[Rows, Sequence[str]]:
+        """The texts of a column without boilerplate, and the rows with what is to be said of it."""
         texts = self._texts(rows)
-        if not self.source.verbatim:
-            texts = self._kept(texts)
-        if not rows.whole:
-            return texts, ()
-        documents = cut_texts(texts, rows.label)[split] if len(texts) else []
-        return documents, ("cut 4:1 by document",)
+        if self.strip_boilerplate is None:
+            return rows, texts
+        stripped = without_boilerplate(texts, self.strip_boilerplate)
+        processing = {"strip_boilerplate": stripped.protocol}
+        return dataclasses.replace(rows, notes=(*rows.notes, stripped.note), processing=processing), stripped.texts
+
+    def _column(self, rows: Rows, split: str) -> tuple[Rows, Sequence[str], Sequence[str]]:
+        """The rows, a text of each, and the documents of the split."""
+        rows, texts = self._stripped(rows)
+        documents, notes = (texts, []) if self.source.verbatim else self._kept_and_noted(texts)
+        if rows.whole:
+            if repeated := len(documents) - len(set(documents)):
+                notes.append(f"{repeated} documents that repeat an earlier one left out")
+            notes.append("cut 4:1 by document")
+            documents = cut_texts(documents, rows.label)[split] if len(documents) else []
+        return dataclasses.replace(rows, notes=(*rows.notes, *notes)), texts, documents
 
     def _texts(self, rows: Rows) -> Sequence[str]:
-        try:
+        with rows.named():
             return rows.table.texts(self.text)
-        except DataError as error:
-            message = str(error)
-            raise DataError(message if message.startswith("data ") else f"{rows.label}: {message}") from error
 
     def _kept(self, texts: Iterable[str]) -> list[str]:
         return [text for text in map(str.strip, texts) if len(text) >= self.min_characters]
 
+    def _kept_and_noted(self, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+        kept = self._kept(texts)
+        few = "empty documents" if self.min_characters == 1 else f"documents below {self.min_characters} characters"
+        left_out = len(texts) - len(kept)
+        return kept, [f"{left_out} {few} left out"] if left_out else []
+
     def _written(
         self, rows: Rows, split: str, tokenizer: PreTrainedTokenizerBase | None
-    ) -> tuple[list[str], tuple[str, ...]]:
+    ) -> tuple[Rows, Sequence[str], Sequence[str]]:
+        """As `_column`, of rows that a template or a rendering makes documents of."""
+        rows = without_boilerplate_rows(rows, self.strip_boilerplate)
         if rows.whole:
             rows = cut_rows(rows, split, self.source.group, self.source.group_until)
-        found = list(self._each(rows, tokenizer))
-        documents = self._kept(found)
-        left_out = len(found) - len(documents)
-        return documents, (f"{left_out} empty rows left out",) if left_out else ()
+        texts = list(self._each(rows, tokenizer))
+        documents, notes = self._kept_and_noted(texts)
+        return dataclasses.replace(rows, notes=(*rows.notes, *notes)), texts, documents
 
     def _each(self, rows: Rows, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
         template = None if self.render is not None else TextTemplate(self.text)
         rows.require(self.render.columns if self.render is not None else TextTemplate(self.text).columns)
-        for name, row in zip(rows.ids, rows.table, strict=True):
-            try:
-                yield template.fill(row) if template is not None else self._rendered(row, tokenizer)
-            except DataError as error:
-                raise DataError(f"{rows.label}, row {name}: {error}") from error
+        for where, _, row in rows.each():
+            with located(where):
+                document = template.fill(row) if template is not None else self._rendered(row, tokenizer)
+            yield document
 
     def _rendered(self, row: dict[str, object], tokenizer: PreTrainedTokenizerBase | None) -> str:
         assert self.render is not None
         return self.render.document(row, tokenizer)
+
+
+def _places(rows: Rows, texts: Sequence[str], documents: Sequence[str]) -> tuple[str, ...]:
+    """Where each document stands, of files and of sets that were cut: otherwise the split's own order says it.
+
+    texts: those of all rows, of which the documents are the ones that were kept
+    """
+    if len(texts) != len(rows.table) or not (rows.whole or (len(texts) and rows.table.position(0))):
+        return ()
+    first: dict[str, int] = {}
+    for index, text in enumerate(texts):
+        first.setdefault(text, index)
+        first.setdefault(text.strip(), index)
+    return tuple(rows.place(first[document]) for document in documents)

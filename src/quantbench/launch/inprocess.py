@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+import uuid
 from collections.abc import Sequence
 
 from quantbench.cells.session import Session
@@ -29,6 +30,7 @@ def run_here(session: Session, cells: Sequence[Cell], manifest: Manifest) -> Man
     ranks = {key: rank for rank, key in enumerate(dict.fromkeys(models))}
     order = sorted(range(len(cells)), key=lambda i: ranks[models[i]])
     sweep = SweepState(session.store.root, manifest.name)
+    session.attempt = uuid.uuid4().hex
     runner = Runner(session, sweep, f"command-{socket.gethostname()}-{os.getpid()}")
     entries = list(manifest.cells)
     started = saved = time.monotonic()

@@ -15,11 +15,11 @@ from quantbench.launch.state import SweepState
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.store import Store
 
-CellState = Literal["new", "queued", "running", "done", "failed", "lost", "cancelled"]
+CellState = Literal["new", "queued", "running", "done", "failed", "interrupted", "lost", "cancelled"]
 
 OPEN: tuple[CellState, ...] = ("queued", "running")
 """States in which a job will still say something."""
-UNFINISHED: tuple[CellState, ...] = ("failed", "lost", "cancelled")
+UNFINISHED: tuple[CellState, ...] = ("failed", "interrupted", "lost", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ class Watch:
         with self.sweep.claim(key, wait=False) as free:
             if not free:
                 return CellView(key, "running", status)
+        if status.state == "interrupted":
+            return CellView(key, "interrupted", status, error=f"ended by {status.error}; the same command goes on")
         return CellView(key, "lost", status, error=status.error or "the command that ran it ended")
 
     def _why_lost(self, record: JobRecord, index: int, status: CellStatus | None) -> str:

@@ -26,6 +26,7 @@ class Runner:
 
     def __init__(self, session: Session, sweep: SweepState, job: str) -> None:
         self.session, self.sweep, self.job = session, sweep, job
+        self._failed_baselines: dict[tuple[str, ...], str] = {}
 
     def run(self, cell: Cell, key: str, number: str) -> tuple[CellStatus, bool]:
         """Make sure of the full-precision run on the cell's tasks, then run the cell; a failure costs this cell only.
@@ -39,8 +40,7 @@ class Runner:
         baseline = current = cell.baseline
         did = True
         try:
-            if run_cell(self.session, baseline, baseline):
-                log.info("full precision of %s: done", cell.choices["model"])
+            self._full_precision(baseline)
             current = cell
             did = run_cell(self.session, cell, baseline)
         except KeyboardInterrupt:
@@ -57,6 +57,19 @@ class Runner:
         self.sweep.save_cell(status)
         return status, did
 
+    def _full_precision(self, baseline: Cell) -> None:
+        """Make sure of the full-precision run; what failed once is not tried again for every cell that needs it."""
+        key = (baseline.run_id, *sorted(part.digest for part in baseline.task_parts.values()))
+        model = baseline.choices["model"]
+        if key in self._failed_baselines:
+            raise QuantbenchError(f"full precision of {model} failed: {self._failed_baselines[key]}")
+        try:
+            if run_cell(self.session, baseline, baseline):
+                log.info("full precision of %s: done", model)
+        except Exception as error:
+            self._failed_baselines[key] = f"{type(error).__name__}: {error}"
+            raise
+
     def _failed(self, status: CellStatus, cell: Cell, error: BaseException, number: str) -> CellStatus:
         self.session.installed = None
         if not isinstance(error, QuantbenchError):
@@ -70,7 +83,7 @@ class Runner:
 
 def run_frozen(sweep: SweepState, chunk: Chunk) -> bool:
     """Run the open cells of a job in this process; whether it should end because a device error may stay with it."""
-    session = Session(Store(sweep.root))
+    session = Session(Store(sweep.root), attempt=chunk.token)
     runner = Runner(session, sweep, chunk.job)
     for index, frozen in enumerate(chunk.cells, start=1):
         with sweep.claim(frozen.key, wait=False) as mine:

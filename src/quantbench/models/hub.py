@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from quantbench.core.causes import refused_file
 from quantbench.core.errors import ModelError
 from quantbench.models.folder import INDEX, SINGLE, missing_part
 
@@ -49,6 +50,8 @@ def cached_snapshot(name: str, id: str, revision: str | None) -> Path | None:
         return Path(snapshot_download(id, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
+    except PermissionError as error:
+        raise ModelError(f"model {name}: {id}: {refused_file(error) or error}; HF_HOME names that folder") from error
     except HFValidationError as error:
         raise ModelError(f"model {name}: id={id!r} is not a hub id, which reads OWNER/MODEL: {error}") from error
 
@@ -84,6 +87,11 @@ def _explain(name: str, id: str, revision: str | None, error: Exception) -> NoRe
         problem = f"has no revision {revision!r}: give an existing branch, tag or commit as model.revision"
     elif isinstance(error, RepositoryNotFoundError):
         problem = f"is unknown to the hub, or private: check model.id; log in if it is private. {instead}"
+    elif (refused := refused_file(error)) is not None:
+        problem = (
+            f"cannot be fetched into the local cache (HF_HOME={constants.HF_HOME}): {refused}. Set HF_HOME to a folder "
+            f"that can be written to. {instead}"
+        )
     else:
         told = isinstance(error, OfflineModeIsEnabled)
         state = "HF_HUB_OFFLINE is set" if told else f"the hub cannot be reached ({type(error).__name__}: {error})"

@@ -30,7 +30,9 @@ class ResultRow(TypedDict, total=False):
     variant: Annotated[str, "all other overrides that differ between the sweep's cells, e.g. weight.bits=3"]
     settings: Annotated[str | None, "the recipe's resolved settings"]
     full_precision: Annotated[bool, "whether this is the full-precision run others are compared with"]
-    scale: Annotated[str, "chosen scale option: how much text the study uses"]
+    scale: Annotated[
+        str, "chosen scale option: how much text the study uses; behind `with` what of it all cells have otherwise"
+    ]
     seed: Annotated[int | None, "seed of the calibration draw"]
     draw: Annotated[int | None, "number of the calibration draw"]
     replicate: Annotated[int | None, "number of the replicate"]

@@ -63,7 +63,7 @@ def recipe_table(
         header=[*header, "CPU s", "GiB"],
         rows=body,
         caption=_caption(rows, against),
-        notes=notes.lines(rows),
+        notes=notes.lines(),
     )
 
 
@@ -125,7 +125,7 @@ def _value(row: ResultRow | None, first: ResultRow, notes: Footnotes) -> TableCe
     if row is None or row["value"] is None:
         failed = first["status"] == "failed"
         return TableCell("FAILED", marks=notes.number(f"failed: {first['error']}")) if failed else TableCell("–")
-    own, marks = bool(row["in_distribution"]), notes.mark_cut(row)
+    own, marks = bool(row["in_distribution"]), notes.mark_cut(row) + notes.mark_overlap(row)
     if row["difference"] is None:
         return TableCell(with_error(row["value"], row["stderr"]), marks=marks, in_distribution=own)
     paired = change(row["difference"], row["difference_stderr"])

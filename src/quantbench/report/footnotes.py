@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from quantbench.report.columns import ResultRow
 
 FALLBACK = "†"
 CUT = "✂"
+OVERLAP = "§"
+MARKED_SHARE = 0.01
+"""Cells are marked where a larger share of the items has a 13-gram in common with the calibration text."""
 
 
 class Footnotes:
@@ -17,6 +18,7 @@ class Footnotes:
         self._reasons: dict[str, int] = {}
         self._fallbacks: dict[str, None] = {}
         self._cut: dict[str, dict[str, int]] = {}
+        self._overlaps: dict[str, float] = {}
 
     def number(self, reason: str) -> str:
         """The mark of a reason: "[1]", the same for the same reason."""
@@ -41,16 +43,26 @@ class Footnotes:
                 most[key] = max(count, most.get(key, 0))
         return CUT
 
-    def lines(self, rows: Sequence[ResultRow]) -> list[str]:
-        """All footnotes, and the largest overlap of calibration with test text where it was checked."""
+    def mark_overlap(self, row: ResultRow) -> str:
+        """A section sign if more than a hundredth of the items has a 13-gram in common with the calibration text."""
+        share = row["overlap_13gram"]
+        if share is None or share <= MARKED_SHARE:
+            return ""
+        self._overlaps[f"{row['calib']} on {row['distribution']}"] = share
+        return OVERLAP
+
+    def lines(self) -> list[str]:
+        """All footnotes."""
         found = [f"[{number}] {reason}" for reason, number in self._reasons.items()]
         found += [f"{FALLBACK} gave way while quantizing: {fallback}" for fallback in self._fallbacks]
         for task, counts in self._cut.items():
             told = ", ".join(f"{count:,d} {what}" for what, count in counts.items())
             found.append(f"{CUT} {task}: cut because they are longer than what is read or generated: up to {told}")
-        checked = [(row["overlap_13gram"], row) for row in rows if row["overlap_13gram"] is not None]
-        if checked:
-            share, worst = max(checked, key=lambda pair: pair[0])
-            where = f", {worst['calib']} on {worst['distribution']}" if share else ""
-            found.append(f"Items sharing a 13-gram with the calibration text: at most {100 * share:.3g} %{where}")
+        if self._overlaps:
+            where, share = max(self._overlaps.items(), key=lambda one: one[1])
+            found.append(
+                f"{OVERLAP} more than {100 * MARKED_SHARE:.3g} % of the items have 13 tokens in a row in common with "
+                "the calibration text (a stock phrase, a notice; longer passages are refused), so they may be easier "
+                f"than others; at most {100 * share:.3g} %, {where} (column overlap_13gram)"
+            )
         return found

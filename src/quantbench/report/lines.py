@@ -47,7 +47,7 @@ def _cell(row: ResultRow | None, notes: Footnotes) -> TableCell:
         reasons = {"pending": "– = not run yet", "missing": "– = done, but no such score is stored"}
         return TableCell("–", marks=notes.number(reasons[row["status"]]))
     marks = RELATION_MARKS.get(row["relation"] or "", "") + notes.mark_fallbacks(row)
-    marks += notes.mark_cut(row)
+    marks += notes.mark_cut(row) + notes.mark_overlap(row)
     alone = row["full_precision"] or metrics.is_relative(row["metric"] or "")
     if not alone and row["difference"] is None:
         marks += notes.number(row["error"] or "no difference: this metric keeps no per-item outcomes")

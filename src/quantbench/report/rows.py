@@ -17,7 +17,7 @@ from quantbench.metrics.comparison import Comparison
 from quantbench.metrics.metric import Metric
 from quantbench.report.columns import ResultRow
 from quantbench.report.settings import settings
-from quantbench.report.sweep_runs import SweepRun, sweep_runs
+from quantbench.report.sweep_runs import SweepRun, one_line, sweep_runs
 from quantbench.store.manifest import Manifest
 from quantbench.store.records import Score
 from quantbench.store.store import Store
@@ -63,12 +63,16 @@ class SweepRows:
                 common = _run_columns(run) | _task_columns(run, task, protocol)
                 score = self._scores.get((index, task, protocol))
                 if score is None:
-                    yield from (common | row for row in self._without_score(run, task))
+                    yield from (common | row for row in self._without_score(run, task, protocol))
                 else:
                     yield from (common | self._with_score(run, score, metric) for metric in score.metrics)
 
-    def _without_score(self, run: SweepRun, task: str) -> Iterator[ResultRow]:
+    def _without_score(self, run: SweepRun, task: str, protocol: str | None) -> Iterator[ResultRow]:
         row: ResultRow = {"status": "missing" if run.status == "done" else run.status}
+        if run.status == "done" and run.run_id is not None and protocol is not None:
+            failure = self._store.load_failure(run.run_id, task, protocol)
+            if failure is not None:
+                row = {"status": "failed", "error": one_line(failure.error)}
         example = self._example.get(task)
         if example is None:
             yield row

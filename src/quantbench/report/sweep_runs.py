@@ -86,22 +86,22 @@ def sweep_runs(store: Store, manifest: Manifest) -> list[SweepRun]:
         if cell.run_id in baselines:
             continue
         if cell.data_free:
-            names = [cell.choice(group) for group in ("model", "quantizer", "scale")]
+            names = [cell.choice("model"), cell.choice("quantizer"), variants.scale(cell)]
             groups["data-free", *names, variants.of_recipe(cell), cell.run_id or ""].append(cell)
         else:
             groups["cell", cell.key].append(cell)
     found = [_merged(store, manifest.name, cells, variants) for cells in groups.values()]
-    return found + _full_precision(store, manifest)
+    return found + _full_precision(store, manifest, variants)
 
 
-def _full_precision(store: Store, manifest: Manifest) -> list[SweepRun]:
+def _full_precision(store: Store, manifest: Manifest, variants: Variants) -> list[SweepRun]:
     users: dict[tuple[str, str], list[CellEntry]] = defaultdict(list)
     for cell in manifest.cells:
         if cell.baseline_run_id is not None:
-            users[cell.baseline_run_id, cell.choice("scale")].append(cell)
+            users[cell.baseline_run_id, variants.scale(cell)].append(cell)
     found = []
     for (run_id, scale), cells in users.items():
-        itself = [cell for cell in manifest.cells if cell.run_id == run_id and cell.choice("scale") == scale]
+        itself = [cell for cell in manifest.cells if cell.run_id == run_id and variants.scale(cell) == scale]
         record = store.load_run(run_id)
         choices = itself[0].choices if itself else record.choices if record is not None else {}
         status, error = _outcome(store, itself) if itself else ("done", None)
@@ -143,7 +143,7 @@ def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], variants: Vari
         calib_variant="" if first.data_free else variants.of_calib(first),
         quantizer=first.choice("quantizer"),
         variant=variants.of_recipe(first),
-        scale=first.choice("scale"),
+        scale=variants.scale(first),
         run_id=run_id,
         baseline=first.baseline_run_id,
         status=status,
@@ -163,7 +163,7 @@ def _outcome(store: Store, cells: Sequence[CellEntry]) -> tuple[str, str | None]
     for status in ("done", "failed", "pending"):
         for cell, own in zip(cells, found, strict=True):
             if own == status:
-                return status, None if status != "failed" or cell.error is None else _one_line(cell.error)
+                return status, None if status != "failed" or cell.error is None else one_line(cell.error)
     raise ValueError("no cells")
 
 
@@ -171,10 +171,11 @@ def _record_error(record: RunRecord | None, status: str) -> str | None:
     if status != "failed":
         return None
     error = None if record is None else record.error
-    return "unknown error" if error is None else _one_line(f"{error.get('type', 'error')}: {error.get('message', '')}")
+    return "unknown error" if error is None else one_line(f"{error.get('type', 'error')}: {error.get('message', '')}")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A message as a table's footnote has it."""
     line = " ".join(text.split())
     return line if len(line) <= ERROR_LENGTH else line[: ERROR_LENGTH - 3] + "..."
 

@@ -14,6 +14,7 @@ from quantbench.report.columns import ResultRow, result_rows
 from quantbench.report.footnotes import Footnotes
 from quantbench.report.lines import cells_of, gap_of, lines_of, tokens_of
 from quantbench.report.table import Table, TableCell
+from quantbench.report.variants import WITH
 
 DEFAULT_METRICS = ("perplexity", "kl")
 """Metrics of running text that have a table of their own."""
@@ -48,7 +49,8 @@ def tables(frame: pd.DataFrame, metric: str) -> list[Table]:
         first = own[0]
         same_study = (first["sweep"], first["model"], first["scale"])
         full = [r for r in rows if r["full_precision"] and (r["sweep"], r["model"], r["scale"]) == same_study]
-        slug = _slug([metric, *(first[name] for name in ("model", "quantizer", "variant", "scale"))], made)
+        option = first["scale"].partition(WITH)[0]
+        slug = _slug([metric, *(first[name] for name in ("model", "quantizer", "variant")), option], made)
         made[slug] = _table(slug, metric, full if recipes is not rows else [], own)
     return list(made.values())
 
@@ -86,7 +88,7 @@ def _table(slug: str, metric: str, full: Sequence[ResultRow], own: Sequence[Resu
     title, paragraphs = caption(metric, [*full, *own], own, names)
     if any(gaps):
         paragraphs.append(gap_caption([names[task] for task in against]))
-    return Table(slug, title, header, body, paragraphs, notes.lines([*full, *own]))
+    return Table(slug, title, header, body, paragraphs, notes.lines())
 
 
 def _protocols(rows: Sequence[ResultRow]) -> dict[str, str | None]:

@@ -10,6 +10,12 @@ from quantbench.store.manifest import CellEntry
 OWN_COLUMNS = {"seed", "replicate", "calib.seed", "calib.draw"}
 """Overrides that have a column of their own."""
 
+SIZES = ("calib.n", "calib.length")
+"""Overrides of what a scale says of the calibration set."""
+
+WITH = " with "
+"""Between a scale and what of it is otherwise."""
+
 FILE_KEY = "calib.path"
 """The override that says which file of the user's is calibrated on: where it differs, it names the calibration set."""
 
@@ -23,10 +29,20 @@ class Variants:
         varying = {key for key in keys if len({overrides.get(key) for overrides in every}) > 1}
         self._calibs = _calib_names(cells, FILE_KEY in varying)
         self._varying = varying - {FILE_KEY}
+        self._everywhere = keys - varying
 
     def calib(self, cell: CellEntry) -> str:
         """The cell's calibration set: its distribution, or the name of the user's file where files differ."""
         return self._calibs[cell.key]
+
+    def scale(self, cell: CellEntry) -> str:
+        """The cell's scale, and what of it all cells have otherwise: "quick with scale.windows=4"."""
+        changed = [
+            f"{key}={value}"
+            for key, value in sorted(_overrides(cell).items())
+            if key in self._everywhere and (key.startswith("scale.") or key in SIZES)
+        ]
+        return WITH.join([cell.choice("scale"), *([", ".join(changed)] if changed else [])])
 
     def of_calib(self, cell: CellEntry) -> str:
         """The overrides under calib. that differ between the cells."""

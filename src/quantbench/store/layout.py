@@ -1,7 +1,7 @@
 """Where everything lies under outputs/.
 
-runs/<run_id>/record.json, weights.safetensors, weights.json, costs.jsonl, log.txt
-runs/<run_id>/scores/<task>-<protocol[:12]>.json and .parquet
+runs/<run_id>/record.json, weights.safetensors, weights.json, calibration.csv, costs.jsonl, log.txt
+runs/<run_id>/scores/<task>-<protocol[:12]>.json and .parquet, perhaps .documents.csv; or .failed.json alone
 sweeps/<name>/manifest.json, results.csv, results.parquet, costs.csv, tables/
 references/   hidden states of the full-precision model, keyed by run, task and protocol
 """
@@ -36,6 +36,10 @@ class Layout:
         """How the tensors of `weights_path` make up a model: plain JSON."""
         return self.run_dir(run_id) / "weights.json"
 
+    def listing_path(self, run_id: str) -> Path:
+        """Where the documents calibrated on stand in their source."""
+        return self.run_dir(run_id) / "calibration.csv"
+
     def log_path(self, run_id: str) -> Path:
         """The log of the processes that worked on a run."""
         return self.run_dir(run_id) / "log.txt"
@@ -56,6 +60,10 @@ class Layout:
     def score_path(self, run_id: str, task: str, protocol: str) -> Path:
         """The JSON file of a score; its items lie beside it as .parquet."""
         return self.run_dir(run_id) / "scores" / f"{_score_name(task, protocol)}.json"
+
+    def failure_path(self, run_id: str, task: str, protocol: str) -> Path:
+        """Why there is no such score."""
+        return self.score_path(run_id, task, protocol).with_suffix(".failed.json")
 
     def manifest_path(self, name: str) -> Path:
         """The manifest of a sweep; its folder need not exist."""

@@ -100,3 +100,19 @@ class Score(JsonRecord):
     def __post_init__(self) -> None:
         if self.overlap is not None and not isinstance(self.overlap.get("share"), int | float):
             raise ValueError(f'overlap needs the key "share", a number; it has {sorted(self.overlap)}')
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class Failure(JsonRecord):
+    """Why a run has no score on a task under a protocol; gone when it has one.
+
+    error    type and message; attempt: the command or submission that failed, which does not try again
+    created  ISO 8601 time
+    """
+
+    what: ClassVar[str] = "failure"
+
+    schema_version: int = SCHEMA_VERSION
+    error: str
+    attempt: str
+    created: str

@@ -22,7 +22,7 @@ from quantbench.metrics.metrics import check_items
 from quantbench.store.json_record import JsonRecord, SchemaError, check_schema, differences
 from quantbench.store.layout import Layout, safe_name
 from quantbench.store.manifest import CellEntry, Manifest
-from quantbench.store.records import RunRecord, Score
+from quantbench.store.records import Failure, RunRecord, Score
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +133,19 @@ class Store(Layout):
             for suffix, attached in (attachments or {}).items():
                 files.write_text(path.with_suffix(f".{safe_name(suffix, 'attachment')}"), attached)
             files.write_text(path, text)
+            self.failure_path(score.run_id, score.task, score.protocol).unlink(missing_ok=True)
+
+    def save_failure(self, run_id: str, task: str, protocol: str, failure: Failure) -> None:
+        """Store why a run could not be scored on a task, in place of an older reason."""
+        path = self.failure_path(run_id, task, protocol)
+        with self.lock(run_id):
+            files.make_folder(path.parent)
+            files.write_text(path, failure.to_json())
+
+    def load_failure(self, run_id: str, task: str, protocol: str) -> Failure | None:
+        """Why a run could not be scored on a task when that was tried last; None if it was not, or could be."""
+        path = self.failure_path(run_id, task, protocol)
+        return _load(Failure, path, f"Delete {path}: the task is then tried again")
 
     def scores(self, run_id: str) -> list[Score]:
         """All scores of a run, by task and protocol."""

@@ -89,6 +89,7 @@ class PromptTask:
             "bos": "first",
             "max_tokens": self.max_tokens,
             "tokenizer": tokenizer_fingerprint,
+            **found.rows.processing,
         }
         if self.chats:
             values |= {"chat_template": chat_fingerprint(tokenizer), "bos": "of the chat template"}

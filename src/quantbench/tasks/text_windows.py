@@ -32,6 +32,7 @@ class Windows:
     documents         all documents of the text
     text_fingerprint  sha256 of the text; revision: its source's, as found
     protocol_values   everything that fixes a score, plain values
+    listing           where the documents stand in their source (Documents.listing): stored beside the score
     contents          none: documents are compared as a whole
     """
 
@@ -43,6 +44,7 @@ class Windows:
     text_fingerprint: str
     revision: str
     protocol_values: dict[str, Any]
+    listing: str = field(default="", repr=False)
     contents: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "nll", "bits_per_byte", "kl", "top1_agreement")
     uses_reference: ClassVar[bool] = True
@@ -82,7 +84,8 @@ class Windows:
         self.check_length(max_length(handle.model.config), task)
         names = [f"task {task}, window {i} (at token {offset})" for i, offset in enumerate(self.offsets)]
         means = evaluate(handle, self.tokens, names, reference, device, progress)
-        return Outcome(pd.concat([self.frame(), means], axis=1))
+        attachments = {"documents.csv": self.listing} if self.listing else {}
+        return Outcome(pd.concat([self.frame(), means], axis=1), attachments)
 
     def frame(self) -> pd.DataFrame:
         """Columns item, document, n_tokens, n_bytes; one row per window."""

@@ -92,7 +92,9 @@ class TextTask:
                 "windows": {"n": len(starts), "K": slots, "placement": PLACEMENT},
                 "bos": self.bos,
                 "tokenizer": tokenizer_fingerprint,
+                **documents.processing,
             },
+            listing=documents.listing(),
         )
 
     def _special_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
