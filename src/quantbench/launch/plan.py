@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -14,10 +15,13 @@ from tabulate import tabulate
 from quantbench.cells.session import Session
 from quantbench.config.cell import Cell
 from quantbench.core.environment import pick_device
+from quantbench.core.errors import StoreError
 from quantbench.core.progress import counted, duration
 from quantbench.models.structure import find_blocks
 from quantbench.store.manifest import CellEntry
 from quantbench.store.store import Store
+
+log = logging.getLogger("quantbench")
 
 
 @dataclass
@@ -75,9 +79,13 @@ def _expectation(session: Session, left: list[tuple[Cell, _Remaining]]) -> str:
 def _measured(store: Store, model: str) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {"quantize": [], "evaluate": []}
     for run_id in store.run_ids():
-        record = store.load_run(run_id)
+        try:
+            record, costs = store.load_run(run_id), store.load_costs(run_id)
+        except StoreError as error:
+            log.warning("what run %s took is not counted: %s", run_id, error)
+            continue
         if record is not None and record.status == "quantized" and record.choices.get("model") == model:
-            for cost in store.load_costs(run_id):
+            for cost in costs:
                 if record.layers or cost["what"] != "quantize":
                     seconds[cost["what"].partition(" ")[0]].append(float(cost["seconds"]))
     return seconds

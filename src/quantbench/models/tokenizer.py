@@ -24,6 +24,11 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def highest_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The highest token id that the tokenizer can give, added tokens included; -1 if it has none."""
+    return max(tokenizer.get_vocab().values(), default=-1)
+
+
 def leading_special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special tokens the tokenizer puts before a text (a BOS for Llama, none for GPT-2)."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]

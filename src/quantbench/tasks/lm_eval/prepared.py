@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from quantbench.core.errors import ConfigError
 from quantbench.tasks.lm_eval.columns import Column, shared
+from quantbench.tasks.lm_eval.documents import check_choices, check_tokenizer
 from quantbench.tasks.lm_eval.library import as_by_itself
 from quantbench.tasks.lm_eval.loading import Loaded, load
 from quantbench.tasks.lm_eval.options import LmEvalOptions
@@ -21,6 +22,9 @@ from quantbench.tasks.lm_eval.requests import arguments_of, documents_of, prompt
 from quantbench.tasks.lm_eval.shots import set_shots
 
 log = logging.getLogger("quantbench")
+
+GENERATION = "settings of the task; of the model's generation_config.json its special tokens only"
+"""What decides how text is generated, in the protocol of a task that has text generated."""
 
 SAMPLED = 256
 """Prompts whose tokens are counted to judge how long a test takes."""
@@ -37,6 +41,7 @@ class Prepared:
     generates   the most tokens a document's answer may take; 0 if nothing is generated
     fingerprint sha256 of all that is asked
     protocol_values  everything that fixes a score, plain values
+    notes       what a reader of any score on it should know
     """
 
     options: LmEvalOptions
@@ -49,6 +54,7 @@ class Prepared:
     generates: int
     fingerprint: str
     protocol_values: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def make(options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> Prepared:
@@ -63,10 +69,15 @@ def make(options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase, tokenizer_f
                 f"one by one ({', '.join(list(loaded.tasks)[:12])})"
             )
         sources = {name: set_shots(name, task, options) for name, task in loaded.tasks.items()}
+        notes = [note for name, task in loaded.tasks.items() for note in check_choices(name, task, options.limit)]
         requests = {name: requests_of(name, task, options) for name, task in loaded.tasks.items()}
         documents = [
             text for name, task in loaded.tasks.items() for text in documents_of(task, options, requests[name])
         ]
+    generates = max(room_of(task) for task in loaded.tasks.values())
+    check_tokenizer(options.task, tokenizer, generates > 0)
+    for note in notes:
+        log.warning("%s", note)
     prompts = ["".join(a for a in one.args if isinstance(a, str)) for asked in requests.values() for one in asked]
     fingerprint = prompts_hash({name: arguments_of(asked) for name, asked in requests.items()})
     n_documents = {name: len({one.doc_id for one in asked}) for name, asked in requests.items()}
@@ -78,10 +89,12 @@ def make(options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase, tokenizer_f
         documents=tuple(documents),
         prompts=tuple(prompts[:: max(1, len(prompts) // SAMPLED)]),
         n_prompts=len(prompts),
-        generates=max(room_of(task) for task in loaded.tasks.values()),
+        generates=generates,
         fingerprint=fingerprint,
         protocol_values=_protocol(options, loaded, sources, n_documents)
-        | {"prompts": fingerprint, "tokenizer": tokenizer_fingerprint},
+        | {"prompts": fingerprint, "tokenizer": tokenizer_fingerprint}
+        | ({"generation": GENERATION} if generates else {}),
+        notes=tuple(notes),
     )
 
 

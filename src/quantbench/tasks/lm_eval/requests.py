@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from quantbench.core.errors import DataError
+from quantbench.tasks.lm_eval.documents import failing
 from quantbench.tasks.lm_eval.options import LmEvalOptions
 
 
@@ -16,7 +16,9 @@ def requests_of(name: str, task: Any, options: LmEvalOptions) -> list[Any]:
     try:
         task.build_all_requests(limit=options.limit, rank=0, world_size=1)
     except Exception as error:  # templates and code of each task
-        raise DataError(f"eval task {options.task}: lm-eval cannot render the prompts of {name}: {error!r}") from error
+        raise failing(
+            error, f"{options.task}, {name}" if name != options.task else name, "render its prompts"
+        ) from error
     requests: list[Any] = task.instances
     return requests
 
