@@ -88,7 +88,7 @@ def _check_choice(argument: str, group: str) -> None:
     parsed = _parsed(argument)
     if parsed is None or parsed.is_sweep_override() or parsed.is_delete():
         return
-    if not isinstance(parsed.value(), str) or not parsed.value():
+    if not isinstance(parsed.value(), str):
         raise ConfigError(f"{argument}: expected the name of an option; quantbench list {group} shows them")
 
 

@@ -148,7 +148,6 @@ def _explain(key: str, given: Mapping[str, Any], error: ValidationError) -> str:
 
 _WORDS = {
     "dict_type": "input should be a mapping, {KEY: VALUE}",
-    "string_type": "input should be a text",
     "bool_type": "input should be true or false",
     "none_required": "input should be null",
     "path_type": "input should be a file or folder",
