@@ -197,9 +197,8 @@ def _model_of(store: Store, record: RunRecord, model_path: str | Path | None) ->
 
 
 def _folder_in_sweeps(store: Store, run_id: str) -> str | None:
-    for name in store.sweep_names():
-        manifest = store.load_manifest(name)
-        for cell in manifest.cells if manifest is not None else []:
+    for manifest in store.manifests():
+        for cell in manifest.cells:
             paths = [one.partition("=")[2] for one in cell.overrides if one.startswith("model.path=")]
             if paths and run_id in {cell.run_id, cell.baseline_run_id}:
                 return paths[-1].strip("'\"")

@@ -262,3 +262,18 @@ def test_a_class_from_outside_is_a_test(tests: Tests, tmp_path: Path, monkeypatc
 def test_what_is_wrong_on_a_command_line_is_named(tests: Tests, typed: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tests(*typed)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["eval.sets=[wiki]", "eval.include_path=."], "eval.include_path: only tasks of lm-eval have it"),
+        (["eval.include_path=."], "eval.include_path: only tasks of lm-eval have it"),
+        (["eval.sets=[wiki]", "eval.max_length=64"], "eval.max_length: only tasks of lm-eval have it"),
+        (["eval.sets=[wiki]", "eval.origin.domain=law"], r"eval.origin: .* \(none is tested\)"),
+        (["eval=lm_eval", "eval.names=[piqa]", "eval.origin.domain=law"], r"eval.origin: .* \(piqa: quantbench list"),
+    ],
+)
+def test_an_option_of_lm_eval_that_concerns_no_test_is_refused(options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose_cells(["quantizer=rtn", "calib=wiki", *options])

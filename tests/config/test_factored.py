@@ -57,7 +57,7 @@ def test_every_cell_is_the_one_hydra_composes(factored: Factored) -> None:
 
 def test_cells_share_what_is_equal() -> None:
     with offline_composer() as (composer, _):
-        cells = composer.cells([["seed=0"], ["seed=1"], ["seed=0"]])
+        cells = composer.cells([["seed=0"], ["seed=1"], ["seed=0", "threads=1"]])
     assert cells[0].recipe is cells[1].recipe
     assert cells[0].calib is cells[2].calib
     assert cells[0].calib is not cells[1].calib

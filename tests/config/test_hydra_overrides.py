@@ -98,3 +98,19 @@ def test_an_option_one_of_the_cells_has_not_is_refused_by_name(workdir: Workdir)
     assert done.returncode == 2
     assert done.stderr.startswith("quantbench: quantizer.kv_cache.bits: no such option.")
     assert not workdir.outputs.joinpath("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "typed", ["cluster.extra={constraint: a100}", "cluster.extra.constraint=a100", "+cluster.extra.constraint=a100"]
+)
+def test_options_of_sbatch_are_given_as_the_option_file_says(typed: str) -> None:
+    (cell,) = compose_cells(["cluster=slurm", typed])
+    assert cell.plain["cluster"]["extra"] == {"constraint": "a100"}
+
+
+def test_overrides_are_kept_as_they_were_typed(workdir: Workdir) -> None:
+    typed = "calib.path=${oc.env:TEXT}"
+    line = [one for one in workdir.base if not one.startswith("calib.path")]
+    done = workdir.run(*line, typed, "quantizer=rtn", "dry_run=true", base=False, TEXT=str(workdir.text))
+    assert done.returncode == 0, done.stderr
+    assert "${oc.env:TEXT}" in done.stdout

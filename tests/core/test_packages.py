@@ -87,6 +87,19 @@ def test_an_unreachable_index_is_told_from_a_wrong_name(index: Index, monkeypatc
         fetch(package, ["*.txt"])
 
 
+def test_a_pip_that_refuses_the_command_is_not_taken_for_a_missing_network(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip = tmp_path / "pip.sh"
+    pip.write_text(
+        "echo \"pip download: error: option --progress-bar: invalid choice: 'raw' (choose from 'on', 'off')\"; exit 2\n"
+    )
+    monkeypatch.setattr(pip_download, "_PIP", ["sh", str(pip)])
+    with pytest.raises(DataError, match=r"needs pip 24\.1 or newer.*invalid choice: 'raw'") as error:
+        fetch(index.add(FILES), ["*.txt"])
+    assert "network" not in str(error.value)
+
+
 def test_a_wheel_for_another_platform_is_fetched_when_it_is_pinned(index: Index) -> None:
     package = index.add(FILES, tag="cp35-cp35m-manylinux_2_28_s390x")
     pinned = dataclasses.replace(package, platform="manylinux_2_28_s390x", python_version="3.5")

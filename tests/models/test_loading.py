@@ -95,8 +95,9 @@ def test_an_already_quantized_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_damaged_and_unknown_models_are_explained(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path)
     (folder / "model.safetensors").write_bytes(b"\x08")
-    with pytest.raises(ModelError, match=r"model local .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"model\.safetensors is cut short, or no safetensors file"):
         local(folder).load()
+    save_tiny_model(folder)
     (folder / "config.json").write_text('{"model_type": "nonesuch"}')
     with pytest.raises(ModelError, match=r"nonesuch"):
         local(folder).load()

@@ -28,7 +28,7 @@ def test_code_of_a_model_is_not_run_and_the_message_names_the_key(kind: str, tmp
     (tmp_path / "code.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
     for load in (
         lambda: pretrained.read_config(tmp_path, kind),
-        lambda: pretrained.load_model(tmp_path, "float32", kind),
+        lambda: pretrained.load_model(tmp_path, "float32", kind)[0],
         lambda: pretrained.load_tokenizer(tmp_path, kind),
     ):
         with pytest.raises(ModelError, match=rf"model {kind} .* model\.trust_remote_code=true"):

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from quantbench.cli import commands, sweeps
 from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
 from quantbench.metrics.metric import Metric
@@ -254,3 +255,33 @@ def test_sweeps_are_collated_one_after_the_other(build_sweep: Build, tmp_path: P
     both = collate(store, [sweep(manifest.cells, "b"), sweep(manifest.cells, "a")])
     assert both["sweep"].unique().tolist() == ["a", "b"]
     assert len(both) == 2 * len(collate(store, [manifest]))
+
+
+def test_one_bad_sweep_does_not_keep_the_others_from_their_tables(
+    build_sweep: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, manifest = build_sweep(tmp_path)
+    for name in ("a", "b", "c", "d", "e"):
+        store.save_manifest(dataclasses.replace(manifest, name=name))
+    path = store.manifest_path("b")
+    path.write_text(path.read_text()[:-50])
+    store.manifest_path("c").write_text("[" * 100_000)
+    run = next(cell.run_id for cell in manifest.cells if cell.run_id is not None and not cell.data_free)
+    seeded = store.load_run(run)
+    assert seeded is not None
+    other = dataclasses.replace(seeded, run_id="seeded", calibration={**(seeded.calibration or {}), "seed": 2**63})
+    store.save_run(other)
+    cells = [dataclasses.replace(cell, run_id="seeded") if cell.run_id == run else cell for cell in manifest.cells]
+    store.save_manifest(dataclasses.replace(manifest, name="d", cells=cells))
+    with pytest.raises(StoreError) as error:
+        commands.collate(["--all", f"--output-dir={store.root}"])
+    told = str(error.value).splitlines()
+    assert told[0].startswith("collate: 3 of ")
+    assert [line[:5] for line in told[1:]] == ["- b: ", "- c: ", "- d: "]
+    assert "9223372036854775808" in told[3]
+    printed = capsys.readouterr().out
+    assert all(f"sweeps/{name}: results.csv" in printed for name in ("a", "e"))
+    assert sweeps.status([f"--output-dir={store.root}"]) == 0
+    listed = capsys.readouterr().out
+    assert {line.split()[0] for line in listed.splitlines()[2:]} >= {"a", "d", "e"}
+    assert "sweep b is left out" in caplog.text

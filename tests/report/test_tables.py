@@ -14,9 +14,11 @@ import pytest
 
 from quantbench.core import files
 from quantbench.core.errors import StoreError
+from quantbench.core.paths import short_names
 from quantbench.report.collate import collate
 from quantbench.report.compare import recipe_table
 from quantbench.report.digits import change, rounded, with_error
+from quantbench.report.legend import legend
 from quantbench.report.render import console, csv_table, markdown, write_tables
 from quantbench.report.tables import tables
 from quantbench.store.manifest import CellEntry, Manifest
@@ -287,3 +289,12 @@ def test_a_mixture_has_a_transfer_gap_on_its_own_part_but_does_not_count_as_out_
     (table,) = tables(frame, "kl")
     assert {row[0].value: row[3].marks for row in table.rows} == {"news": "◐†", "wiki": "§"}
     assert "transfer gap" not in table.header
+
+
+def test_a_name_that_does_not_show_its_file_is_explained() -> None:
+    paths = ["/data/日本.txt", "/data/中文.txt", "/data/plain.txt"]
+    names = short_names(paths)
+    origins = {names[path]: origin(names[path], path=path) for path in paths}
+    cell = CellEntry(key="a", choices={}, overrides=[], tasks=dict.fromkeys(origins), task_origins=origins)
+    lines = legend(Manifest(name="demo", overrides=[], cells=[cell]))
+    assert lines == [f"{names[path]} = {path}" for path in sorted(paths[:2], key=lambda path: names[path])]

@@ -33,7 +33,7 @@ def test_a_new_run_does_not_touch_an_older_store(old: Workdir) -> None:
     assert "Traceback" not in done.stderr
     found = contents(old.outputs)
     assert contents(OLD).items() <= found.items()
-    assert {name.partition("/")[0] for name in found} <= {"runs", "sweeps", "log"}
+    assert {name.partition("/")[0] for name in found} <= {"runs", "sweeps"}
 
 
 @pytest.mark.parametrize(

@@ -23,17 +23,17 @@ ConfigStore.instance().store(
 
 
 class QuantbenchLauncher(Launcher):
-    """Composes and checks every cell of a grid before the first one runs, then runs them in this process."""
+    """Composes and checks every cell of a grid before the first one runs."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what `launch` needs (Hydra's contract)."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:  # noqa: ARG002
-        """Run a batch of cells; ends the process with a non-zero status if one failed."""
-        from quantbench.config.application import run_batch
+        """Make the cells of a batch; `quantbench.config.application.run` runs them when Hydra is through."""
+        from quantbench.config.application import make_batch
 
-        run_batch(self.hydra_context.config_loader, self.config, job_overrides)
+        make_batch(self.hydra_context.config_loader, self.config, job_overrides)
         return [_completed(overrides) for overrides in job_overrides]
 
 

@@ -1,4 +1,7 @@
-"""Hydra's basic sweeper without its own check of every cell: the launcher checks them, and composing is slow."""
+"""Hydra's basic sweeper without its own check of every cell, and without a folder of its own.
+
+The launcher checks the cells, and composing is slow; what a sweep is made of stands in quantbench's results.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,6 +9,8 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 
 
 @dataclass
@@ -25,5 +30,15 @@ ConfigStore.instance().store(
 class QuantbenchSweeper(BasicSweeper):
     """Every combination of the values given, in one batch."""
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Nothing here: a launcher that is not quantbench's composes each cell itself as well."""
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Hand every combination to the launcher (Hydra's contract); nothing is written."""
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        given = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        returns: list[Sequence[JobReturn]] = []
+        n = 0
+        for batch in self.split_arguments(given, self.max_batch_size):
+            returns.append(self.launcher.launch(batch, initial_job_idx=n))
+            n += len(batch)
+        return returns

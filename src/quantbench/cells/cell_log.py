@@ -25,7 +25,7 @@ class _LogFile(logging.FileHandler):
 @contextmanager
 def cell_log(path: Path) -> Iterator[None]:
     """Append to the log at `path` meanwhile; an exception that goes through is written there."""
-    handler = _LogFile(path, delay=True)
+    handler = _LogFile(path, encoding="utf-8", errors="replace", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)

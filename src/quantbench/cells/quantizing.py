@@ -74,7 +74,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         kv_bits=quantized.artifact.kv_bits,
         bits_model=bits_of_model(handle, quantized.artifact),
         fallbacks=sum_fallbacks(quantized),
-        notes=notes_of(quantized),
+        notes=[*handle.notes, *notes_of(quantized)],
         environment=environment(device, cell.settings.threads),
         created=now(),
     )

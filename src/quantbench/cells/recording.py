@@ -18,7 +18,7 @@ def record_failure(session: Session, cell: Cell, error: BaseException) -> None:
     if existing is not None and existing.status == "quantized":
         return
     log_path = session.store.log_path(cell.run_id)
-    tail = log_path.read_text(errors="replace").splitlines()[-30:] if log_path.exists() else []
+    tail = log_path.read_text("utf-8", "replace").splitlines()[-30:] if log_path.exists() else []
     session.store.save_run(
         RunRecord(
             run_id=cell.run_id,

@@ -13,14 +13,14 @@ from quantbench.calibration.base import CalibSet
 from quantbench.config.cell import Cell
 from quantbench.config.node import ConfigNode
 from quantbench.core.environment import pick_device
-from quantbench.core.errors import ConfigError, DataError, QuantbenchError
+from quantbench.core.errors import ConfigError, DataError, ModelError, QuantbenchError
 from quantbench.datasets.overlap import Overlap, overlap
 from quantbench.datasets.passages import shared_between
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
 from quantbench.models.loading import ModelSource
-from quantbench.models.skeleton import layer_names, skeleton
-from quantbench.models.tokenizer import tokenizer_fingerprint
+from quantbench.models.skeleton import embedding_rows, layer_names, skeleton
+from quantbench.models.tokenizer import highest_id, tokenizer_fingerprint
 from quantbench.store.store import Store
 from quantbench.tasks.task import TestSet, load_test_set, protocol_id
 
@@ -155,7 +155,7 @@ def check_inputs(session: Session, cells: Sequence[Cell]) -> None:
             continue
         steps: list[Callable[[], object]] = [partial(session.test, cell, task) for task in cell.tasks]
         steps += [partial(step, session, cell) for step in (_check_lengths, _check_layers)]
-        steps.append(partial(session.inputs, cell))
+        steps += [partial(session.inputs, cell), partial(_check_vocabulary, session, cell)]
         for step in steps:
             _noted(problems, step)
     if problems:
@@ -180,6 +180,27 @@ def _check_lengths(session: Session, cell: Cell) -> None:
         raise ConfigError(
             f"calib.length={cell.calib.length}: the model takes at most {limit} tokens; use {limit} or less"
         )
+
+
+def _check_vocabulary(session: Session, cell: Cell) -> None:
+    """Raise ModelError if a token that is read has no row in the model's embeddings."""
+    tokenizer, _ = session.tokenizer(cell)
+    if cell.model.trust_remote_code:  # as for the layers
+        return
+    rows = embedding_rows(session.skeleton(cell))
+    if highest_id(tokenizer) < rows:  # many models have rows to spare
+        return
+    inputs = session.inputs(cell)
+    read = {name: test.token_rows for name, test in inputs.tests.items()}
+    read |= {} if inputs.calib is None else {"calib": list(inputs.calib.tokens)}
+    for name, sequences in read.items():
+        token = max((int(one.max()) for one in sequences if one.numel()), default=-1)
+        if token >= rows:
+            raise ModelError(
+                f"{name}: token {token} ({tokenizer.convert_ids_to_tokens(token)!r}) has no row in the embeddings of "
+                f"model {cell.model.name}, which has {rows}: the tokenizer is another model's, or tokens were added to "
+                "it and the model was not resized"
+            )
 
 
 def _check_layers(session: Session, cell: Cell) -> None:

@@ -24,7 +24,9 @@ def run_cells(flags: Sequence[str], overrides: Sequence[str]) -> None:
 
 def _run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mapping[str, str]) -> None:
     from quantbench.cells.reachable import check_reachable
+    from quantbench.launch.shared import check_shared
 
+    check_shared(cells)
     check_reachable(cells)
     from quantbench.launch.grid import run_grid
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from quantbench.core.errors import StoreError
+from quantbench.cli.entry import foreign
+from quantbench.core.errors import QuantbenchError, StoreError
 from quantbench.core.paths import local_path, outputs_folder
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def show(arguments: list[str]) -> int:
             _say(f"  {metric.name:<14} {metric.value:.6g}{error}")
     log_path = store.log_path(record.run_id)
     if log_path.exists():
-        _say(f"\nlog ({log_path}):\n{_indent(log_path.read_text(errors='replace').rstrip())}")
+        _say(f"\nlog ({log_path}):\n{_indent(log_path.read_text('utf-8', 'replace').rstrip())}")
     return 0
 
 
@@ -95,7 +96,17 @@ def collate(arguments: list[str]) -> int:
 
     store = Store(given.output_dir)
     names = store.sweep_names() if given.all else given.sweeps
-    report(store, _manifests(store, names, "collate"))
+    _check_named(store, names, "collate")
+    problems: list[str] = []
+    for name in names:
+        try:
+            report(store, [_manifest(store, name, "collate")])
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # what is wrong with one sweep must not keep the others from their tables
+            problems.append(f"{name}: {error if isinstance(error, QuantbenchError) else foreign(error)}")
+    if problems:
+        raise StoreError("\n- ".join([f"collate: {len(problems)} of {len(names)} sweeps have no tables", *problems]))
     return 0
 
 
@@ -114,7 +125,9 @@ def compare(arguments: list[str]) -> int:
     from quantbench.store.store import Store
 
     store = Store(given.output_dir)
-    table = recipe_table(store, _manifests(store, given.sweeps, "compare"), given.metric, given.against)
+    _check_named(store, given.sweeps, "compare")
+    manifests = [_manifest(store, name, "compare") for name in given.sweeps]
+    table = recipe_table(store, manifests, given.metric, given.against)
     for path, text in ((given.markdown, markdown(table)), (given.csv, csv_table(table))):
         if path is not None:
             write_text(path, text)
@@ -122,16 +135,21 @@ def compare(arguments: list[str]) -> int:
     return 0
 
 
-def _manifests(store: Store, names: list[str], command: str) -> list[Manifest]:
-    from quantbench.launch.overview import refreshed
-
+def _check_named(store: Store, names: list[str], command: str) -> None:
+    """Raise StoreError unless sweeps are named, and are there."""
     known = store.sweep_names()
+    some = f"Sweeps: {', '.join(known) or 'none'}"
     if not names:
         raise StoreError(f"{command}: name a sweep. In {store.root}: {', '.join(known) or 'none'}")
-    manifests = []
     for name in names:
-        manifest = store.load_manifest(name)
-        if manifest is None:
-            raise StoreError(f"{command} {name}: no such sweep in {store.root}. Sweeps: {', '.join(known) or 'none'}")
-        manifests.append(refreshed(manifest, store))
-    return manifests
+        if not store.manifest_path(name).exists():
+            raise StoreError(f"{command} {name}: no such sweep in {store.root}. {some}")
+
+
+def _manifest(store: Store, name: str, command: str) -> Manifest:
+    from quantbench.launch.overview import refreshed
+
+    manifest = store.load_manifest(name)
+    if manifest is None:
+        raise StoreError(f"{command} {name}: no such sweep in {store.root}")
+    return refreshed(manifest, store)

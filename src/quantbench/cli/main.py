@@ -7,8 +7,8 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from quantbench.cli.entry import reporting_errors
-from quantbench.cli.flags import config_dirs, split
+from quantbench.cli.entry import prepare_terminal, reporting_errors
+from quantbench.cli.flags import check_flags, config_dirs, split
 from quantbench.core.errors import ConfigError
 from quantbench.core.logs import set_up_logging
 from quantbench.core.version import __version__
@@ -29,11 +29,10 @@ COMMANDS = {
 
 def main() -> None:
     """Entry point of `quantbench` and `python -m quantbench`."""
+    prepare_terminal()
     set_up_logging()
     with reporting_errors():
-        status = _answer(sys.argv[1:])
-        sys.stdout.flush()
-        sys.exit(status)
+        sys.exit(_answer(sys.argv[1:]))
 
 
 def _answer(arguments: Sequence[str]) -> int:
@@ -43,6 +42,7 @@ def _answer(arguments: Sequence[str]) -> int:
         command: Callable[[list[str]], int] = getattr(importlib.import_module(module), name)
         return command(list(arguments[1:]))
     flags, overrides = split(arguments)
+    check_flags(flags)
     if overrides and overrides[0] in COMMANDS:
         raise ConfigError(f"a command comes first: {shlex.join(['quantbench', *overrides, *flags])}")
     if overrides and overrides[0].isidentifier():

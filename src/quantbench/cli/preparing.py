@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantbench.cli.flags import check_flags
 from quantbench.config.composer import compose_cells
 from quantbench.config.folders import Folders
 from quantbench.config.identity import identity
@@ -93,9 +94,10 @@ def _read_offline(arguments: list[str], said: list[str]) -> list[str]:
     """
     done = subprocess.run(
         [sys.executable, "-m", "quantbench", "prepare", *arguments],
-        env={**os.environ, **OFFLINE},
+        env={**os.environ, **OFFLINE, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if done.returncode:
@@ -112,4 +114,5 @@ def _cells(arguments: list[str]) -> list[Cell]:
     parser = argparse.ArgumentParser(prog="quantbench prepare")
     parser.add_argument("--config-dir", "-cd", type=Path, action="append", default=[])
     given, rest = parser.parse_known_args(arguments)
+    check_flags([one for one in rest if one.startswith("-")])
     return compose_cells(rest, Folders(given.config_dir))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from tabulate import tabulate
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
 from quantbench.core.launcher import Launcher
-from quantbench.core.paths import brief, local_path
+from quantbench.core.paths import brief, local_path, outputs_folder
 from quantbench.core.progress import counted, duration
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.overview import OPEN, UNFINISHED, CellView, Watch, key_of, refreshed, updated
@@ -33,8 +32,7 @@ SHOWN_DIGITS = 8
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"quantbench {name}", description=description)
-    default = os.environ.get("QUANTBENCH_OUTPUTS", "outputs")
-    parser.add_argument("--output-dir", type=local_path, default=default, help="default: %(default)s")
+    parser.add_argument("--output-dir", type=local_path, default=outputs_folder(), help="default: %(default)s")
     return parser
 
 
@@ -64,11 +62,9 @@ def status(arguments: list[str]) -> int:
 
 def _list_sweeps(store: Store) -> int:
     rows = []
-    for name in store.sweep_names():
-        manifest = store.load_manifest(name)
-        if manifest is not None:
-            counts = Counter(entry.status for entry in refreshed(manifest, store).cells)
-            rows.append([name, *(counts[state] or "" for state in ("done", "failed", "pending"))])
+    for manifest in store.manifests():
+        counts = Counter(entry.status for entry in refreshed(manifest, store).cells)
+        rows.append([manifest.name, *(counts[state] or "" for state in ("done", "failed", "pending"))])
     table = tabulate(rows, headers=["sweep", "done", "failed", "pending"]) if rows else f"no sweeps in {store.root}"
     sys.stdout.write(table + "\n")
     return 0
@@ -147,11 +143,10 @@ def logs(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     store = Store(given.output_dir)
     found: dict[str, tuple[SweepState, CellEntry]] = {}
-    for name in store.sweep_names():
-        manifest = store.load_manifest(name)
-        for entry in manifest.cells if manifest is not None else []:
+    for manifest in store.manifests():
+        for entry in manifest.cells:
             if key_of(entry).startswith(given.cell):
-                found[key_of(entry)] = SweepState(given.output_dir, name), entry
+                found[key_of(entry)] = SweepState(given.output_dir, manifest.name), entry
     if len(found) != 1:
         some = ", ".join(sorted(found)[:5])
         raise StoreError(f"logs {given.cell}: {f'not unique: {some}' if found else f'no such cell in {store.root}'}")
@@ -167,7 +162,7 @@ def logs(arguments: list[str]) -> int:
             sys.stdout.write(f"\noutput of its job: {sweep.log_folder(token)}\n")
     log_path = store.log_path(entry.run_id or key.partition("-")[0])
     if log_path.exists():
-        sys.stdout.write(f"\nlog ({log_path}):\n{log_path.read_text(errors='replace')}")
+        sys.stdout.write(f"\nlog ({log_path}):\n{log_path.read_text('utf-8', 'replace')}")
     return 0
 
 

@@ -35,11 +35,27 @@ def read_yaml(file: Path) -> Plain:
     """The mapping in a yaml file. Raises ConfigError if it is not one."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: {yaml_problem(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected a mapping of keys, found {type(content).__name__}")
     return content
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with the text of a yaml file."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start + 1} is no UTF-8: save it in that encoding"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark: Any = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        tab = " (yaml is indented with spaces)" if "\\t" in str(error.problem) else ""
+        return f"{place}{error.problem or error.context}{tab}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"it cannot be read: {error.strerror}"
+    return f"it is no yaml: {' '.join(str(error).split())}"
 
 
 class Catalogue:

@@ -14,12 +14,12 @@ from quantbench.config.calibrations import Calibrations
 from quantbench.config.catalogue import Catalogue
 from quantbench.config.cell import Cell, checked
 from quantbench.config.evaluations import Evaluations
-from quantbench.config.explain import check_additions, hydra_explained
+from quantbench.config.explain import check_additions, check_chosen, hydra_explained
 from quantbench.config.factored import Factored, Node
 from quantbench.config.folders import Folders, config_dir, search
 from quantbench.config.groups import CELL, ROOT
 from quantbench.config.node import ConfigNode
-from quantbench.config.overrides import as_typed, expand, to_hydra
+from quantbench.config.overrides import as_typed, distinct, expand, to_hydra
 from quantbench.config.own_files import name_by_file, named_nodes
 from quantbench.config.resolving import resolved, resolver
 from quantbench.config.settings import Scale, Settings
@@ -54,19 +54,20 @@ class Composer:
         return self._factored.by_hydra
 
     def cells(self, overrides: Sequence[Sequence[str]]) -> list[Cell]:
-        """The checked cells of lists of overrides, in the form that Hydra takes.
+        """The checked cells of lists of overrides, in the form that Hydra takes; equal lists make one cell.
 
         Raises ConfigError naming the first key that is wrong.
         """
         with hydra_explained(self._folders):
             composed: list[Composed] = []
-            for own in overrides:
+            for own in distinct(overrides):
                 nodes, choices = self._factored.compose(own)
                 composed.append((nodes, choices, tuple(as_typed([o for o in own if _tells_cells_apart(o)]))))
         return self._checked(composed)
 
     def cell(self, config: DictConfig, overrides: Sequence[str], choices: Mapping[str, Any]) -> Cell:
         """The checked cell of a configuration that Hydra has composed."""
+        check_chosen(choices)
         check_additions(overrides, config, list(choices))
         nodes = {name: Node(plain) for name, plain in resolved(config).items()}
         chosen = {group: str(choices[group]) for group in CELL}
@@ -116,7 +117,7 @@ class Composer:
         plain = {name: node.plain for name, node in nodes.items()}
         settings = {key: value for key, value in plain.items() if key not in ROOT}
         whole = {"_target_": f"{Settings.__module__}.{Settings.__qualname__}", **settings}
-        option, read = choices["calib"], (nodes["calib"], nodes["scale"], nodes["seed"])
+        option, read = choices["calib"], (nodes["calib"], nodes["scale"], nodes.get("seed"))
         calib = self._once(("calib", option, *read), lambda: self._calib(plain, option, names))
         own_eval = (nodes["eval"], *(read if Evaluations.is_auto(plain["eval"]) or _named(plain, option) else read[1:]))
         return checked(

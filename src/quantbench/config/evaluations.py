@@ -56,6 +56,7 @@ class Evaluations:
         _check_names(node, tests, "eval")
         if not tests:
             raise ConfigError("eval: it names no test; give eval.sets=[NAME,...] or eval.names=[TASK,...]")
+        self._check_used(node, tests)
         shots = node.get("shots")
         if shots is not None and not any(task.get("shots") == shots for task in tests.values()):
             raise ConfigError(f"eval.shots={shots}: none of the tests takes so many worked examples")
@@ -65,6 +66,18 @@ class Evaluations:
                 "those whose answers are generated"
             )
         return tests
+
+    def _check_used(self, node: Mapping[str, Any], tests: Mapping[str, Plain]) -> None:
+        """Raise ConfigError for an option of lm-eval's tasks that concerns none of the tests."""
+        of_lm_eval = [str(task["task"]) for task in tests.values() if task.get("_target_") == LM_EVAL_TASK]
+        for key in ("include_path", "max_length"):
+            if node.get(key) is not None and not of_lm_eval:
+                raise ConfigError(
+                    f"eval.{key}: only tasks of lm-eval have it, and none is tested; give eval.names=[TASK]"
+                )
+        if node.get("origin") and not node.get("include_path") and set(of_lm_eval) <= set(self.catalogue.lm_eval()):
+            which = f"{', '.join(of_lm_eval)}: quantbench list lm_eval describes it" if of_lm_eval else "none is tested"
+            raise ConfigError(f"eval.origin: it is of tasks of lm-eval that are not described here ({which})")
 
     @staticmethod
     def _by_default(

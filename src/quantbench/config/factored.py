@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from quantbench.config.explain import check_additions
+from quantbench.config.explain import check_additions, check_chosen
 from quantbench.config.groups import CELL, ROOT
 from quantbench.config.resolving import resolved, resolved_node
 
@@ -84,6 +84,7 @@ class Factored:
         if not self.by_hydra:
             self.factored = not _computed_defaults(config.hydra.runtime.config_sources)
         self.by_hydra += 1
+        check_chosen(config.hydra.runtime.choices)
         check_additions(overrides, config, self._groups)
         plain, chosen = resolved(config), config.hydra.runtime.choices
         choices = {name: str(chosen[name]) for name in CELL}

@@ -9,7 +9,7 @@ cells alone. So the first are handed to it with `++`, and the others as a choice
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,13 +17,15 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from quantbench.config.facts import set_keys
-from quantbench.config.groups import CELL
+from quantbench.config.groups import CELL, ROOT
 from quantbench.config.moved import OVERRIDES_OF_BEFORE, OVERRIDES_OF_BEFORE_BESIDE
 from quantbench.core.errors import ConfigError
 
 MULTIRUN = {"-m", "--multirun"}
 
-_OPEN = re.compile(r"calib\.(parts|columns|labels|files|testing|of)(\.|$)|eval\.(tasks|origin)(\.|$)")
+_OPEN = re.compile(
+    r"calib\.(parts|columns|labels|files|testing|of)(\.|$)|eval\.(tasks|origin)(\.|$)|cluster\.extra(\.|$)"
+)
 """Keys below which a command line may name anything."""
 
 
@@ -63,12 +65,41 @@ def _refuse_of_before(arguments: Sequence[str]) -> None:
                 )
 
 
+def distinct(cells: Iterable[Sequence[str]]) -> list[list[str]]:
+    """Each combination of a sweep once: a value that is given twice, or spelt in two ways, makes one cell."""
+    parser, values = OverridesParser.create(), dict[str, str]()
+
+    def value(override: str) -> str:
+        if override not in values:
+            parsed = parser.parse_override(override)
+            values[override] = f"{parsed.get_key_element()}={parsed.value()!r}"
+        return values[override]
+
+    found: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        found.setdefault(tuple(sorted(map(value, cell))), list(cell))
+    return list(found.values())
+
+
 def _handed_on(argument: str, swept: bool) -> str:
     plain = argument.lstrip("+")
     key, equals, _ = argument.partition("=")
+    if equals and key.lstrip("+~") in {"", *ROOT}:
+        _check_choice(argument, key.lstrip("+~"))
     if equals and argument == plain and _may_be_left_out(key):
         argument = f"++{argument}"
     return _as_choice(argument) if swept else argument
+
+
+def _check_choice(argument: str, group: str) -> None:
+    """Raise ConfigError unless a group of the root is given names: what Hydra says of it names neither."""
+    if not group:
+        raise ConfigError(f"{argument}: expected key=value")
+    parsed = _parsed(argument)
+    if parsed is None or parsed.is_sweep_override() or parsed.is_delete():
+        return
+    if not isinstance(parsed.value(), str):
+        raise ConfigError(f"{argument}: expected the name of an option; quantbench list {group} shows them")
 
 
 def _typed(override: str) -> str:

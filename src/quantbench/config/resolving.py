@@ -36,7 +36,7 @@ def resolved_node(config: DictConfig, name: str) -> Any:
             raise ConfigError(f"{required[0]}: this option is required; give {required[0]}=...")
         return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
-        raise explain_value(error) from error
+        raise explain_value(error, name) from error
 
 
 def resolver(root: Mapping[str, Any], key: str) -> Callable[[Plain], Plain]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from quantbench.core.component import component
-from quantbench.core.paths import LocalPath
+from quantbench.core.paths import OutputFolder
 
 OPERATIONAL = (
     "device",
@@ -48,7 +48,7 @@ class Settings:
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     threads: Annotated[int, Field(ge=1)]
     save: Literal["weights", "none"]
-    output_dir: LocalPath
+    output_dir: OutputFolder
     dry_run: bool
     checkpoint_blocks: Annotated[int, Field(ge=0)]
     detach: bool

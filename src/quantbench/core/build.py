@@ -6,7 +6,8 @@ import dataclasses
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -14,6 +15,9 @@ from pydantic import ValidationError
 from quantbench.core.errors import ConfigError, QuantbenchError
 
 T = TypeVar("T")
+
+LARGEST = 2**53
+"""Beyond it a 64-bit float, which JSON and tables may read a number as, does not hold every whole number."""
 
 DESCRIPTION = "about"
 """The key of descriptive fields: never passed on unless a component asks for it, never part of an identity."""
@@ -41,7 +45,17 @@ def _value(spec: Any, key: str) -> Any:
         return {k: _value(v, f"{key}.{k}") for k, v in spec.items()}
     if isinstance(spec, list | tuple):
         return tuple(_value(v, f"{key}[{i}]") for i, v in enumerate(spec))
+    if isinstance(spec, int | float) and not isinstance(spec, bool):
+        _check_number(spec, key)
     return spec
+
+
+def _check_number(number: float, key: str) -> None:
+    """Raise ConfigError for what cannot be stored in every file of results, or would come back as another number."""
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ConfigError(f"{key}={number}: expected a finite number")
+    if isinstance(number, int) and abs(number) > LARGEST:
+        raise ConfigError(f"{key}={number}: whole numbers go up to {LARGEST} (2^53) and down to -{LARGEST}")
 
 
 def _component(spec: dict[str, Any], key: str) -> Any:
@@ -55,9 +69,9 @@ def _component(spec: dict[str, Any], key: str) -> Any:
     try:
         return target(**options)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(key, e) for e in error.errors())) from error
+        raise ConfigError(_explain(key, options, error)) from error
     except QuantbenchError as error:
-        raise ConfigError(f"{key}: {error}") from error
+        raise ConfigError(f"{key}: {error}" if key else str(error)) from error
 
 
 def import_target(path: Any, key: str) -> Any:
@@ -109,13 +123,54 @@ def _joined(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _explain(key: str, error: Any) -> str:
-    where = _joined(key, *map(str, error["loc"]))
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
-        return f"{where}: this option is required"
-    if error["type"] == "value_error" and not error["loc"]:
-        return f"{where}: {message}"
-    listed = isinstance(error["input"], str) and error["type"] in {"tuple_type", "list_type"}
-    advice = f": {where}=[{error['input']}]" if listed else ""
-    return f"{where}={error['input']!r}: {message[0].lower()}{message[1:]}{advice}"
+def _explain(key: str, given: Mapping[str, Any], error: ValidationError) -> str:
+    """What is wrong with the options of a component, one line an option."""
+    found: dict[str, list[str]] = {}
+    for one in error.errors():
+        where = _joined(key, *_path_in(given, one["loc"]))
+        message = _WORDS.get(one["type"], one["msg"].removeprefix("Value error, "))
+        if one["type"] == "is_instance_of":
+            message = f"input should be a {_PLAIN.get(one['ctx']['class'], one['ctx']['class'])}"
+        if one["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
+            head, said = where, "this option is required"
+        elif one["type"] == "value_error" and not one["loc"]:
+            head, said = where, message
+        else:
+            listed = isinstance(one["input"], str) and one["type"] in {"tuple_type", "list_type"}
+            head = f"{where}={_brief(one['input'])}"
+            said = f"{message[0].lower()}{message[1:]}" + (f": {where}=[{one['input']}]" if listed else "")
+        # What is of one type or another is refused by each of them in turn.
+        others = found.setdefault(head, [])
+        if (said := said.removeprefix("input should be ") if others else said) not in others:
+            others.append(said)
+    return "\n".join(f"{head}: {', or '.join(said)}" for head, said in found.items())
+
+
+_WORDS = {
+    "dict_type": "input should be a mapping, {KEY: VALUE}",
+    "bool_type": "input should be true or false",
+    "none_required": "input should be null",
+    "path_type": "input should be a file or folder",
+}
+"""Of a kind of error, where pydantic speaks of Python's types."""
+
+_PLAIN = {"Path": "file or folder"}
+
+
+def _path_in(value: Any, path: Sequence[int | str]) -> list[str]:
+    """The part of an error's path that leads into the value: pydantic adds the names of the types it has tried."""
+    kept: list[str] = []
+    for part in path:
+        if isinstance(value, Mapping) and (part in value or not kept):
+            value = value.get(part)
+        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            continue
+        kept.append(str(part))
+    return kept
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

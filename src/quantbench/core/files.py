@@ -84,9 +84,9 @@ def make_folder(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    r"""Write UTF-8 text atomically; bytes of a file's name that are no UTF-8 are written as \udcXX."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -109,11 +109,11 @@ def read_text(path: Path, remedy: str) -> str:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """The plain values in a JSON file; StoreError with `remedy` if it is missing, truncated or not JSON."""
+    """The plain values in a JSON file; StoreError with `remedy` if it is missing, or no JSON that can be read."""
     text = read_text(path, remedy)
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside what is no JSON: numbers too long, nesting too deep
         raise StoreError(f"{path} is damaged or truncated: {error}. {remedy}") from error
 
 

@@ -12,3 +12,7 @@ class Launcher(Protocol):
     def check(self) -> None:
         """Raise ConfigError if cells cannot be run like that on this machine."""
         ...
+
+    def check_threads(self, threads: int) -> None:
+        """Raise ConfigError if a job has fewer cores than a cell has threads. Asks nothing of the machine."""
+        ...

@@ -28,7 +28,7 @@ class Meter:
             self._cuda = cuda
         if _CLEAR.exists():
             try:
-                _CLEAR.write_text("5")  # sets VmHWM back to what is held now
+                _CLEAR.write_text("5", encoding="utf-8")  # sets VmHWM back to what is held now
             except OSError:
                 self._alone = False  # a container may forbid it
             else:
@@ -60,7 +60,7 @@ class Meter:
 def _peak() -> int:
     """VmHWM where there is one, else the largest resident size since the process began."""
     if _STATUS.exists():
-        for line in _STATUS.read_text().splitlines():
+        for line in _STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024

@@ -10,10 +10,15 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from quantbench.core.errors import ConfigError
+
 
 def local_path(text: str) -> Path:
-    """The path a text names; a leading ~ is the home folder."""
-    return Path(text).expanduser()
+    """The path a text names; a leading ~ is the home folder. Raises ConfigError for a home that there is not."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text}: there is no such home folder") from error
 
 
 def outputs_folder() -> Path:
@@ -22,11 +27,23 @@ def outputs_folder() -> Path:
 
 
 def _from_yaml(value: Any) -> Any:
-    return local_path(value) if isinstance(value, str) and value else value
+    if value == "":
+        raise ValueError("expected a file or folder, found an empty text")
+    try:
+        return local_path(value) if isinstance(value, str) else value
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _output_folder(value: Any) -> Any:
+    return outputs_folder() if value == "" else _from_yaml(value)
 
 
 LocalPath = Annotated[Path, BeforeValidator(_from_yaml)]
 """A file or folder on this machine; a yaml gives it as a string, in which a leading ~ is the home folder."""
+
+OutputFolder = Annotated[Path, BeforeValidator(_output_folder)]
+"""The same for results; an empty text stands for the default, as an empty environment variable does."""
 
 
 def stem(path: str) -> str:
@@ -45,6 +62,11 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     if len(set(names.values())) < len(names):  # of letters that a file name of ours does not hold
         names = {path: f"{_safe(stem(path))}_{number}" for number, path in enumerate(parts, start=1)}
     return names
+
+
+def is_safe(name: str) -> bool:
+    """Whether a name can stand as it is where `short_names` gives names."""
+    return _safe(name) == name
 
 
 def _safe(name: str) -> str:

@@ -21,6 +21,9 @@ from quantbench.core.hashing import file_sha256
 
 log = logging.getLogger("quantbench")
 
+USAGE_ERROR = 2
+"""pip's exit status where it does not take an option."""
+
 _PROGRESS = re.compile(r"Progress \d+ of (\d+)")
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _PIP = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]
@@ -53,9 +56,15 @@ def _download(name: str, version: str, sha256: str, options: Sequence[str], fold
     log.info("fetching %s %s from the package index...", name, version)
     with tempfile.TemporaryDirectory() as scratch:
         requirements = Path(scratch) / "requirements.txt"
-        requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
+        requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
         command = [*_PIP, "download", "--no-deps", "--require-hashes", *options, "--progress-bar=raw", "--retries=2"]
         code, output = _run([*command, "-r", str(requirements), "-d", str(folder)], f"{name} {version}")
+    if code == USAGE_ERROR:
+        said = next((line for line in output if "error:" in line or "no such option" in line), "")
+        raise DataError(
+            f"cannot fetch {name}=={version}: this pip refuses the command that quantbench gives it, which needs pip "
+            f"24.1 or newer: {sys.executable} -m pip install --upgrade pip. pip says: {said or output[-1:]}"
+        )
     found = sorted(path for path in folder.iterdir() if path.is_file())
     if code != 0 or len(found) != 1:
         raise DataError(
@@ -73,7 +82,7 @@ def _run(command: Sequence[str], label: str) -> tuple[int, list[str]]:
     output: list[str] = []
     size: str | None = None
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
     ) as process:
         assert process.stdout is not None
         for line in map(str.strip, process.stdout):
@@ -89,7 +98,10 @@ def _problem(name: str, version: str, sha256: str, options: Sequence[str], outpu
     """Whether it was the hash, the version, the name, or the network."""
     if others := set(_SHA256.findall("\n".join(output))) - {sha256}:
         return f"the index holds a file other than the pinned one (sha256 {others.pop()}, not {sha256}): refused"
-    if releases := _releases(name, options):
+    releases = _releases(name, options)
+    if releases is None:
+        return "this pip cannot say what the index has (`pip index versions --json` needs a newer one)"
+    if releases:
         if version in releases:
             return "the index has this release, but pip failed"
         return f"there is no such release for this platform; the newest are {', '.join(releases[:5])}"
@@ -101,9 +113,14 @@ def _problem(name: str, version: str, sha256: str, options: Sequence[str], outpu
     )
 
 
-def _releases(name: str, options: Sequence[str]) -> list[str]:
-    """Versions of a package for which the index has a file, newest first; none if it does not answer, too."""
+def _releases(name: str, options: Sequence[str]) -> list[str] | None:
+    """Versions of a package for which the index has a file, newest first; none if it does not answer, too.
+
+    None if this pip cannot ask.
+    """
     command = [*_PIP, "index", "versions", name, "--json", "--pre", *options, "--retries=0"]
-    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", check=False)
+    if answer.returncode == USAGE_ERROR:
+        return None
     versions: list[str] = json.loads(answer.stdout)["versions"] if answer.returncode == 0 else []
     return versions

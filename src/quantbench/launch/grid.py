@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from quantbench.cells.session import Session, check_inputs
 from quantbench.config.cell import Cell
-from quantbench.core.errors import ConfigError
-from quantbench.core.launcher import Launcher
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.entries import manifest_of
 from quantbench.launch.finish import finish, report_sweep
 from quantbench.launch.frozen import work_of
 from quantbench.launch.inprocess import run_here
 from quantbench.launch.plan import print_plan
+from quantbench.launch.shared import check_shared
 from quantbench.report.report import check_columns
 from quantbench.store.store import Store
 
@@ -25,7 +24,8 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
     sweep_params  what a file in sweeps/ adds to them
     """
     settings = cells[0].settings
-    launcher = one_launcher(cells)
+    launcher = check_shared(cells)
+    launcher.check()
     store = Store(settings.output_dir)
     session = Session(store)
     check_inputs(session, cells)
@@ -40,12 +40,3 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
         finish(store, manifest, launcher, work)
     else:
         report_sweep(store, run_here(session, cells, manifest))
-
-
-def one_launcher(cells: Sequence[Cell]) -> Launcher:
-    """What runs all cells. Raises ConfigError if they do not agree, or if it cannot run them on this machine."""
-    launcher = cells[0].cluster
-    if any(cell.cluster != launcher for cell in cells):
-        raise ConfigError("cluster: a sweep has one launcher; give one value for each of its options")
-    launcher.check()
-    return launcher

@@ -22,6 +22,9 @@ class InProcess:
     def check(self) -> None:
         """It is always there."""
 
+    def check_threads(self, threads: int) -> None:
+        """Threads are those of this machine."""
+
 
 @component
 class Local:
@@ -47,6 +50,9 @@ class Local:
     def check(self) -> None:
         """Raise ConfigError unless there are so many GPUs."""
         local.visible_gpus(self.gpus)
+
+    def check_threads(self, threads: int) -> None:
+        """Threads are those of this machine."""
 
     def split(self, groups: Sequence[Sequence[str]]) -> list[list[list[str]]]:
         """Every worker gets every cell, and begins where the others don't."""
@@ -90,7 +96,8 @@ class Slurm:
     max_jobs       jobs of an array that run at the same time
     setup          shell lines run before Python starts; python: the command that starts it (null: this interpreter),
                    for instance "apptainer exec --nv image.sif python"
-    srun_args      further arguments of srun; extra: further options of sbatch
+    srun_args      further arguments of srun; extra: further options of sbatch, those aside
+                   that the options above or quantbench itself decide
     """
 
     partition: str | None
@@ -110,9 +117,22 @@ class Slurm:
     poll_seconds: Annotated[float, Field(gt=0)]
     grace_seconds: Annotated[float, Field(ge=0)]
 
+    def __post_init__(self) -> None:
+        for key in self.extra:
+            if (reason := slurm.refused(key)) is not None:
+                raise ConfigError(f"extra.{key}: {reason}")
+
     def check(self) -> None:
         """Raises ConfigError if SLURM's commands are not here."""
         slurm.check()
+
+    def check_threads(self, threads: int) -> None:
+        """Raises ConfigError if a job has fewer cores than a cell has threads."""
+        if self.cpus is not None and self.cpus < threads:
+            raise ConfigError(
+                f"cluster.cpus={self.cpus}: fewer than threads={threads}; give cluster.cpus={threads}, or "
+                f"threads={self.cpus}"
+            )
 
     def split(self, groups: Sequence[Sequence[str]]) -> list[list[list[str]]]:
         """Jobs of `cells_per_job`, in arrays that the cluster takes."""
@@ -125,8 +145,7 @@ class Slurm:
 
     def _parameters(self, token: str, threads: int) -> dict[str, Any]:
         """What submitit is told."""
-        if self.cpus is not None and self.cpus < threads:
-            raise ConfigError(f"cluster.cpus={self.cpus}: fewer than threads={threads}; give as many")
+        self.check_threads(threads)
         wanted: dict[str, Any] = {
             "job_name": token,
             "time": self.minutes,

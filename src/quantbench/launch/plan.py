@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -16,10 +17,13 @@ from tabulate import tabulate
 from quantbench.cells.session import Session
 from quantbench.config.cell import Cell
 from quantbench.core.environment import pick_device
+from quantbench.core.errors import StoreError
 from quantbench.core.progress import counted, duration
 from quantbench.models.structure import find_blocks
 from quantbench.store.manifest import CellEntry
 from quantbench.store.store import Store
+
+log = logging.getLogger("quantbench")
 
 
 @dataclass
@@ -118,9 +122,13 @@ class Measured:
 def _measured(store: Store, model: str) -> Measured:
     found = Measured()
     for run_id in store.run_ids():
-        record = store.load_run(run_id)
+        try:
+            record, costs = store.load_run(run_id), store.load_costs(run_id)
+        except StoreError as error:
+            log.warning("what run %s took is not counted: %s", run_id, error)
+            continue
         if record is not None and record.status == "quantized" and record.choices.get("model") == model:
-            for cost in store.load_costs(run_id):
+            for cost in costs:
                 what = cost["what"].partition(" ")[0]
                 if "tokens" in cost and (record.layers or what == "evaluate"):
                     name = what if what == "evaluate" else record.choices["quantizer"]

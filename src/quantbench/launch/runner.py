@@ -72,11 +72,10 @@ class Runner:
 
     def _failed(self, status: CellStatus, cell: Cell, error: BaseException, number: str) -> CellStatus:
         self.session.installed = None
-        if not isinstance(error, QuantbenchError):
-            log.exception("%s %s", number, cell.label)
         record_failure(self.session, cell, error)
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        log.error("%s %s: %s", number, cell.label, message)
+        more = "" if isinstance(error, QuantbenchError) else f" (quantbench logs {status.key} shows where)"
+        log.error("%s %s: %s%s", number, cell.label, message, more)
         lines = "".join(traceback.format_exception(error))
         return dataclasses.replace(status, state="failed", error=message, traceback=lines)
 

@@ -24,6 +24,32 @@ TIMEOUT = 60
 """Seconds after which a command of SLURM counts as failed."""
 
 
+MANAGED = {
+    **dict.fromkeys(("partition", "p"), "cluster.partition"),
+    **dict.fromkeys(("account", "A"), "cluster.account"),
+    **dict.fromkeys(("qos", "q"), "cluster.qos"),
+    **dict.fromkeys(("time", "t"), "cluster.minutes"),
+    **dict.fromkeys(("gpus_per_node", "gpus", "G"), "cluster.gpus"),
+    **dict.fromkeys(("cpus_per_task", "c"), "cluster.cpus"),
+    **dict.fromkeys(("mem", "mem_per_cpu", "mem_per_gpu"), "cluster.memory_gb"),
+}
+"""Options of sbatch that have an option of ours."""
+
+OURS = {"job_name", "J", "array", "a", "output", "o", "error", "e", "input", "i", "open_mode", "signal", "requeue"}
+OURS |= {"no_requeue", "wrap", "wait", "W", "test_only", "parsable", "nodes", "N", "ntasks", "n", "ntasks_per_node"}
+OURS |= {"chdir", "D", "setup", "srun_args", "array_parallelism", "signal_delay_s", "stderr_to_stdout", "use_srun"}
+"""Options of sbatch and of submitit by which jobs are found again, write where they are looked for, and are one cell at
+a time."""
+
+
+def refused(option: str) -> str | None:
+    """Why an option of sbatch cannot be given in `cluster.extra`; None if it can."""
+    name = option.lstrip("-").replace("-", "_")
+    if name in MANAGED:
+        return f"give {MANAGED[name]} instead"
+    return "quantbench sets it itself, or jobs could not be found again" if name in OURS else None
+
+
 def check() -> None:
     """Raise ConfigError if SLURM's commands are missing or its controller does not answer."""
     missing = [name for name in ("sbatch", "srun", "squeue", "scancel", "scontrol") if shutil.which(name) is None]
@@ -91,7 +117,9 @@ def exit_reason(job_id: str) -> str:
     if shutil.which("sacct") is None:
         return ""
     command = ["sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State,ExitCode"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=TIMEOUT
+    )
     line = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
     return f"SLURM says {line[0].replace('|', ', exit code ')}" if line else ""
 
@@ -99,7 +127,9 @@ def exit_reason(job_id: str) -> str:
 def _run(command: Sequence[str]) -> str | None:
     """The output of a command of SLURM; None, with a warning, if it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=TIMEOUT
+        )
     except subprocess.CalledProcessError as error:
         log.warning("%s failed (%s): %s", command[0], error.returncode, error.stderr.strip())
         return None

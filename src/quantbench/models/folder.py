@@ -12,20 +12,50 @@ from quantbench.core.hashing import file_sha256
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+METADATA = "__metadata__"
 MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
 
 
 def missing_part(folder: Path, weights: bool = True) -> str | None:
-    """What a model folder lacks, as a phrase, None if it is complete."""
+    """What a model folder lacks, or what of it is damaged, as a phrase; None if it is complete.
+
+    Of weights only the beginning is read, which says how long the file must be.
+    """
     if not (folder / "config.json").is_file():
         return "no config.json"
-    if not weights or (folder / SINGLE).is_file():
+    if not weights:
         return None
-    if not (folder / INDEX).is_file():
+    if (folder / SINGLE).is_file():
+        shards = [SINGLE]
+    elif (folder / INDEX).is_file():
+        try:
+            shards = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+            absent = [shard for shard in shards if not (folder / shard).is_file()]
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+            return f"{INDEX} is damaged ({type(error).__name__}: {error})"
+        if absent:
+            return f"no {absent[0]} ({len(absent)} of {len(shards)} weight files are missing)"
+    else:
         return f"neither {SINGLE} nor {INDEX}"
-    shards = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    absent = sorted(shard for shard in shards if not (folder / shard).is_file())
-    return f"no {absent[0]} ({len(absent)} of {len(shards)} weight files are missing)" if absent else None
+    return next((damage for shard in shards if (damage := _damage(folder / shard)) is not None), None)
+
+
+def _damage(file: Path) -> str | None:
+    """What is wrong with a safetensors file, judging by its header and its length.
+
+    The format: 8 bytes little-endian N, N bytes of JSON {name: {"data_offsets": [begin, end]}}, then the data.
+    """
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            if length > size - 8:
+                return f"{file.name} is cut short, or no safetensors file: {size} bytes do not hold its header"
+            header = json.loads(opened.read(length))
+        needed = 8 + length + max((one["data_offsets"][1] for key, one in header.items() if key != METADATA), default=0)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
+        return f"{file.name} is no safetensors file ({type(error).__name__}: {error})"
+    return f"{file.name} is cut short: {size} of {needed} bytes" if size < needed else None
 
 
 def folder_fingerprint(folder: Path) -> str:

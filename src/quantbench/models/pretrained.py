@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from quantbench.core.errors import ModelError
+from quantbench.core.progress import counted
 from quantbench.models.folder import Dtype
 
 
@@ -33,10 +34,11 @@ def quiet_transformers() -> Iterator[None]:
 
 def load_model(
     folder: Path, dtype: Dtype, name: str, trust_remote_code: bool = False, device: str = "cpu"
-) -> PreTrainedModel:
-    """The causal language model of a complete folder, on a device, in evaluation mode, without gradients.
+) -> tuple[PreTrainedModel, list[str]]:
+    """The causal language model of a complete folder, on a device, in evaluation mode, without gradients; and notes.
 
-    Raises ModelError, which calls the model `name`, if it is no such model, lacks weights or is quantized already.
+    A note says which weights of the folder the configuration has no place for. Raises ModelError, which calls the model
+    `name`, if it is no such model, lacks weights, is quantized already, or has weights that are no finite numbers.
     """
     options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     with quiet_transformers(), _explained(name, folder):
@@ -62,10 +64,23 @@ def load_model(
             f"first {absent[0]}. They would be random numbers. Is it a causal language model with its head?"
         )
     assert isinstance(model, PreTrainedModel)
+    _check_finite(model, dtype, f"model {name} ({folder})")
     model.train(False)
     model.requires_grad_(False)
     torch.nn.Module.to(model, torch.device(device))
-    return model
+    unused = sorted(map(str, info["unexpected_keys"]))
+    found = f"{counted(len(unused), 'weight')} of the model's files have no place in it, first"
+    return model, [f"{found} {unused[0]}"] if unused else []
+
+
+def _check_finite(model: PreTrainedModel, dtype: Dtype, what: str) -> None:
+    """Raise ModelError naming the first weight with a value that is NaN or infinite; takes one look at each value."""
+    for key, parameter in model.named_parameters():
+        if parameter.numel() and not all(bool(torch.isfinite(end)) for end in parameter.aminmax()):
+            raise ModelError(
+                f"{what}: {key} has values that are NaN or infinite as {dtype}, so that nothing could be computed with "
+                "it. If they are finite in the file, give model.dtype=bfloat16 or float32; else fetch it again"
+            )
 
 
 def load_tokenizer(folder: Path, name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -73,6 +88,11 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool = False) -> 
     with quiet_transformers(), _explained(name, folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if not tokenizer("The", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
+        raise ModelError(
+            f"model {name} ({folder}): its tokenizer knows no tokens. Its files are missing: tokenizer.json, or those "
+            "that `tokenizer.save_pretrained` wrote (tokenizer.model, vocab.json and merges.txt, ...)"
+        )
     return tokenizer
 
 

@@ -27,6 +27,13 @@ def skeleton(source: ModelSource) -> PreTrainedModel:
     return model
 
 
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many token ids a model takes."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.shape[0]
+
+
 def layer_names(model: PreTrainedModel) -> list[str]:
     """Names of the weights that a recipe quantizes. Raises ModelError for a structure that cannot be quantized."""
     prefix, blocks = find_blocks(model)

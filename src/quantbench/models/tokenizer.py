@@ -30,6 +30,11 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def highest_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The highest token id that the tokenizer can give, added tokens included; -1 if it has none."""
+    return max(tokenizer.get_vocab().values(), default=-1)
+
+
 def in_chat(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
 ) -> str:

@@ -75,7 +75,7 @@ class Artifact:
     def read_spec(path: Path) -> dict[str, Any]:
         """Read what `spec_text` gave. Raises StoreError if it is missing or damaged."""
         try:
-            spec = json.loads(path.read_text())
+            spec = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise StoreError(
                 f"{path}: missing or damaged ({error}); delete the run's folder to compute it again"

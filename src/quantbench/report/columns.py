@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast, get_arg
 
 import pandas as pd
 
+from quantbench.core.errors import StoreError
+
 DATA_FREE = "(none: data-free)"
 """What stands for the calibration set of a recipe that reads none, and of full precision."""
 
@@ -117,11 +119,20 @@ def result_frame(rows: Iterable[ResultRow]) -> pd.DataFrame:
     unknown = sorted({key for row in listed for key in row} - RESULT_COLUMNS.keys())
     if unknown:
         raise KeyError(f"not in RESULT_COLUMNS: {unknown}")
-    columns = {
-        name: pd.Series([row.get(name) for row in listed], dtype=column.dtype)
-        for name, column in RESULT_COLUMNS.items()
-    }
-    return pd.DataFrame(columns)
+    return pd.DataFrame({name: _series(name, [row.get(name) for row in listed]) for name in RESULT_COLUMNS})
+
+
+def _series(name: str, values: list[Any]) -> pd.Series[Any]:
+    """A column. Raises StoreError for a value that it cannot hold, as a record of another hand may have."""
+    try:
+        return pd.Series(values, dtype=RESULT_COLUMNS[name].dtype)
+    except (OverflowError, TypeError, ValueError) as error:
+        largest = max((v for v in values if isinstance(v, int)), key=abs, default=None)
+        which = f" (among them {largest})" if isinstance(error, OverflowError) else ""
+        raise StoreError(
+            f"the column {name} of results.csv cannot hold what the runs' records have{which}: {error}. Delete the run "
+            "whose record has it"
+        ) from error
 
 
 def result_rows(frame: pd.DataFrame) -> list[ResultRow]:

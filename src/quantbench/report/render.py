@@ -52,10 +52,12 @@ def csv_table(table: Table) -> str:
     return buffer.getvalue()
 
 
-def write_tables(store: Store, name: str, frame: pd.DataFrame, chosen: Sequence[str] | None = None) -> list[Table]:
+def write_tables(
+    store: Store, name: str, frame: pd.DataFrame, chosen: Sequence[str] | None = None, legend: Sequence[str] = ()
+) -> list[Table]:
     """Write the tables of the chosen metrics into the sweep's folder tables/: <slug>.md and .csv, and all in tables.md.
 
-    chosen: None for default_metrics.
+    chosen: None for default_metrics; legend: lines below all of them.
     Returns them, in order, for the terminal.
     """
     made = [table for metric in chosen or default_metrics(frame) for table in tables(frame, metric)]
@@ -63,7 +65,7 @@ def write_tables(store: Store, name: str, frame: pd.DataFrame, chosen: Sequence[
     for table in made:
         files.write_text(folder / f"{table.slug}.md", markdown(table))
         files.write_text(folder / f"{table.slug}.csv", csv_table(table))
-    files.write_text(folder / "tables.md", "\n".join([f"# {name}", "", *map(markdown, made)]))
+    files.write_text(folder / "tables.md", "\n".join([f"# {name}", "", *map(markdown, made), *_list(legend)]))
     return made
 
 
@@ -103,6 +105,10 @@ def _grid(columns: Sequence[list[str]]) -> str:
 
 def _joined(cell: TableCell, star: str) -> str:
     return f"{cell.value}{' ' if cell.change else ''}{cell.change}{star}{cell.marks}"
+
+
+def _list(lines: Sequence[str]) -> list[str]:
+    return [*(f"- {_escaped(line)}" for line in lines), ""] if lines else []
 
 
 def _bold(cell: TableCell) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from quantbench.core.errors import ConfigError, StoreError
 from quantbench.report.collate import collate, write
 from quantbench.report.costs import costs, write_costs
+from quantbench.report.legend import legend
 from quantbench.report.render import console, write_tables
 from quantbench.report.tables import DEFAULT_METRICS, tables
 from quantbench.store.json_record import SchemaError
@@ -34,6 +35,9 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
         frame = collate(store, [manifest])
         write(store, manifest.name, frame)
         write_costs(store, manifest.name, costs(store, [manifest]))
-        for table in write_tables(store, manifest.name, frame):
+        names = legend(manifest)
+        for table in write_tables(store, manifest.name, frame, legend=names):
             sys.stdout.write("\n" + console(table))
+        if names:
+            sys.stdout.write("\n" + "\n".join(names) + "\n")
         sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: results.csv, costs.csv, tables/\n")

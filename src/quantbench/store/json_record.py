@@ -55,7 +55,7 @@ class JsonRecord:
         """
         try:
             data = json.loads(text, parse_constant=_refuse_constant)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{source} is damaged or truncated: {error}") from error
         if isinstance(data, dict):
             _check_version(data.get("schema_version", SCHEMA_VERSION), source)

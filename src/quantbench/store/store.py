@@ -180,7 +180,7 @@ class Store(Layout):
         remedy = "Repair or delete that file: it holds measured costs only, no results"
         try:
             return [json.loads(line) for line in files.read_text(path, remedy).splitlines()]
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{path} is damaged: {error}. {remedy}") from error
 
     # Sweeps
@@ -193,6 +193,17 @@ class Store(Layout):
         """The manifest of a sweep, None if there is none. Raises StoreError if it is damaged."""
         path = self.manifest_path(name)
         return _load(Manifest, path, "Delete it and run the sweep again: finished runs are kept and found")
+
+    def manifests(self) -> Iterator[Manifest]:
+        """The manifests of all sweeps; one that is damaged is left out, with a warning."""
+        for name in self.sweep_names():
+            try:
+                manifest = self.load_manifest(name)
+            except StoreError as error:
+                log.warning("sweep %s is left out: %s", name, error)
+            else:
+                if manifest is not None:
+                    yield manifest
 
     def is_done(self, entry: CellEntry) -> bool:
         """Whether all results of a manifest's cell, and of its full-precision run, are there; none is read."""

@@ -17,7 +17,7 @@ from quantbench.tasks.lm_eval.prepared import Prepared
 
 def notes_of(prepared: Prepared, live: LiveModel, items: pd.DataFrame) -> list[str]:
     """What a reader of the score should know."""
-    notes = []
+    notes = list(prepared.notes)
     if n := int(items["truncated"].sum()):
         notes.append(
             f"{n} of {len(items)} documents have prompts longer than {live.max_length} tokens, whose beginning was cut"

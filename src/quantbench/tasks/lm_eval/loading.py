@@ -9,6 +9,7 @@ from typing import Any
 
 from quantbench.core.errors import ConfigError, DataError
 from quantbench.tasks.lm_eval.broken import BROKEN
+from quantbench.tasks.lm_eval.documents import failing
 from quantbench.tasks.lm_eval.library import as_by_itself, manager_for
 from quantbench.tasks.lm_eval.refused import check_code, check_scripts
 
@@ -57,6 +58,8 @@ def _explain(name: str, error: Exception) -> Exception:
             f"eval task {name}: not loadable today: its data set is a loading script, which `datasets` no longer runs "
             f"({text})"
         )
+    if not isinstance(error, OSError) or type(error).__module__.startswith("jinja2"):  # no download would mend it
+        return failing(error, name, "load it")
     return DataError(
         f"eval task {name}: lm-eval cannot load it: {type(error).__name__}: {text}. If its data are missing: on a "
         "machine with network run `quantbench prepare`, then the same choice of eval as here, with HF_HOME set to a "

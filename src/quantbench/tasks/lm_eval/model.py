@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.core.errors import ModelError
 from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
+
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""What of a generation_config.json counts."""
 
 CPU_BATCH = 4
 """Prompts at a time on a CPU, where memory does not say how many are best."""
@@ -28,8 +31,9 @@ Document = tuple[str, int]
 class LiveModel(HFLM):  # type: ignore[misc]
     """HFLM on a model that is loaded, with a count of what it does.
 
-    Numbers are HFLM's. A model whose operations let tokens act on each other reads one
-    prompt at a time, without padding; one that needs whole sequences generates without a cache.
+    Numbers are HFLM's. What is generated follows the task's settings alone: of the model's generation_config.json only
+    the special tokens count, which say where a text ends. A model whose operations let tokens act on each other reads
+    one prompt at a time, without padding; one that needs whole sequences generates without a cache.
 
     truncated   documents a prompt of which lost its beginning
     unfinished  documents an answer to which was cut at the most tokens it may have
@@ -118,7 +122,8 @@ class LiveModel(HFLM):  # type: ignore[misc]
         return size
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
-        with _without_cache(self.model) if self.whole_sequences else contextlib.nullcontext():
+        whole = _without_cache(self.model) if self.whole_sequences else contextlib.nullcontext()
+        with only_special_tokens(self.model), whole:
             tokens: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
         new = tokens[:, context.shape[1] :].tolist()
         full = tokens.shape[1] >= max_length
@@ -157,6 +162,19 @@ def _weights_left_alone(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         del model.tie_weights
+
+
+@contextlib.contextmanager
+def only_special_tokens(model: PreTrainedModel) -> Iterator[None]:
+    """The model's generation_config.json would act on what a task leaves open: penalties, beams, numbers of tokens."""
+    own = model.generation_config
+    if own is not None:
+        kept = {key: value for key in SPECIAL_TOKENS if (value := getattr(own, key, None)) is not None}
+        model.generation_config = GenerationConfig(**kept)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @contextlib.contextmanager

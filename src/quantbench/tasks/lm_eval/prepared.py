@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from quantbench.core.errors import ConfigError
 from quantbench.models.tokenizer import chat_fingerprint
 from quantbench.tasks.lm_eval.columns import Column, shared
+from quantbench.tasks.lm_eval.documents import check_choices, check_tokenizer
 from quantbench.tasks.lm_eval.library import as_by_itself
 from quantbench.tasks.lm_eval.loading import Loaded, load
 from quantbench.tasks.lm_eval.options import LmEvalOptions
@@ -29,6 +30,9 @@ from quantbench.tasks.lm_eval.requests import (
 from quantbench.tasks.lm_eval.shots import set_shots
 
 log = logging.getLogger("quantbench")
+
+GENERATION = "settings of the task; of the model's generation_config.json its special tokens only"
+"""What decides how text is generated, in the protocol of a task that has text generated."""
 
 SAMPLED = 256
 """Prompts whose tokens are counted to judge how long a test takes."""
@@ -46,6 +50,7 @@ class Prepared:
     generates   the most tokens a document's answer may take; 0 if nothing is generated
     fingerprint sha256 of all that is asked
     protocol_values  everything that fixes a score, plain values
+    notes       what a reader of any score on it should know
     """
 
     options: LmEvalOptions
@@ -59,6 +64,7 @@ class Prepared:
     generates: int
     fingerprint: str
     protocol_values: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def make(options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase, tokenizer_fingerprint: str) -> Prepared:
@@ -73,12 +79,17 @@ def make(options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase, tokenizer_f
                 f"one by one ({', '.join(list(loaded.tasks)[:12])})"
             )
         sources = {name: set_shots(name, task, options) for name, task in loaded.tasks.items()}
+        notes = [note for name, task in loaded.tasks.items() for note in check_choices(name, task, options.limit)]
         requests = {name: requests_of(name, task, options, tokenizer) for name, task in loaded.tasks.items()}
         documents = [
             text
             for name, task in loaded.tasks.items()
             for text in documents_of(task, options, requests[name], tokenizer)
         ]
+    generates = max(room_of(task) for task in loaded.tasks.values())
+    check_tokenizer(options.task, tokenizer, generates > 0)
+    for note in notes:
+        log.warning("%s", note)
     prompts = ["".join(a for a in one.args if isinstance(a, str)) for asked in requests.values() for one in asked]
     fingerprint = prompts_hash({name: arguments_of(asked) for name, asked in requests.items()})
     n_documents = {name: len({one.doc_id for one in asked}) for name, asked in requests.items()}
@@ -91,11 +102,13 @@ def make(options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase, tokenizer_f
         contents=tuple(text for asked in requests.values() for text in contents_of(asked)),
         prompts=tuple(prompts[:: max(1, len(prompts) // SAMPLED)]),
         n_prompts=len(prompts),
-        generates=max(room_of(task) for task in loaded.tasks.values()),
+        generates=generates,
         fingerprint=fingerprint,
         protocol_values=_protocol(options, loaded, sources, n_documents)
         | {"prompts": fingerprint, "tokenizer": tokenizer_fingerprint}
-        | ({"chat_template": chat_fingerprint(tokenizer)} if options.chat else {}),
+        | ({"chat_template": chat_fingerprint(tokenizer)} if options.chat else {})
+        | ({"generation": GENERATION} if generates else {}),
+        notes=tuple(notes),
     )
 
 

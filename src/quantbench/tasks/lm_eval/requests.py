@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from quantbench.core.errors import DataError
 from quantbench.models.tokenizer import chat_fingerprint, in_chat
+from quantbench.tasks.lm_eval.documents import failing
 from quantbench.tasks.lm_eval.options import LmEvalOptions
 
 
@@ -27,7 +27,9 @@ def requests_of(name: str, task: Any, options: LmEvalOptions, tokenizer: PreTrai
     try:
         task.build_all_requests(limit=options.limit, rank=0, world_size=1, **chat)
     except Exception as error:  # templates and code of each task
-        raise DataError(f"eval task {options.task}: lm-eval cannot render the prompts of {name}: {error!r}") from error
+        raise failing(
+            error, f"{options.task}, {name}" if name != options.task else name, "render its prompts"
+        ) from error
     requests: list[Any] = task.instances
     return requests
 

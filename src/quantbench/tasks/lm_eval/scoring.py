@@ -9,11 +9,12 @@ import lm_eval
 import torch
 from lm_eval.utils import handle_non_serializable
 
-from quantbench.core.errors import DataError
+from quantbench.core.errors import DataError, QuantbenchError
 from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
 from quantbench.models.head import head_in_float32
 from quantbench.tasks.lm_eval.attachments import data_of, notes_of, responses_of
+from quantbench.tasks.lm_eval.documents import failing
 from quantbench.tasks.lm_eval.items import Samples, items_of, of_filter
 from quantbench.tasks.lm_eval.library import OTHER_SEED, RANDOM_SEED, as_by_itself, machine_described_once
 from quantbench.tasks.lm_eval.model import LiveModel
@@ -50,19 +51,24 @@ def score(
             progress,
             n_requests=prepared.n_prompts,
         )
-        results = lm_eval.simple_evaluate(
-            model=live,
-            tasks=[options.task],
-            num_fewshot=options.shots,
-            limit=options.limit,
-            apply_chat_template=options.chat,
-            bootstrap_iters=0,
-            task_manager=prepared.loaded.manager,
-            random_seed=RANDOM_SEED,
-            numpy_random_seed=OTHER_SEED,
-            torch_random_seed=OTHER_SEED,
-            fewshot_random_seed=options.seed,
-        )
+        try:
+            results = lm_eval.simple_evaluate(
+                model=live,
+                tasks=[options.task],
+                num_fewshot=options.shots,
+                limit=options.limit,
+                apply_chat_template=options.chat,
+                bootstrap_iters=0,
+                task_manager=prepared.loaded.manager,
+                random_seed=RANDOM_SEED,
+                numpy_random_seed=OTHER_SEED,
+                torch_random_seed=OTHER_SEED,
+                fewshot_random_seed=options.seed,
+            )
+        except (QuantbenchError, RuntimeError, MemoryError):  # of the model and its device
+            raise
+        except Exception as error:  # templates and code of each task
+            raise failing(error, options.task, "score it") from error
     assert results is not None
     samples: Samples = results.pop("samples")
     _check_prompts(prepared, task, samples)
