@@ -10,6 +10,7 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
+from quantbench.core.locks import check_seen_by_others
 from quantbench.launch import local, slurm
 from quantbench.launch.cluster import Job
 from quantbench.launch.records import JobRecord
@@ -47,6 +48,9 @@ class Local:
     def check(self) -> None:
         """Raise ConfigError unless there are so many GPUs."""
         local.visible_gpus(self.gpus)
+
+    def check_folder(self, root: Path) -> None:
+        """Any will do: all workers are on this machine."""
 
     def split(self, groups: Sequence[Sequence[str]]) -> list[list[list[str]]]:
         """Every worker gets every cell, and begins where the others don't."""
@@ -91,6 +95,7 @@ class Slurm:
     setup          shell lines run before Python starts; python: the command that starts it (null: this interpreter),
                    for instance "apptainer exec --nv image.sif python"
     srun_args      further arguments of srun; extra: further options of sbatch
+    grace_seconds  how long a job must be out of the queue's sight before it counts as over
     """
 
     partition: str | None
@@ -113,6 +118,10 @@ class Slurm:
     def check(self) -> None:
         """Raises ConfigError if SLURM's commands are not here."""
         slurm.check()
+
+    def check_folder(self, root: Path) -> None:
+        """Raise StoreError if a lock taken on one node would not be seen on another."""
+        check_seen_by_others(root)
 
     def split(self, groups: Sequence[Sequence[str]]) -> list[list[list[str]]]:
         """Jobs of `cells_per_job`, in arrays that the cluster takes."""
