@@ -31,9 +31,10 @@ def read_text(path: Path) -> str:
 
 def relist(folder: Path) -> None:
     """Have this machine learn which files a folder has by now; nothing if there is no such folder."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as names:
-        for _ in names:
-            pass
+    if is_there(folder):
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as names:
+            for _ in names:
+                pass
 
 
 def is_there(path: Path) -> bool:

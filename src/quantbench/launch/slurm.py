@@ -103,7 +103,13 @@ def exit_reason(job_id: str) -> str:
     """What the accounting says of a job that has ended, for instance "OUT_OF_MEMORY"; "" without accounting."""
     if shutil.which("sacct") is None:
         return ""
-    line = (_run(["sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State,ExitCode"]) or "").strip().splitlines()[-1:]
+    command = ["sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State,ExitCode"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        log.warning("%s", error)
+        return ""
+    line = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
     return f"SLURM says {line[0].replace('|', ', exit code ')}" if line else ""
 
 

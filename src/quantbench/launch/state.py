@@ -97,6 +97,7 @@ class SweepState:
 
     def jobs(self) -> list[JobRecord]:
         """All submissions, oldest first."""
+        shared.relist(self.folder / "jobs")
         found = [_load(JobRecord, path) for path in (self.folder / "jobs").glob("*.json")]
         return sorted((job for job in found if job is not None), key=lambda job: (job.number, job.created, job.token))
 

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from quantbench.core import files
 from quantbench.core.errors import StoreError
 from quantbench.core.locks import acquire, file_lock
-from quantbench.core.shared import is_there
+from quantbench.core.shared import is_there, relist
 from quantbench.metrics.metrics import check_items
 from quantbench.store.json_record import JsonRecord, SchemaError, check_schema, differences
 from quantbench.store.layout import Layout, safe_name
@@ -137,7 +137,9 @@ class Store(Layout):
 
     def scores(self, run_id: str) -> list[Score]:
         """All scores of a run, by task and protocol."""
-        found = sorted((self.run_dir(run_id) / "scores").glob("[!.]*.json"))
+        folder = self.run_dir(run_id) / "scores"
+        relist(folder)
+        found = sorted(folder.glob("[!.]*.json"))
         # <task>-<protocol>.json; an attachment has one more suffix before .json.
         paths = [path for path in found if "." not in path.stem.rpartition("-")[2]]
         loaded = [self._load_score(path, (run_id,)) for path in paths]
