@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help venv dev demo test test-slow test-slurm mutation lint check format docs wheel clean
+.PHONY: help venv dev demo test test-slow test-slurm test-nodes mutation lint check format docs wheel clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -25,6 +25,9 @@ test-slow: dev  ## run the tests that take minutes
 
 test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu; most wait, so four at a time
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slurm tests/slurm
+
+test-nodes: dev  ## run the tests on a SLURM of three nodes that share a simulated network file system: as root, on Debian or Ubuntu
+	$(BIN)/python -m pytest -m nodes tests/nodes
 
 mutation: dev  ## change lines of the core that must not be wrong and see tests fail (minutes); see benchmarks/mutation.md
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,mutation]"

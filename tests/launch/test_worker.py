@@ -114,6 +114,17 @@ def test_jobs_of_which_nobody_knows_whether_they_were_taken_are_cancelled(
     assert ("scancel --name=qb-ours-1" in calls(tools)) != certain
 
 
+def test_the_folder_of_a_jobs_output_is_there_before_the_job(tmp_path: Path, tools: Path) -> None:
+    """SLURM does not start a job whose output it cannot open."""
+    make(tools, "srun", "true")
+    make(
+        tools,
+        "sbatch",
+        'test -d "$(dirname "$(sed -n \'s/^#SBATCH --output=//p\' "$1")")" && echo "Submitted batch job 5"',
+    )
+    assert slurm.submit([tmp_path / "0.json"], tmp_path / "log", None, {"job_name": "qb-ours-1"}) == ["5"]
+
+
 def test_an_accounting_that_does_not_answer_costs_the_reason_only(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "TIMEOUT", 0.1)
     make(tools, "sacct", "exec sleep 5")
