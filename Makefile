@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
 
-.PHONY: help venv dev demo test test-slow test-slurm fuzz mutation lint check format docs wheel clean
+.PHONY: help venv dev demo test test-slow test-slurm test-nodes fuzz mutation lint check format docs wheel clean
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -25,6 +25,9 @@ test-slow: dev  ## run the tests that take minutes
 
 test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu; most wait, so four at a time
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slurm tests/slurm
+
+test-nodes: dev  ## run the tests on a SLURM of three nodes that share a simulated network file system: as root, on Debian or Ubuntu
+	$(BIN)/python -m pytest -m nodes tests/nodes
 
 fuzz: dev  ## try 10,000 command lines, option files and damaged files, and 200 in processes of their own (an hour or two)
 	QUANTBENCH_FUZZ=10000 $(BIN)/python -m pytest --timeout=0 --hypothesis-show-statistics tests/fuzz

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from quantbench.core.environment import pick_device
 from quantbench.core.errors import ConfigError
 from quantbench.launch import local
+from quantbench.launch.state import SweepState
 from slow_workdir import LAYERS, SlowWorkdir, wait_for
 
 
@@ -45,6 +47,32 @@ def test_a_killed_process_costs_its_cell_and_two_workers_share_the_rest(slow: Sl
     assert "everything was done before" in once_more.stderr
     assert "pending" not in once_more.stdout
     assert slow.written() == written
+
+
+def test_a_cell_that_another_process_has_is_waited_for(slow: SlowWorkdir) -> None:
+    grid = slow.grid("a_raises", cluster="local")
+    assert slow.run(*grid).returncode == 1
+    slow.mend()
+    (cell,) = slow.cells()
+    sweep = SweepState(slow.outputs, slow.sweep)
+    with sweep.claim(cell["cell"], wait=False):
+        command = slow.start(*grid)
+        wait_for(lambda: any("waiting for them" in log.read_text() for log in sweep.folder.glob("jobs/*/log/*/*.err")))
+        assert slow.times()["a_raises"] == 1
+    done = command.finish(120)
+    assert done.returncode == 0, done.stderr
+    assert slow.times()["a_raises"] == 1 + LAYERS
+
+
+def test_results_that_were_removed_are_made_again(slow: SlowWorkdir) -> None:
+    grid = slow.grid("a", cluster="local")
+    assert slow.run(*grid).returncode == 0
+    (cell,) = slow.cells()
+    shutil.rmtree(slow.outputs / "runs" / cell["run"])
+    again = slow.run(*grid)
+    assert again.returncode == 0, again.stderr
+    assert slow.times()["a"] == 2 * LAYERS
+    assert list(slow.outputs.glob(f"runs/{cell['run']}/scores/*.json"))
 
 
 def test_a_detached_sweep_is_watched_cancelled_and_taken_up_again(slow: SlowWorkdir) -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from quantbench.core.errors import ConfigError, ModelError, StoreError
+from quantbench.core.mixing import Mixing
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import WeightSlot, block_slots, embedding_slot, head_slot
 from quantbench.models.structure import find_blocks
@@ -128,9 +129,9 @@ def test_log_likelihoods_and_answers_of_a_bfloat16_model_are_those_of_a_float32_
         hidden = SplitModel(model).hidden_batch(tokens)
         logits = hidden.double() @ head_slot(model).get().double().T
         wanted = [Continuation(tuple(row.tolist()), 12) for row in tokens]
-        found = loglikelihoods(model, wanted, CPU, lambda _done, _total: None)
+        found = loglikelihoods(model, wanted, Mixing.NONE, CPU, lambda _done, _total: None)
         written = [
-            greedy(model, tokens.tolist(), 1, lambda _ids: False, cached, CPU, lambda _done, _total: None)
+            greedy(model, tokens.tolist(), 1, lambda _ids: False, cached, Mixing.NONE, CPU, lambda _done, _total: None)
             for cached in (True, False)
         ]
     log_probs = logits[:, 11:-1].log_softmax(-1).gather(2, tokens[:, 12:, None])

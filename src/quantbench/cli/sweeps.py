@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from quantbench.cli.standing import as_table, seconds_left
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
 from quantbench.core.launcher import Launcher
-from quantbench.core.paths import brief, local_path, outputs_folder
-from quantbench.core.progress import counted, duration
+from quantbench.core.paths import local_path, outputs_folder
+from quantbench.core.progress import counted
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.overview import OPEN, UNFINISHED, CellView, Watch, key_of, refreshed, updated
 from quantbench.launch.records import FrozenCell
@@ -26,8 +28,10 @@ from quantbench.launch.state import SweepState
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.store import Store
 
-SHOWN_DIGITS = 8
-"""Of a cell's key, in tables."""
+CLEAR = "\x1b[H\x1b[2J"
+"""Empties a terminal (ECMA-48: CUP, ED)."""
+AROUND = 11
+"""Lines of a screen that are not rows: headings, what is left out of each state, the counts, and the cursor's."""
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -48,16 +52,28 @@ def status(arguments: list[str]) -> int:
         return _list_sweeps(Store(given.output_dir))
     manifest = _manifest(given.output_dir, given.sweep)
     sweep = SweepState(given.output_dir, manifest.name)
-    watch = Watch(sweep, _cluster(sweep))
+    cluster = _cluster(sweep)
+    watch = Watch(sweep, cluster, cluster.grace_seconds if cluster is not None and given.watch is not None else 0.0)
     while True:
         views = watch.look([key_of(entry) for entry in manifest.cells], sweep.jobs())
-        text = _as_json(manifest, views) if given.json else _as_table(manifest, views, given.all)
+        if given.json:
+            text = _as_json(manifest, views)
+        elif given.watch is not None and sys.stdout.isatty():
+            text = CLEAR + _screen(manifest, views, given.all)
+        else:
+            text = as_table(manifest, views, everything=given.all)
         sys.stdout.write(text + "\n")
         is_open = any(view.state in OPEN for view in views.values())
         if given.watch is None or not is_open:
             return int(any(view.state in UNFINISHED for view in views.values()))
         sys.stdout.flush()
         time.sleep(given.watch)
+
+
+def _screen(manifest: Manifest, views: dict[str, CellView], everything: bool) -> str:
+    size = shutil.get_terminal_size()
+    text = as_table(manifest, views, everything=everything, most=max(1, size.lines - AROUND))
+    return "\n".join(line[: size.columns] for line in text.splitlines())
 
 
 def _list_sweeps(store: Store) -> int:
@@ -89,51 +105,8 @@ def _as_json(manifest: Manifest, views: dict[str, CellView]) -> str:
             }
         )
     counts = Counter(str(cell["state"]) for cell in cells)
-    whole = {"sweep": manifest.name, "counts": counts, "seconds_left": _seconds_left(views), "cells": cells}
+    whole = {"sweep": manifest.name, "counts": counts, "seconds_left": seconds_left(views), "cells": cells}
     return json.dumps(whole, indent=1)
-
-
-def _as_table(manifest: Manifest, views: dict[str, CellView], everything: bool) -> str:
-    rows, labels = [], _labels(manifest.cells)
-    for entry in manifest.cells:
-        view = views[key_of(entry)]
-        if view.state == "done" and not everything:
-            continue
-        known = view.status
-        age = "" if view.age is None or view.state in {"queued", "new"} else duration(view.age)
-        error = (view.error or "").splitlines()[0][:100] if view.error else ""
-        host = known.host if known and view.state != "queued" else ""
-        rows.append([view.key[:SHOWN_DIGITS], view.state, labels[entry.key], view.job, host, age, error])
-    counts = Counter(views[key_of(entry)].state for entry in manifest.cells)
-    left = _seconds_left(views)
-    summary = f"{manifest.name}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
-    summary += f"; about {duration(left)} left" if left else ""
-    table = (
-        tabulate(rows, headers=["cell", "state", "what", "job", "host", "started", "error"]) + "\n\n" if rows else ""
-    )
-    return table + summary
-
-
-def _labels(cells: Sequence[CellEntry]) -> dict[str, str]:
-    """What each cell is called, by its key: what tells it apart from the others, in full; of a lone cell all it is."""
-    parts: dict[str, list[str]] = {}
-    for cell in cells:
-        own = [one.lstrip("+~") for one in cell.overrides]
-        said = [one for one in own if one.partition("=")[0] not in cell.choices]
-        parts[cell.key] = [*(f"{group}={choice}" for group, choice in cell.choices.items()), *said]
-    everywhere = set.intersection(*map(set, parts.values())) if len(parts) > 1 else set()
-    apart = {key: [part for part in own if part not in everywhere] for key, own in parts.items()}
-    short = {key: " ".join(map(brief, own)) for key, own in apart.items()}
-    clear = len(set(short.values())) == len(short)
-    return short if clear else {key: " ".join(own) for key, own in apart.items()}
-
-
-def _seconds_left(views: dict[str, CellView]) -> float | None:
-    """What is open, at the pace of the finished cells and as many at a time as run now; None where nothing is known."""
-    took = [v.status.seconds for v in views.values() if v.state == "done" and v.status and v.status.seconds]
-    open_now = sum(view.state in OPEN for view in views.values())
-    running = sum(view.state == "running" for view in views.values())
-    return sum(took) / len(took) * open_now / max(1, running) if took and open_now else None
 
 
 def logs(arguments: list[str]) -> int:
@@ -176,7 +149,8 @@ def cancel(arguments: list[str]) -> int:
     cluster = _cluster(sweep)
     with sweep.submitting():
         records = [record for record in sweep.jobs() if not record.cancelled]
-        views = Watch(sweep, cluster).look([key_of(entry) for entry in manifest.cells], records)
+        # With a grace that does not end: a job that the queue does not show yet is to be ended as well.
+        views = Watch(sweep, cluster, math.inf).look([key_of(entry) for entry in manifest.cells], records)
         concerned = {key for key, view in views.items() if view.state in OPEN}
         ending = [record for record in records if concerned & {key for cells in record.cells for key in cells}]
         if cluster is not None and ending:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from platformdirs import user_cache_path
 
-from quantbench.core.files import make_folder, write_failure
+from quantbench.core.files import make_folder
+from quantbench.core.locks import acquire, file_lock
 
 log = logging.getLogger("quantbench")
 
@@ -26,16 +27,14 @@ def cache_dir() -> Path:
 def only_one(path: Path) -> Iterator[None]:
     """Hold the lock of `path`, a file or folder in the cache, saying so if another process has it.
 
-    Raises StoreError if the folder of the lock cannot be written.
+    Raises StoreError if the folder of the lock cannot be written, or its file system refuses locks.
     """
-    lock = FileLock(make_folder(path.parent) / f".{path.name}.lock")
+    lock = file_lock(make_folder(path.parent) / f".{path.name}.lock")
     try:
-        lock.acquire(timeout=0)
+        acquire(lock, wait=False)
     except Timeout:
         log.info("waiting for another process that makes %s", path)
-        lock.acquire()
-    except OSError as error:
-        raise write_failure(path, error) from error
+        acquire(lock, wait=True)
     try:
         yield
     finally:

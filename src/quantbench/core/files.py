@@ -17,6 +17,7 @@ import humanize
 import pandas as pd
 import pyarrow as pa
 
+from quantbench.core import shared
 from quantbench.core.errors import StoreError
 
 TEMPORARY = ".*.tmp"
@@ -66,7 +67,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.replace(path)
+            inode = os.fstat(written.fileno()).st_ino
+        shared.rename(temporary, path, inode)
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
@@ -103,7 +105,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 def read_text(path: Path, remedy: str) -> str:
     """The UTF-8 text of a file; StoreError with `remedy` (what the user can do) if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return shared.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"cannot read {path}: {error}. {remedy}") from error
 

@@ -24,12 +24,16 @@ class Cluster(Launcher, Protocol):
 
     @property
     def grace_seconds(self) -> float:
-        """How long after a job's end its last word may still be on its way (shared file systems cache)."""
+        """How long a job must be out of sight before it is over: the queue and its last word may come late."""
         ...
 
     @property
     def group_by(self) -> tuple[str, ...]:
         """Option groups in which the cells of one job agree."""
+        ...
+
+    def check_folder(self, root: Path) -> None:
+        """Raise StoreError if jobs cannot work together in an output folder."""
         ...
 
     def split(self, groups: Sequence[Sequence[str]]) -> list[list[list[str]]]:

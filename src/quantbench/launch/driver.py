@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from quantbench.core.progress import counted, duration
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.overview import OPEN, CellView, Watch
+from quantbench.launch.records import JobRecord
 from quantbench.launch.state import SweepState
 from quantbench.launch.submit import Work, submit, with_ids
 
@@ -17,34 +18,63 @@ log = logging.getLogger("quantbench")
 
 
 def launch(
-    sweep: SweepState, cluster: Cluster, work: Sequence[Work], done: set[str], *, threads: int, retry_failed: bool
+    sweep: SweepState,
+    cluster: Cluster,
+    work: Sequence[Work],
+    finished: Callable[[], set[str]],
+    *,
+    threads: int,
+    retry_failed: bool,
 ) -> Watch:
-    """Submit the cells that are open. `done`: keys whose results are in the store.
+    """Submit the cells that are open. `finished` tells the keys whose results are in the store.
 
-    Raises ConfigError, with nothing submitted, if the cluster refuses or cannot be asked.
+    Raises ConfigError, with nothing submitted, if the cluster refuses or cannot be asked; StoreError if its jobs cannot
+    work together in the output folder.
     """
     cluster.check()
-    watch = Watch(sweep, cluster)
+    cluster.check_folder(sweep.root)
     with sweep.submitting():
         records = with_ids(sweep, cluster)
         unique = {one.frozen.key: one for one in work}
-        views = watch.look([key for key in unique if key not in done], records)
-        open_now = {key for key, view in views.items() if view.state in OPEN}
-        skipped = {key for key, view in views.items() if view.state == "failed" and not retry_failed}
-        # What counts as done without its results is done again.
+        done = finished()
+        left = [key for key in unique if key not in done]
+        views = _settled(Watch(sweep, cluster, cluster.grace_seconds), left, records, cluster.poll_seconds)
+        done = finished()  # again: what a cell has told by then is in the store
+        open_now = {key for key, view in views.items() if view.state in OPEN and key not in done}
+        skipped = {key for key, view in views.items() if view.state == "failed" and not retry_failed} - done
         todo = [one for key, one in unique.items() if key not in done and key not in open_now and key not in skipped]
+        for one in todo:
+            if views[one.frozen.key].state == "done":  # its results were removed since
+                sweep.forget_cell(one.frozen.key)
         jobs = submit(sweep, cluster, todo, threads)
         log.info(
             "sweep %s: %s, %d finished, %d on their way, %d submitted in %s%s",
             sweep.name,
             counted(len(unique), "cell"),
-            sum(key in done for key in unique),
+            len(done & unique.keys()),
             len(open_now),
             len(todo),
             counted(jobs, "job"),
             f", {len(skipped)} failed before (retry_failed=false)" if skipped else "",
         )
     return Watch(sweep, cluster, cluster.grace_seconds)
+
+
+def _settled(
+    watch: Watch, keys: Sequence[str], records: Sequence[JobRecord], poll_seconds: float
+) -> dict[str, CellView]:
+    """The state of each cell, when it is certain which jobs are over: a queue that answers late must not make two."""
+    views = watch.look(keys, records)
+    if watch.doubtful:
+        log.info(
+            "%s: a job of theirs is not in the queue; looking for %s whether it comes up",
+            counted(len(watch.doubtful), "cell"),
+            duration(watch.grace),
+        )
+    while watch.doubtful:
+        time.sleep(min(poll_seconds, watch.grace))
+        views = watch.look(keys, records)
+    return views
 
 
 def follow(watch: Watch, work: Sequence[Work], done: set[str], poll_seconds: float) -> dict[str, CellView]:
@@ -74,7 +104,8 @@ def _tell(label: str, view: CellView, ready: int, total: int, passed: float) -> 
         seconds = view.status.seconds if view.status is not None else None
         log.info("%s %s: done in %s%s", number, label, duration(seconds or 0.0), left)
     else:
-        log.error("%s %s: %s: %s%s", number, label, view.state, view.error or "never submitted", left)
+        where = f" on {view.status.host}" if view.status is not None else ""
+        log.error("%s %s: %s%s: %s%s", number, label, view.state, where, view.error or "never submitted", left)
 
 
 def summary(views: Mapping[str, CellView]) -> str:

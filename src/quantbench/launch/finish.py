@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from quantbench.core.errors import EXIT_FAILED
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.driver import follow, launch, summary
-from quantbench.launch.overview import is_done, key_of, updated
+from quantbench.launch.overview import is_done, key_of, refreshed, updated
 from quantbench.launch.state import SweepState
 from quantbench.launch.submit import Work
 from quantbench.report.report import report
@@ -25,20 +25,23 @@ def finish(
     """Submit what is open, and unless detached follow it to the end and print the tables."""
     settings = work[0].settings
     sweep = SweepState(store.root, manifest.name)
-    done = {key_of(entry) for entry in manifest.cells if is_done(store, entry)}
     threads = max(one.settings.threads for one in work)
-    watch = launch(sweep, cluster, work, done, threads=threads, retry_failed=settings.retry_failed)
+
+    def finished() -> set[str]:
+        return {key_of(entry) for entry in manifest.cells if is_done(store, entry)}
+
+    watch = launch(sweep, cluster, work, finished, threads=threads, retry_failed=settings.retry_failed)
     how = f"quantbench status {sweep.name}; quantbench cancel {sweep.name}"
     if settings.detach if detach is None else detach:
         log.info("detached. The same command without detach=true follows; %s", how)
         return
     try:
-        views = follow(watch, work, done, cluster.poll_seconds)
+        views = follow(watch, work, finished(), cluster.poll_seconds)
     except KeyboardInterrupt:
         log.warning("the jobs run on: the same command follows them again; %s", how)
         raise
     log.info("sweep %s: %s", sweep.name, summary(views) or "everything was done before")
-    manifest = updated(manifest, views)
+    manifest = updated(refreshed(manifest, store), views)
     store.save_manifest(manifest)
     report_sweep(store, manifest)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
+from quantbench.core.locks import check_seen_by_others
 from quantbench.launch import local, slurm
 from quantbench.launch.cluster import Job
 from quantbench.launch.records import JobRecord
@@ -53,6 +54,9 @@ class Local:
 
     def check_threads(self, threads: int) -> None:
         """Threads are those of this machine."""
+
+    def check_folder(self, root: Path) -> None:
+        """Any will do: all workers are on this machine."""
 
     def split(self, groups: Sequence[Sequence[str]]) -> list[list[list[str]]]:
         """Every worker gets every cell, and begins where the others don't."""
@@ -98,6 +102,7 @@ class Slurm:
                    for instance "apptainer exec --nv image.sif python"
     srun_args      further arguments of srun; extra: further options of sbatch, those aside
                    that the options above or quantbench itself decide
+    grace_seconds  how long a job must be out of the queue's sight before it counts as over
     """
 
     partition: str | None
@@ -133,6 +138,10 @@ class Slurm:
                 f"cluster.cpus={self.cpus}: fewer than threads={threads}; give cluster.cpus={threads}, or "
                 f"threads={self.cpus}"
             )
+
+    def check_folder(self, root: Path) -> None:
+        """Raise StoreError if a lock taken on one node would not be seen on another."""
+        check_seen_by_others(root)
 
     def split(self, groups: Sequence[Sequence[str]]) -> list[list[list[str]]]:
         """Jobs of `cells_per_job`, in arrays that the cluster takes."""

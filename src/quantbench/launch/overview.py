@@ -34,10 +34,10 @@ class CellView:
 
     @property
     def age(self) -> float | None:
-        """Seconds since it started last."""
+        """Seconds since it started last, by the clocks of two machines: never negative, but off by their difference."""
         if self.status is None:
             return None
-        return (datetime.now(UTC) - datetime.fromisoformat(self.status.started)).total_seconds()
+        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(self.status.started)).total_seconds())
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Watch:
     final  what is known to change no more
     grace  seconds after its job has left the queue before a cell that has not ended counts as lost
     gone   since when a job has not been seen in the cluster's queue (monotonic seconds)
+    doubtful  cells that count as open only because `grace` is not over
     """
 
     sweep: SweepState
@@ -54,15 +55,19 @@ class Watch:
     grace: float = 0.0
     final: dict[str, CellView] = field(default_factory=dict)
     gone: dict[Job, float] = field(default_factory=dict)
+    doubtful: set[str] = field(default_factory=set)
 
     def look(self, keys: Iterable[str], records: Sequence[JobRecord]) -> dict[str, CellView]:
         """The state of each cell. Where the cluster cannot be asked, nothing is concluded from silence."""
         wanted = list(dict.fromkeys(keys))
         latest = _latest(records)
         open_keys = [key for key in wanted if key not in self.final]
-        files = {key: self.sweep.load_cell(key) for key in open_keys}
-        asked = [record for record in records if not record.cancelled and self._matters(record, files)]
+        asked = self._concerned(records, set(open_keys))
+        # The queue first: a job that is not there any more has told all it had to tell.
         alive = self.cluster.alive(asked) if self.cluster is not None and asked else {}
+        self.doubtful.clear()
+        self.sweep.refresh()
+        files = {key: self.sweep.load_cell(key) for key in open_keys}
         self._note(asked, alive)
         for key in open_keys:
             view = self._view(key, files[key], latest.get(key), alive)
@@ -75,8 +80,8 @@ class Watch:
     def __post_init__(self) -> None:
         self._current: dict[str, CellView] = {}
 
-    def _matters(self, record: JobRecord, files: Mapping[str, CellStatus | None]) -> bool:
-        return any(key in files for cells in record.cells for key in cells)
+    def _concerned(self, records: Sequence[JobRecord], keys: set[str]) -> list[JobRecord]:
+        return [r for r in records if not r.cancelled and any(key in keys for cells in r.cells for key in cells)]
 
     def _note(self, records: Sequence[JobRecord], alive: dict[Job, str] | None) -> None:
         if alive is None:
@@ -105,6 +110,7 @@ class Watch:
             job_id = next((alive[job] for job in jobs if alive and job in alive), "")
             return CellView(key, "running" if running else "queued", status, job_id)
         if any(time.monotonic() - self.gone.get(job, 0.0) < self.grace for job in jobs):
+            self.doubtful.add(key)
             return CellView(key, "running" if running else "queued", status)
         return CellView(key, "lost", status, error=self._why_lost(record, jobs[0][1], status if ours else None))
 

@@ -48,6 +48,7 @@ class JobRecord(JsonRecord):
     cells   per job the keys of its cells
     ids     per job its id on the cluster; empty between the intent and the submission
     host    the machine it was submitted from
+    number  1 for the first submission of the sweep, and so on: clocks of machines differ, so times give no order
     """
 
     what: ClassVar[str] = "job record"
@@ -60,6 +61,7 @@ class JobRecord(JsonRecord):
     cells: list[list[str]]
     ids: list[str] = field(default_factory=list)
     cancelled: bool = False
+    number: int = 0
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
@@ -96,6 +98,12 @@ class Chunk(JsonRecord):
     def job(self) -> str:
         """Its name in a CellStatus."""
         return f"{self.token}/{self.index}"
+
+    def is_final(self, status: CellStatus | None) -> bool:
+        """Whether a cell of this job needs no more work. What failed in an earlier submission is to be tried again."""
+        if status is None or status.state in {"running", "interrupted"}:
+            return False
+        return status.state == "done" or status.job.partition("/")[0] == self.token
 
 
 def cell_key(run_id: str, tasks: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -85,12 +86,13 @@ def run_frozen(sweep: SweepState, chunk: Chunk) -> bool:
     session = Session(Store(sweep.root), attempt=chunk.token)
     runner = Runner(session, sweep, chunk.job)
     for index, frozen in enumerate(chunk.cells, start=1):
-        with sweep.claim(frozen.key, wait=False) as mine:
-            status = sweep.load_cell(frozen.key)
-            finished = status is not None and (
-                status.state == "done" or (status.state == "failed" and _same_submission(status, chunk))
-            )
-            if not mine or finished:
+        with contextlib.ExitStack() as held:
+            try:
+                mine = held.enter_context(sweep.claim(frozen.key, wait=False))
+            except QuantbenchError as error:  # another node may do better with the cells: only this job's are lost
+                _refuse(sweep, frozen, chunk, error)
+                continue
+            if not mine or chunk.is_final(sweep.load_cell(frozen.key)):
                 continue
             number = f"[{index}/{len(chunk.cells)}]"
             try:
@@ -104,10 +106,6 @@ def run_frozen(sweep: SweepState, chunk: Chunk) -> bool:
             if status.state == "failed" and session.device(cell).type == "cuda":
                 return True
     return False
-
-
-def _same_submission(status: CellStatus, chunk: Chunk) -> bool:
-    return status.job.partition("/")[0] == chunk.token
 
 
 def _refuse(sweep: SweepState, frozen: FrozenCell, chunk: Chunk, error: Exception) -> None:

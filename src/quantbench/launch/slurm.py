@@ -20,6 +20,8 @@ from quantbench.launch.worker import run_chunk
 
 log = logging.getLogger("quantbench")
 
+UNCERTAIN = re.compile("timed out|unable to contact|zero bytes|connection|communication", re.IGNORECASE)
+"""What `sbatch` says when it does not know whether the controller took the jobs."""
 TIMEOUT = 60
 """Seconds after which a command of SLURM counts as failed."""
 
@@ -71,14 +73,25 @@ def in_jobs(groups: Sequence[Sequence[str]], size: int) -> list[list[str]]:
 
 
 def submit(chunks: Sequence[Path], logs: Path, python: str | None, parameters: dict[str, Any]) -> list[str]:
-    """One array of jobs (one job for one chunk); their ids. Raises ConfigError with SLURM's message if it refuses."""
+    """One array of jobs (one job for one chunk); their ids.
+
+    Raises ConfigError with SLURM's message if it refuses, or does not say whether it took the jobs.
+    """
     import submitit
 
     try:
-        executor = submitit.SlurmExecutor(folder=logs / "%j", python=python)
+        # A folder that is there before the job: where its output cannot be opened SLURM does not start it.
+        executor = submitit.SlurmExecutor(folder=logs, python=python)
         executor.update_parameters(**parameters)
         jobs = executor.map_array(run_chunk, [str(path) for path in chunks])
     except (submitit.core.utils.FailedJobError, RuntimeError) as error:
+        if UNCERTAIN.search(str(error)):
+            # What was taken has no content (submitit adds it when it knows the ids) and cannot run.
+            _run(["scancel", f"--name={parameters['job_name']}"])
+            raise ConfigError(
+                f"cluster=slurm: the controller did not say whether it took the jobs: {error}. None of them will run; "
+                "give the same command again in a moment"
+            ) from error
         raise ConfigError(f"cluster=slurm: the jobs were refused: {error}") from error
     return [job.job_id for job in jobs]
 
@@ -117,9 +130,13 @@ def exit_reason(job_id: str) -> str:
     if shutil.which("sacct") is None:
         return ""
     command = ["sacct", "-X", "-n", "-P", "-j", job_id, "-o", "State,ExitCode"]
-    done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=TIMEOUT
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=TIMEOUT
+        )
+    except subprocess.TimeoutExpired as error:
+        log.warning("%s", error)
+        return ""
     line = done.stdout.strip().splitlines()[-1:] if done.returncode == 0 else []
     return f"SLURM says {line[0].replace('|', ', exit code ')}" if line else ""
 

@@ -6,7 +6,8 @@
     sweeps/<name>/state/jobs/<token>/<i>.starts.json  how far it was each time it started
     sweeps/<name>/state/locks/               one process at a time submits; one at a time runs a cell
 
-A file is replaced as a whole, so that it can be read at any time, from any machine that shares the folder.
+A file is replaced as a whole, so that it can be read at any time, from any machine that shares the folder. No decision
+rests on two machines' clocks.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from quantbench.core import files
+from quantbench.core import files, shared
+from quantbench.core.locks import acquire, file_lock
 from quantbench.launch.records import CellStatus, Chunk, JobRecord
 from quantbench.store.json_record import JsonRecord
 
@@ -41,24 +43,46 @@ class SweepState:
 
     def load_cell(self, key: str) -> CellStatus | None:
         """What became of a cell, None if nothing is known."""
-        return _load(CellStatus, self.folder / "cells" / f"{key}.json")
+        return _load(CellStatus, self._cell_path(key))
 
     def save_cell(self, status: CellStatus) -> None:
         """Tell what became of a cell."""
-        self._write(self.folder / "cells" / f"{status.key}.json", status)
+        self._write(self._cell_path(status.key), status)
+
+    def forget_cell(self, key: str) -> None:
+        """Remove what is known of a cell: its results are gone, so that it is to be run as if for the first time."""
+        try:
+            self._cell_path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise files.write_failure(self._cell_path(key), error) from error
+
+    def refresh(self) -> None:
+        """Have this machine learn which cells other machines have told about."""
+        shared.relist(self.folder / "cells")
+
+    def _cell_path(self, key: str) -> Path:
+        return self.folder / "cells" / f"{key}.json"
+
+    def lock_path(self, key: str) -> Path:
+        """The lock of a cell."""
+        return self.folder / "locks" / f"{key}.lock"
 
     @contextlib.contextmanager
     def claim(self, key: str, *, wait: bool) -> Iterator[bool]:
-        """Have a cell to oneself; whether it is. The operating system frees the claim of a process that dies."""
-        lock = FileLock(self._made(self.folder / "locks") / f"{key}.lock")
+        """Have a cell to oneself; whether it is. The operating system frees the claim of a process that dies.
+
+        That of a machine that goes down may stay for as long as the file server waits for it. Raises StoreError where
+        the file system refuses locks.
+        """
+        self._made(self.folder / "locks")
+        lock = file_lock(self.lock_path(key))
         try:
-            lock.acquire(timeout=-1 if wait else 0)
+            acquire(lock, wait=wait)
         except Timeout:
             yield False
             return
-        except OSError as error:
-            raise files.write_failure(Path(lock.lock_file), error) from error
         try:
+            self.refresh()  # what the one before did must be seen now
             yield True
         finally:
             lock.release()
@@ -73,8 +97,13 @@ class SweepState:
 
     def jobs(self) -> list[JobRecord]:
         """All submissions, oldest first."""
+        shared.relist(self.folder / "jobs")
         found = [_load(JobRecord, path) for path in (self.folder / "jobs").glob("*.json")]
-        return sorted((job for job in found if job is not None), key=lambda job: (job.created, job.token))
+        return sorted((job for job in found if job is not None), key=lambda job: (job.number, job.created, job.token))
+
+    def load_job(self, token: str) -> JobRecord | None:
+        """A submission."""
+        return _load(JobRecord, self.folder / "jobs" / f"{token}.json")
 
     def save_job(self, job: JobRecord) -> None:
         """Store a submission, in place of what was known of it."""
@@ -113,7 +142,7 @@ S = TypeVar("S", bound=JsonRecord)
 
 def _load(kind: type[S], path: Path) -> S | None:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = shared.read_text(path)
     except FileNotFoundError:
         return None
     return kind.from_json(text, str(path))

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,17 +34,27 @@ def with_ids(sweep: SweepState, cluster: Cluster) -> list[JobRecord]:
     records = []
     for record in sweep.jobs():
         if not record.ids and not record.cancelled:
-            alive = cluster.alive([record])
-            if alive is None:
-                raise QuantbenchError(
-                    f"submission {record.token} was begun, and the cluster cannot be asked now what became of it; "
-                    "nothing was submitted. Try again in a moment"
-                )
-            ids = cluster.recover_ids(record, alive)
+            ids = _ids_of(record, cluster)
             record = dataclasses.replace(record, ids=ids or [], cancelled=ids is None)
             sweep.save_job(record)
         records.append(record)
     return records
+
+
+def _ids_of(record: JobRecord, cluster: Cluster) -> list[str] | None:
+    """The ids of a submission that were not written down; None if it has no jobs, which the queue may tell late."""
+    end = time.monotonic() + cluster.grace_seconds
+    while True:
+        alive = cluster.alive([record])
+        if alive is None:
+            raise QuantbenchError(
+                f"submission {record.token} was begun, and the cluster cannot be asked now what became of it; "
+                "nothing was submitted. Try again in a moment"
+            )
+        ids = cluster.recover_ids(record, alive)
+        if ids is not None or time.monotonic() >= end:
+            return ids
+        time.sleep(min(cluster.poll_seconds, cluster.grace_seconds))
 
 
 def submit(sweep: SweepState, cluster: Cluster, todo: Sequence[Work], threads: int) -> int:
@@ -55,13 +66,15 @@ def submit(sweep: SweepState, cluster: Cluster, todo: Sequence[Work], threads: i
     for one in todo:
         groups.setdefault(one.group, []).append(one.frozen.key)
     n_jobs = 0
-    for jobs in cluster.split(list(groups.values())):
+    before = max((record.number for record in sweep.jobs()), default=0)
+    for number, jobs in enumerate(cluster.split(list(groups.values())), start=before + 1):
         record = JobRecord(
             token=sweep.new_token(),
             cluster=type(cluster).__name__.lower(),
             created=now(),
             host=socket.gethostname(),
             cells=jobs,
+            number=number,
         )
         chunks = [_freeze(sweep, record.token, i, [frozen[key] for key in keys]) for i, keys in enumerate(jobs)]
         # The intent first: a command that is killed in between can be found out about by the name of its jobs.

@@ -2,6 +2,9 @@
 
 A child that dies costs the cell it was running; the parent forks the next one for the rest. SLURM's signals reach the
 parent: near the time limit it puts the job back into the queue, when the job is cancelled it stops.
+
+A cell that another process has is waited for: that process may be on a machine that went down, whose lock stays until
+the file server gives it up, and then the cell is this job's again.
 """
 
 from __future__ import annotations
@@ -10,14 +13,18 @@ import dataclasses
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import FrameType
 
+from quantbench.core import shared
+from quantbench.core.errors import StoreError
 from quantbench.core.files import read_json, write_json
 from quantbench.core.logs import set_up_logging
+from quantbench.core.progress import counted
 from quantbench.launch.records import Chunk
 from quantbench.launch.state import SweepState
 
@@ -28,6 +35,11 @@ NEW_PROCESS = 77
 SET_ASIDE = 144
 """Exit status of a worker on this machine that is to be started again (submitit's convention)."""
 STOPPED = 128 + signal.SIGTERM
+APPEAR_SECONDS = 60.0
+"""How long the file with its cells, which the command wrote before it submitted, may stay out of a job's sight."""
+LOOK_SECONDS = (1.0, 10.0)
+"""How often it is seen whether a cell that another process has is free; at first, and later."""
+REQUEUE_TRIES = 4
 FRUITLESS_STARTS = 3
 """Starts of a job in a row that finished no part of anything; then the cell it stands at is given up."""
 
@@ -42,7 +54,11 @@ class Worker:
 
     def __init__(self, path: Path) -> None:
         set_up_logging()
-        chunk = Chunk.from_json(path.read_text(encoding="utf-8"), str(path))
+        if not shared.appears(path, APPEAR_SECONDS):
+            raise StoreError(
+                f"{path}: no such file on {socket.gethostname()}; the output folder must be one that all nodes share"
+            )
+        chunk = Chunk.from_json(shared.read_text(path), str(path))
         self.path, self.chunk = path, chunk
         self.sweep = SweepState(Path(chunk.root), chunk.sweep)
         self.signal: int | None = None
@@ -50,6 +66,10 @@ class Worker:
 
     def run(self) -> None:
         """See run_chunk."""
+        submission = self.sweep.load_job(self.chunk.token)
+        if submission is not None and submission.cancelled:
+            log.warning("submission %s was cancelled: nothing is run", self.chunk.token)
+            sys.exit(STOPPED)
         os.chdir(self.chunk.cwd)
         sys.path += [entry for entry in self.chunk.path if entry not in sys.path]
         # submitit's own handlers decide by the clock whether a job was preempted or timed out: not needed here.
@@ -62,7 +82,8 @@ class Worker:
             if self.signal is not None:
                 self._stop()
             if code == 0:
-                break
+                self._wait_for_others()
+                continue
             self._record_crash(code)
             if code != NEW_PROCESS and len(self._open_keys()) == before:
                 log.error("the process ended with status %d before it could run a cell", code)
@@ -104,6 +125,29 @@ class Worker:
                     time.sleep(0.1)
         return code
 
+    def _wait_for_others(self) -> None:
+        """Wait until one of the open cells, all of which other processes have, is free or none is open."""
+        told, pause = False, LOOK_SECONDS[0]
+        while open_keys := self._open_keys():
+            for key in open_keys:
+                with self.sweep.claim(key, wait=False) as free:
+                    if free:
+                        return
+            if not told:
+                told = True
+                lock = self.sweep.lock_path(open_keys[0])
+                cells = counted(len(open_keys), "cell")
+                log.info("%s left, which other processes have: waiting for them (%s)", cells, lock)
+            self._sleep(pause)
+            pause = min(LOOK_SECONDS[1], pause * 1.5)
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.signal is not None:
+                self._stop()
+            time.sleep(min(0.5, seconds))
+
     def _record_crash(self, code: int) -> None:
         """Write down what a child that died was running as failed."""
         for key in self._keys():
@@ -140,7 +184,14 @@ class Worker:
         array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         name = f"{array}_{index}" if array and index else job_id
         log.warning("time is up: job %s goes back into the queue", name)
-        subprocess.run(["scontrol", "requeue", name], check=True, timeout=60)
+        for _ in range(REQUEUE_TRIES):
+            try:
+                subprocess.run(["scontrol", "requeue", name], check=True, timeout=15)
+                break
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                log.warning("scontrol requeue: %s", error)
+        else:
+            log.error("job %s could not be put back into the queue: the same command submits its cells again", name)
         sys.exit(STOPPED)
 
     # Progress over restarts
@@ -159,7 +210,8 @@ class Worker:
     def _give_up(self, times: int) -> None:
         for key in self._open_keys():
             status = self.sweep.load_cell(key)
-            if status is not None and status.state in {"interrupted", "running"}:
+            ours = status is not None and status.job == self.chunk.job  # else it waits for another process
+            if status is not None and ours and status.state in {"interrupted", "running"}:
                 error = (
                     f"interrupted {times} times without finishing any part of it ({status.error or 'killed'}): it "
                     "needs longer jobs (cluster.minutes) or fewer cells in one (cluster.cells_per_job)"
@@ -183,14 +235,8 @@ class Worker:
 
     def _open_keys(self) -> list[str]:
         """Cells that this job still has to look at."""
-        return [key for key in self._keys() if not self._is_final(key)]
-
-    def _is_final(self, key: str) -> bool:
-        status = self.sweep.load_cell(key)
-        if status is None or status.state in {"running", "interrupted"}:
-            return False
-        # A failure of an earlier submission is what this one is to try again.
-        return status.state == "done" or status.job.partition("/")[0] == self.chunk.token
+        self.sweep.refresh()
+        return [key for key in self._keys() if not self.chunk.is_final(self.sweep.load_cell(key))]
 
     def _state(self, key: str) -> str:
         status = self.sweep.load_cell(key)

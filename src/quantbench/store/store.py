@@ -18,6 +18,8 @@ from filelock import FileLock, Timeout
 
 from quantbench.core import files
 from quantbench.core.errors import StoreError
+from quantbench.core.locks import acquire, file_lock
+from quantbench.core.shared import is_there, relist
 from quantbench.metrics.metrics import check_items
 from quantbench.store.json_record import JsonRecord, SchemaError, check_schema, differences
 from quantbench.store.layout import Layout, safe_name
@@ -50,16 +52,15 @@ class Store(Layout):
         """Have the run to oneself: its folder is created, and other processes wait. Gives the folder.
 
         The same thread may take it again inside. What a killed process left half-written is removed first.
+        Raises StoreError if the folder cannot be written, or its file system refuses locks.
         """
         folder = files.make_folder(self.run_dir(run_id))
-        lock = self._locks.setdefault(run_id, FileLock(folder / ".lock"))
+        lock = self._locks.setdefault(run_id, file_lock(folder / ".lock"))
         try:
-            lock.acquire(timeout=0)
+            acquire(lock, wait=False)
         except Timeout:
             log.warning("run %s is in use by another process: waiting for it to finish (%s)", run_id, lock.lock_file)
-            lock.acquire()
-        except OSError as error:
-            raise files.write_failure(folder / ".lock", error) from error
+            acquire(lock, wait=True)
         try:
             if lock.lock_counter == 1:
                 for leftover in folder.rglob(files.TEMPORARY):
@@ -104,7 +105,7 @@ class Store(Layout):
 
     def has_score(self, run_id: str, task: str, protocol: str) -> bool:
         """Whether there is such a score; it is not read."""
-        return self.score_path(run_id, task, protocol).exists()
+        return is_there(self.score_path(run_id, task, protocol))
 
     def load_items(self, run_id: str, task: str, protocol: str) -> pd.DataFrame:
         """The per-item outcomes behind a score, one row per item. Raises StoreError if missing or damaged."""
@@ -149,7 +150,9 @@ class Store(Layout):
 
     def scores(self, run_id: str) -> list[Score]:
         """All scores of a run, by task and protocol."""
-        found = sorted((self.run_dir(run_id) / "scores").glob("[!.]*.json"))
+        folder = self.run_dir(run_id) / "scores"
+        relist(folder)
+        found = sorted(folder.glob("[!.]*.json"))
         # <task>-<protocol>.json; an attachment has one more suffix before .json.
         paths = [path for path in found if "." not in path.stem.rpartition("-")[2]]
         loaded = [self._load_score(path, (run_id,)) for path in paths]
@@ -226,7 +229,7 @@ def _score_remedy(path: Path) -> str:
 
 
 def _load(kind: type[S], path: Path, remedy: str) -> S | None:
-    if not path.exists():
+    if not is_there(path):
         return None
     text = files.read_text(path, remedy)
     try:
