@@ -17,7 +17,7 @@ class World:
     n_clusters, per_cluster  how many items there are
     icc        share of the items' variance (1) that lies between clusters
     draw_sd    of the draws, which shift every item alike
-    skewed     exponential parts instead of normal ones
+    skewed     exponential items and clusters instead of normal ones
     """
 
     n_clusters: int
@@ -43,7 +43,7 @@ class World:
         for _ in range(n_draws):
             both = np.repeat(self._sample(rng, self.n_clusters), self.per_cluster) * 0.2
             rest = self._sample(rng, len(shared)) * 0.3
-            own = self.draw_sd * float(self._sample(rng, 1)[0])
+            own = self.draw_sd * rng.normal()
             found.append(statistics.mean(self.truth + own + shared + both + rest))
         return found
 

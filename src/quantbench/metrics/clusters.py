@@ -39,4 +39,4 @@ def cluster_error(estimate: Estimate, clusters: Sequence[str]) -> Error | None:
     if (n_clusters := len(totals)) < 2:
         return None
     variance = n_clusters / (n_clusters - 1) * float(totals @ totals) / estimate.n**2
-    return Error(math.sqrt(variance), n_clusters - 1)
+    return Error.of(math.sqrt(variance), n_clusters - 1)

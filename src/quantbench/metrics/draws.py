@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantbench.metrics.clusters import cluster_totals
-from quantbench.metrics.errors import Error
+from quantbench.metrics.errors import Error, Source
 from quantbench.metrics.statistics import Estimate, Values
 
 PseudoValues = NDArray[np.float64]
@@ -64,47 +64,47 @@ def crossed_error(y: PseudoValues) -> Error:
     """The error of the mean of y [D, G], for other draws and other items.
 
     Var = max(MS_d + MS_c - MS_e, MS_d, MS_c) / (D G): the unbiased moment estimate, floored at what either source alone
-    shows. The degrees of freedom are Satterthwaite's, or those of the larger mean square where the floor acts.
+    shows. Its sources are MS_d with D - 1 degrees of freedom and what clusters add to it with G - 1: the rest, which is
+    part of both mean squares, is left with the draws, which have fewer.
     """
     n_draws, n_clusters = y.shape
     squares = mean_squares(y)
-    total = squares.draws + squares.clusters - squares.rest
-    larger, df = max((squares.draws, n_draws - 1), (squares.clusters, n_clusters - 1))
-    if total > larger:
-        df = _satterthwaite(
-            (squares.draws, n_draws - 1),
-            (squares.clusters, n_clusters - 1),
-            (-squares.rest, (n_draws - 1) * (n_clusters - 1)),
-        )
-    return Error(math.sqrt(max(total, larger) / y.size), df)
+    added = max(0.0, squares.clusters - min(squares.draws, squares.rest))
+    return _error((squares.draws / y.size, n_draws - 1), (added / y.size, n_clusters - 1))
 
 
 def gap_error(y_a: PseudoValues, y_b: PseudoValues) -> Error:
     """The error of mean(y_a) - mean(y_b): draws of two calibration sets, [D_A, G] and [D_B, G], on the same clusters.
 
     The draws of A and of B are independent texts, so pairing cancels what clusters have in common, but no draw: with
-    z [G] the difference of the means over draws, Var = s^2(z) / G + sum over A, B of max(0, MS_d - MS_e) / (D G).
-    s^2(z) / G holds the clusters' share and the rest of both sides, the other terms what draws alone add.
-    Satterthwaite degrees of freedom. Raises ValueError if the clusters are not as many.
+    z [G] the difference of the means over draws, Var = s^2(z) / G + sum over A, B of max(0, MS_d - MS_e) / (D G). The
+    sources are the clusters, with G - 1 degrees of freedom, and the draws of both sides together, with Satterthwaite's.
+    Raises ValueError if the clusters are not as many.
     """
     if y_a.shape[1] != y_b.shape[1]:
         raise ValueError(f"paired over clusters: {y_a.shape[1]} against {y_b.shape[1]}")
     n_clusters = y_a.shape[1]
-    parts = [(_variance(y_a.mean(axis=0) - y_b.mean(axis=0)) / n_clusters, n_clusters - 1)]
-    for y in (y_a, y_b):
-        squares, n_draws = mean_squares(y), len(y)
-        if squares.draws > squares.rest:
-            parts.append((squares.draws / y.size, n_draws - 1))
-            parts.append((-squares.rest / y.size, (n_draws - 1) * (n_clusters - 1)))
-    return Error(math.sqrt(sum(variance for variance, _ in parts)), _satterthwaite(*parts))
+    of_clusters = _variance(y_a.mean(axis=0) - y_b.mean(axis=0)) / n_clusters
+    of_draws = [(_excess(y), len(y) - 1) for y in (y_a, y_b)]
+    return _error((of_clusters, n_clusters - 1), _satterthwaite(*of_draws))
+
+
+def _excess(y: PseudoValues) -> float:
+    """What draws alone add to the variance of the mean of y [D, G]: max(0, MS_d - MS_e) / (D G)."""
+    squares = mean_squares(y)
+    return max(0.0, squares.draws - squares.rest) / y.size
+
+
+def _satterthwaite(*parts: tuple[float, int]) -> tuple[float, float]:
+    """The sum of independent variance estimates (variance, df), with degrees of freedom (sum v)^2 / sum(v^2 / df)."""
+    total = sum(variance for variance, _ in parts)
+    spread = sum(variance**2 / df for variance, df in parts)
+    return total, total**2 / spread if spread > 0 else float(min(df for _, df in parts))
+
+
+def _error(*variances: tuple[float, float]) -> Error:
+    return Error(tuple(Source(math.sqrt(variance), df) for variance, df in variances))
 
 
 def _variance(values: Values) -> float:
     return float(np.var(values, ddof=1))
-
-
-def _satterthwaite(*parts: tuple[float, int]) -> float:
-    """Degrees of freedom of a sum of independent variance estimates (variance, df): (sum v)^2 / sum(v^2 / df)."""
-    total = sum(variance for variance, _ in parts)
-    spread = sum(variance**2 / df for variance, df in parts)
-    return total**2 / spread if spread > 0 else float(min(df for _, df in parts))
