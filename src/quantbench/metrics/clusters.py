@@ -1,0 +1,42 @@
+"""Errors of estimates whose items come in clusters: windows of one article, questions on one passage.
+
+Items of one cluster resemble each other, and differences between two runs on them do so more than their levels: an
+error that takes them as independent is too small. Clusters are independent, so what is counted are their totals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from quantbench.metrics.errors import Error
+from quantbench.metrics.statistics import Estimate, Values
+
+RELIABLE = 8
+"""From this number of clusters on, the t interval covers about what it says; below, it is marked as not reliable."""
+
+
+def cluster_totals(influence: Values, clusters: Sequence[str]) -> Values:
+    """The sums [G] of the influences [n] in each cluster, in the order of the clusters' names.
+
+    Raises ValueError if there is not one cluster per item.
+    """
+    if len(clusters) != len(influence):
+        raise ValueError(f"each item lies in one cluster: {len(influence)} items, {len(clusters)} clusters")
+    names, index = np.unique(np.asarray(clusters, dtype=np.str_), return_inverse=True)
+    return np.bincount(index, weights=influence, minlength=len(names))
+
+
+def cluster_error(estimate: Estimate, clusters: Sequence[str]) -> Error | None:
+    """The cluster-robust error of an estimate: Var = G / (G - 1) sum_c T_c^2 / n^2 (CR1), df = G - 1.
+
+    T_c is the sum of the influences in cluster c, n the number of items. With an item per cluster it is
+    `Estimate.stderr`. None for one cluster, which cannot give an error.
+    """
+    totals = cluster_totals(estimate.influence, clusters)
+    if (n_clusters := len(totals)) < 2:
+        return None
+    variance = n_clusters / (n_clusters - 1) * float(totals @ totals) / estimate.n**2
+    return Error.of(math.sqrt(variance), n_clusters - 1)

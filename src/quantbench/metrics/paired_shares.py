@@ -1,0 +1,39 @@
+"""Two runs right or wrong on the same independent items: what counts are the items on which they disagree.
+
+The normal interval of a paired difference of shares has no width where no item is discordant, and covers far less than
+it says where few are; these two do not.
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy.special import ndtri
+from scipy.stats import binom
+
+from quantbench.metrics.errors import LEVEL
+
+
+def mcnemar_mid_p(gained: int, lost: int) -> float:
+    """The two-sided mid-p McNemar test of `gained` against `lost` discordant items (Fagerland et al. 2013).
+
+    Given their number n, either count is binomial(n, 1/2) if the runs are equally good: p is twice the smaller tail, of
+    which the observed count's own probability counts half. 1 without discordant items.
+    """
+    n, fewer = gained + lost, min(gained, lost)
+    if n == 0:
+        return 1.0
+    return min(1.0, 2 * float(binom.cdf(fewer, n, 0.5)) - float(binom.pmf(fewer, n, 0.5)))
+
+
+def bonett_price(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of (gained - lost) / n over n paired items (Bonett & Price 2012): one item added to each count.
+
+    With p = (gained + 1) / (n + 2) and q = (lost + 1) / (n + 2): p - q ± z sqrt((p + q - (p - q)^2) / (n + 2)). Raises
+    ValueError if more items are discordant than there are.
+    """
+    if min(gained, lost) < 0 or gained + lost > n or n < 1:
+        raise ValueError(f"{gained} and {lost} discordant items of {n}")
+    p, q = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = float(ndtri((1 + level) / 2)) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    return max(-1.0, p - q - half), min(1.0, p - q + half)
