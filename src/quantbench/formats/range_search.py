@@ -12,7 +12,7 @@ finds the same range with few such powers, from bounds that cost little:
     (2 w)^(1/2.4) ((a^2 + b^2) / 2)^(1/2), w being the smaller of their weights (means of powers). This grows as ranges
     shrink: where it is more than what another range reaches, no smaller range needs be looked at.
 
-The ranges whose lower bound is above the least upper one are out; the others, two or three for each group, are compared
+The ranges whose lower bound is above the least upper one are out; the others, a few for each group, are compared
 as `every_range` does. All comparisons have margins for the errors of float32 arithmetic.
 """
 
