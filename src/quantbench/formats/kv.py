@@ -36,8 +36,9 @@ from quantbench.core.errors import ConfigError
 from quantbench.core.lazy import lazy_module
 from quantbench.core.mixing import Mixing
 from quantbench.formats.activation import FormatActivation
-from quantbench.formats.base import Format, group_count
-from quantbench.formats.grid import Bits, Convention, IntGrid, ScaleDtype, check_convention, containing_zero
+from quantbench.formats.base import Format
+from quantbench.formats.grid import Bits, Convention, ScaleDtype, check_convention
+from quantbench.formats.kv_grid import KVGrid
 from quantbench.formats.rotary import Rotary
 
 if TYPE_CHECKING:
@@ -86,10 +87,11 @@ class KVCache(Part):
             return
         if self.group_size == "head":
             raise ConfigError("keys='channel' has groups of tokens: group_size must be a number, not 'head'")
-        if self.residual == 0 or self.residual % self._group(self.residual):
+        group = self._grid(values=False).group(self.residual)
+        if self.residual == 0 or self.residual % group:
             raise ConfigError(
                 f"keys='channel' quantizes residual tokens at a time, in groups: residual={self.residual} must be a "
-                f"multiple of group_size={self._group(self.residual)}, and not 0"
+                f"multiple of group_size={group}, and not 0"
             )
 
     def _check_grids(self) -> None:
@@ -111,67 +113,27 @@ class KVCache(Part):
                     f"{key}.double_quantization null"
                 )
 
-    def _group(self, width: int, values: bool = False) -> int:
-        """How many neighbours share a scale in a row of this width."""
-        chosen = self._format(values)
-        if chosen is not None:
-            return chosen.columns_per_group(width)
-        return self.group_size if isinstance(self.group_size, int) else width
-
-    def _format(self, values: bool) -> Format | None:
-        return self.value_format if values and self.value_format is not None else self.format
-
-    def _bits(self, values: bool) -> int | None:
-        return self.value_bits if values and self.value_bits is not None else self.bits
+    def _grid(self, *, values: bool) -> KVGrid:
+        """The grid of keys, or of values."""
+        own = (self.value_bits, self.value_format) if values else (None, None)
+        bits, chosen = own[0] or self.bits, own[1] or self.format
+        return KVGrid(bits, self.group_size, self.symmetric, self.scale_convention, self.scale_dtype, chosen)
 
     # 1. grids
 
     def stored_keys(self, K: Tensor) -> Tensor:
         """K~ [.., T, d], in K's dtype. Raises ValueError for NaN, infinity, and scales that overflow `scale_dtype`."""
         if self.keys == "token":
-            return self._on_grid(K, values=False)
+            return self._grid(values=False).stored(K)
         kept, rest = K[..., : self.sinks, :], K[..., self.sinks :, :].mT
         whole = rest.shape[-1] - rest.shape[-1] % self.residual  # what has not left the residual is seen by no query
         blocks = rest[..., :whole].reshape(*rest.shape[:-1], -1, self.residual)
-        stored = self._on_grid(blocks, values=False).flatten(-2) if whole else rest[..., :0]
+        stored = self._grid(values=False).stored(blocks).flatten(-2) if whole else rest[..., :0]
         return torch.cat([kept, stored.mT, rest[..., whole:].mT], dim=-2)
 
     def stored_values(self, V: Tensor) -> Tensor:
         """V~ [.., T, d], like `stored_keys`."""
-        return self._on_grid(V, values=True)
-
-    def _on_grid(self, x: Tensor, values: bool) -> Tensor:
-        """x [.., n], each run of group_size values along the last dimension on a grid of its own."""
-        width, bits, grid = x.shape[-1], self._bits(values), self._format(values)
-        if grid is not None:
-            found = FormatActivation(format=grid, dynamic=True).fake_quantize(x)
-            if not bool(found.isfinite().all()):
-                raise ValueError("NaN or infinity")
-            return found
-        assert bits is not None
-        group = self._group(width)
-        whole = width - width % group
-        groups = x[..., :whole].reshape(*x.shape[:-1], -1, group).float()
-        parts = [self._fit(groups, bits).flatten(-2)] if whole else []
-        parts += [self._fit(x[..., whole:].float(), bits)] if whole < width else []
-        return torch.cat(parts, dim=-1).to(x.dtype)
-
-    def _fit(self, x: Tensor, bits: int) -> Tensor:
-        """x float32 [.., g], each row on its grid."""
-        low, high = x.aminmax(dim=-1, keepdim=True)
-        if self.symmetric:
-            grid = IntGrid(bits, self.scale_convention, self.scale_dtype)
-            params = grid.fit(*containing_zero(low, high))
-            values = grid.values(grid.levels(x, params), params)
-        else:
-            dtype = getattr(torch, self.scale_dtype)
-            qmax = 2**bits - 1
-            scale = ((high - low) / qmax).to(dtype).float().clamp(min=2.0**-24)
-            low = low.to(dtype).float()
-            values = ((x - low) / scale).round_().clamp_(0, qmax).mul_(scale).add_(low)
-        if not bool(values.isfinite().all()):
-            raise ValueError(f"NaN, infinity, or a range that overflows scale_dtype={self.scale_dtype!r}")
-        return values
+        return self._grid(values=True).stored(V)
 
     # 2. when
 
@@ -191,22 +153,15 @@ class KVCache(Part):
 
     def bits_per_element(self, key_width: int, value_width: int) -> float:
         """Bits a quantized element takes on average over one head's key and value, scales and offsets counted."""
-        overhead = torch.finfo(getattr(torch, self.scale_dtype)).bits * (1 if self.symmetric else 2)
-        total = 0.0
-        for width, values in ((key_width, False), (value_width, True)):
-            along_tokens = self.keys == "channel" and not values
-            row, bits, grid = self.residual if along_tokens else width, self._bits(values), self._format(values)
-            if grid is not None:
-                total += width * grid.bits_per_weight((1, row))
-            else:
-                assert bits is not None
-                total += width * (bits + overhead * group_count(row, self._group(row)) / row)
+        row = self.residual if self.keys == "channel" else key_width
+        total = key_width * self._grid(values=False).row_bits(row)
+        total += value_width * self._grid(values=True).row_bits(value_width)
         return total / (key_width + value_width)
 
     @property
     def note(self) -> str:
         """What stands in a run's record."""
-        values = self._bits(values=True)
+        values = self._grid(values=True).bits
         bits = f"{self.bits} bit" if values == self.bits else f"{self.bits} bit keys, {values} bit values"
         kind = "KIVI" if self.keys == "channel" and not self.symmetric else f"per {self.keys}"
         rotated = ", keys and values rotated" if self.rotate else ""

@@ -2,8 +2,8 @@
 
 Paper      Su et al.: "RoFormer: Enhanced Transformer with Rotary Position Embedding" (arXiv 2104.09864)
 Function   y_t = (cos_t + sin_t J) x_t  on the first r channels of a head;  J^2 = -1 turns pairs of channels:
-             half         (x_i, x_i+r/2) -> (-x_i+r/2, x_i)     Llama, and most others
-             interleaved  (x_2i, x_2i+1) -> (-x_2i+1, x_2i)     GPT-J, Cohere
+             half         (x_i, x_i+r/2) -> (-x_i+r/2, x_i)     most models
+             interleaved  (x_2i, x_2i+1) -> (-x_2i+1, x_2i)     the paper
 Inverse    x_t = (cos_t - sin_t J) y_t / (cos_t^2 + sin_t^2);  the denominator is 1, or what scales long contexts (YaRN)
 """
 
