@@ -21,6 +21,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from quantbench.core import files
+from quantbench.core.errors import StoreError
 from quantbench.launch.records import CellStatus, Chunk, JobRecord
 from quantbench.store.json_record import JsonRecord
 
@@ -116,4 +117,6 @@ def _load(kind: type[S], path: Path) -> S | None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"cannot read {path}: {error}. Delete it: finished runs are kept and found") from error
     return kind.from_json(text, str(path))
