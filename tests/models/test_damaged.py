@@ -130,3 +130,11 @@ def test_a_token_without_an_embedding_is_refused_before_anything_runs(tmp_path: 
         checked(folder, text, tmp_path / "outputs")
     text.write_text(text.read_text().replace("plain", "other"))  # what is not read does no harm
     checked(folder, text, tmp_path / "outputs")
+
+
+@pytest.mark.parametrize("config", ['{"model_type": 3}', '{"model_type": "llama", "hidden_size": "x"}', "[]", "null"])
+def test_a_configuration_of_no_model_is_told_so(config: str, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path)
+    (folder / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=r"model local .* cannot be loaded"):
+        local(folder).config()

@@ -65,7 +65,7 @@ def _described(catalogue: Catalogue, chosen: Group) -> Iterator[tuple[str, str]]
 
 def description(file: Path) -> str:
     """The first comment line of an option that is not a Hydra directive, without the command it repeats."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         text = line.lstrip("# ").strip()
         if line.startswith("#") and not text.startswith("@package"):
             command, colon, rest = text.partition(": ")

@@ -22,6 +22,7 @@ from typing import TypeVar
 from filelock import Timeout
 
 from quantbench.core import files, shared
+from quantbench.core.errors import StoreError
 from quantbench.core.locks import acquire, file_lock
 from quantbench.launch.records import CellStatus, Chunk, JobRecord
 from quantbench.store.json_record import JsonRecord
@@ -145,4 +146,6 @@ def _load(kind: type[S], path: Path) -> S | None:
         text = shared.read_text(path)
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"cannot read {path}: {error}. Delete it: finished runs are kept and found") from error
     return kind.from_json(text, str(path))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -100,7 +99,9 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool = False) -> 
 def _explained(name: str, folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # readers of many formats, whose checks raise errors of their own
         reason = str(error).strip().splitlines() or [""]
         asks = "trust_remote_code" in str(error)
         hint = " If you trust its code: model.trust_remote_code=true (models of the hub only)." if asks else ""

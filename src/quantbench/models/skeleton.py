@@ -17,7 +17,9 @@ def skeleton(source: ModelSource) -> PreTrainedModel:
     try:
         with quiet_transformers(), torch.device("meta"):
             model = AutoModelForCausalLM.from_config(source.config(), trust_remote_code=source.trust_remote_code)  # type: ignore[no-untyped-call]
-    except (ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # code of each architecture, on a configuration that may be of none
         reason = str(error).strip().splitlines() or [""]
         raise ModelError(
             f"model {source.name}: no causal language model can be made from its configuration: "

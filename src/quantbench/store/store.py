@@ -182,9 +182,12 @@ class Store(Layout):
             return []
         remedy = "Repair or delete that file: it holds measured costs only, no results"
         try:
-            return [json.loads(line) for line in files.read_text(path, remedy).splitlines()]
+            costs = [json.loads(line) for line in files.read_text(path, remedy).splitlines()]
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{path} is damaged: {error}. {remedy}") from error
+        if not all(isinstance(cost, dict) and "environment" in cost for cost in costs):
+            raise StoreError(f"{path} is damaged: a line is no measurement. {remedy}")
+        return costs
 
     # Sweeps
 
