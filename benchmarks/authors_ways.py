@@ -107,7 +107,7 @@ def awq(grid: IntFormat) -> float:
 
         scales = [mean.pow(k / 20).clamp(min=1e-4) for k in range(20)]
         theirs += min(error(s / (s.max() * s.min()).sqrt()) for s in scales)
-        ours += error(AwqScale().scale([gate, up], found, grid))
+        ours += error(AwqScale().scale([gate, up], found, [grid, grid]))
     return theirs / ours
 
 

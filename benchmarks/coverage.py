@@ -2,8 +2,8 @@
 
     python benchmarks/coverage.py [--repeats 2000]      prints the tables of docs/statistics.md, in minutes on one core
 
-Items lie in clusters, scores vary with items, clusters, calibration draws and combinations of them, as tests/metrics/
-sampled.py says. Rows differ in the number of draws and clusters and in the shape of the distributions.
+Items lie in clusters, scores vary with items, clusters, calibration draws and combinations of them, as tests/sampled.py
+says. Rows differ in the number of draws and clusters and in the shape of the distributions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quantbench.metrics.multiplicity import holm
 from quantbench.metrics.paired_shares import bonett_price, mcnemar_mid_p
 from quantbench.metrics.statistics import Estimate
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "metrics"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from sampled import World, discordant
 
 N_RECIPES = 5
@@ -109,7 +109,9 @@ def main() -> None:
     for n, share in itertools.product((50, 200, 1000), (0.02, 0.1)):
         rng = np.random.default_rng(n)
         counts = [discordant(rng, n, share) for _ in range(repeats)]
-        covered = np.mean([low <= 0 <= high for low, high in (bonett_price(*pair, n) for pair in counts)])
+        covered = np.mean(
+            [low <= 0 <= high for low, high in (bonett_price(gained, lost, n) for gained, lost in counts)]
+        )
         shares.append([n, share, covered, np.mean([mcnemar_mid_p(*pair) <= 0.05 for pair in counts])])
     print()
     print(tabulate(shares, ["items", "discordant", "interval covers", "false finding"], tablefmt="github"))

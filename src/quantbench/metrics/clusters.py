@@ -26,7 +26,7 @@ def cluster_totals(influence: Values, clusters: Sequence[str]) -> Values:
     if len(clusters) != len(influence):
         raise ValueError(f"each item lies in one cluster: {len(influence)} items, {len(clusters)} clusters")
     names, index = np.unique(np.asarray(clusters, dtype=np.str_), return_inverse=True)
-    return np.bincount(index, weights=influence, minlength=len(names))
+    return np.bincount(index, weights=influence, minlength=len(names)).astype(np.float64)
 
 
 def cluster_error(estimate: Estimate, clusters: Sequence[str]) -> Error | None:

@@ -43,7 +43,8 @@ def pseudo_values(draws: Sequence[Estimate], clusters: Sequence[str]) -> PseudoV
         raise ValueError(f"draws are scored on the same items, not on {[draw.n for draw in draws]}")
     totals = np.stack([cluster_totals(draw.influence, clusters) for draw in draws])
     scale = totals.shape[1] / draws[0].n
-    return np.array([[draw.value] for draw in draws]) + scale * totals
+    found: PseudoValues = np.array([[draw.value] for draw in draws]) + scale * totals
+    return found
 
 
 def mean_squares(y: PseudoValues) -> MeanSquares:

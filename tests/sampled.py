@@ -35,7 +35,8 @@ class World:
         """What the items [n] have in common under all draws: the hardness of clusters and items."""
         cluster = self._sample(rng, self.n_clusters) * np.sqrt(self.icc)
         item = self._sample(rng, self.n_clusters * self.per_cluster) * np.sqrt(1 - self.icc)
-        return np.repeat(cluster, self.per_cluster) + item
+        found: Values = np.repeat(cluster, self.per_cluster) + item
+        return found
 
     def draws(self, rng: np.random.Generator, n_draws: int, shared: Values) -> list[Estimate]:
         """The scores of n_draws draws on the same items."""
