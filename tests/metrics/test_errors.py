@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from sampled import World, discordant
 from scipy import stats
 
 from quantbench.metrics import statistics
@@ -17,6 +16,7 @@ from quantbench.metrics.multiplicity import benjamini_hochberg, holm
 from quantbench.metrics.paired_shares import bonett_price, mcnemar_mid_p
 from quantbench.metrics.recovery import recovery
 from quantbench.metrics.verdict import Verdict, verdict
+from sampled import World, discordant
 
 
 def test_items_that_are_their_own_clusters_have_the_error_of_independent_items() -> None:
