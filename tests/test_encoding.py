@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
+OURS = {"files", "shared"}
+"""Modules of ours whose functions of that name say UTF-8 themselves."""
 MODES = {"r", "w", "a", "x", "r+", "w+"}
 
 
@@ -23,7 +25,7 @@ def left_to_the_locale(tree: ast.AST) -> Iterator[int]:
         if isinstance(text := said.get("text"), ast.Constant) and text.value is True:
             yield node.lineno
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        method = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") != "files"
+        method = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") not in OURS
         given = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
         if (
             (method and name == "read_text" and not given)

@@ -199,8 +199,9 @@ def test_what_mixes_tokens_says_so_and_is_computed_alone(kind: str) -> None:
     for key, value in options.items():
         part, _, option = key.rpartition(".")
         (spec["activation"][part] if part else spec["activation"])[option] = value
-    handle = tiny_handle(tiny_llama().double())
+    handle = tiny_handle(tiny_llama())
     quantize(handle, build(spec, Recipe, "quantizer")).artifact.install(handle)
+    handle.model.double()
     assert handle.mixing is mixing
     expected = score_of_one(handle, mixing)
     assert all(score_of_one(handle, mixing, *neighbours) == expected for neighbours in (BESIDE, [*BESIDE, LONGER]))

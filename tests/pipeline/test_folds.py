@@ -136,7 +136,7 @@ def test_what_is_divided_as_the_model_runs_is_what_its_layer_is_calibrated_on() 
 
 def test_a_division_comes_before_a_shift_of_the_same_input_and_the_function_stays() -> None:
     rounding: Any = Exactly()
-    recipe = make_recipe("os_plus", "+transform@quantizer.transforms.z=awq")
+    recipe = make_recipe("os_plus", "+transform@quantizer.transforms.z=awq", "quantizer.transforms.os_plus.shift=true")
     handle = tiny_handle(uneven(ALL["bloom"]()))
     artifact = quantized(handle, dataclasses.replace(recipe, rounding=rounding))  # fails where a block's output changes
     kinds = [type(op).__name__ for op in artifact.ops if op.module.endswith("0.mlp.dense_4h_to_h")]

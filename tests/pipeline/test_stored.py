@@ -31,7 +31,10 @@ from tiny import save_tiny_model, tiny_handle
 
 
 def artifact_of(name: str) -> Artifact:
-    recipe = build(quickened(recipe_spec(name)), Recipe, "quantizer")
+    spec = quickened(recipe_spec(name))
+    if name == "os_plus":  # by default it shifts nothing behind a normalization without a bias
+        spec["transforms"]["os_plus"]["shift"] = True
+    recipe = build(spec, Recipe, "quantizer")
     tokens = torch.randint(0, 64, (2, 24), generator=torch.Generator().manual_seed(0))
     return quantize_model(
         tiny_handle(), recipe, None if recipe.data_free else tokens, torch.device("cpu"), lambda _done, _total: None

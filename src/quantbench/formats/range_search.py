@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quantbench.core.chunks import chunk_elements
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.grid import IntGrid
 from quantbench.formats.grid_params import GridParams
@@ -34,11 +35,6 @@ else:
 
 NORM = 2.4
 """Errors are compared by the sum of |error|^2.4, as in the GPTQ authors' code."""
-
-CHUNK = {"cpu": 2**18}
-"""How many values are looked at together, by device: few enough for the caches of a processor."""
-
-OTHER_CHUNK = 2**24
 
 BLOCK = 4
 """So many ranges are looked at before the groups that need no further ones are left out."""
@@ -59,12 +55,12 @@ def smallest_error(
     """The parameters of the range factor * bounds with the smallest sum of importance |error|^2.4; the first of equals.
 
     values [.., columns]; bounds [.., 1] each, one range for each run of columns, that contains 0; importance >= 0, of
-    a shape that broadcasts to that of values, or None for 1. The same as `every_range`, bit for bit on a CPU; elsewhere
-    up to the order of summation.
+    a shape that broadcasts to that of values, or None for 1. The same as `every_range`: bit for bit where the chunks
+    of both add up in one order, as on a processor; elsewhere up to that order.
     """
     n, tried = values.shape[-1], torch.tensor(list(factors), device=values.device)
     weights = None if importance is None else importance.expand_as(values)
-    rows = max(1, CHUNK.get(values.device.type, OTHER_CHUNK) // max(1, values[0].numel()))
+    rows = max(1, chunk_elements(values.device) // max(1, values[0].numel()))
     found = []
     for start in range(0, len(values), rows):
         low, high, v = (t[start : start + rows].reshape(-1, t.shape[-1]) for t in (*bounds, values))

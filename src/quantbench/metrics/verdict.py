@@ -11,7 +11,7 @@ ALPHA = 0.05
 
 
 class Verdict(StrEnum):
-    """The words, defined in docs/glossary.md."""
+    """The words, defined in docs/statistics.md."""
 
     BETTER = "better"
     WORSE = "worse"

@@ -247,7 +247,4 @@ def _no_search(format: Format) -> str | None:
     if isinstance(format, IntFormat) and format.range == "mse":
         return None
     found = f"range={format.range}" if isinstance(format, IntFormat) else type(format).__name__
-    return (
-        f"rounding.weighted_range=true weights a search of ranges, and {found} has none: set range=mse on an integer "
-        "format, or weighted_range=false"
-    )
+    return f"rounding.weighted_range=true weights a search of ranges; {found} has none: set range=mse, or false here"
