@@ -71,7 +71,7 @@ def test_it_finds_what_trying_every_range_finds(kind: str, bits: int, convention
 
 
 def test_many_groups_are_looked_at_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(range_search.CHUNK, "cpu", 500)
+    monkeypatch.setattr(range_search, "chunk_elements", lambda _device: 500)
     grid, values = IntGrid(3, None, "float16"), random(50, 4, 16, seed=12)
     assert_same(*(found_by(search, grid, values, SHRINKS, None) for search in (smallest_error, every_range)))
 
