@@ -45,6 +45,8 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     meter = Meter(device)
     fingerprints = input_fingerprints(session, cell, inputs)
     checkpoint = None
+    if not cell.recipe.full_precision:
+        log.info("quantizing %s", cell.label)
     if cell.settings.checkpoint_blocks and not cell.recipe.full_precision:
         folder = session.store.checkpoint_dir(cell.run_id)
         checkpoint = Checkpoint(folder, cell.settings.checkpoint_blocks, fingerprints)
@@ -83,7 +85,8 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
         checkpoint.remove()
     tokens = 0 if inputs.calib is None else inputs.calib.tokens.numel()
     append_cost(session, cell, "quantize", cost | {"tokens": tokens})
-    log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
+    if not cell.recipe.full_precision:
+        log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
 
 
 def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoint | None = None) -> Quantized:

@@ -95,12 +95,11 @@ def collate(arguments: list[str]) -> int:
     from quantbench.store.store import Store
 
     store = Store(given.output_dir)
-    names = store.sweep_names() if given.all else given.sweeps
-    _check_named(store, names, "collate")
+    names = _named(store, store.sweep_names() if given.all else given.sweeps, "collate")
     problems: list[str] = []
     for name in names:
         try:
-            report(store, [_manifest(store, name, "collate")])
+            report(store, [_manifest(store, name)])
         except BrokenPipeError:
             raise
         except Exception as error:  # what is wrong with one sweep must not keep the others from their tables
@@ -125,8 +124,7 @@ def compare(arguments: list[str]) -> int:
     from quantbench.store.store import Store
 
     store = Store(given.output_dir)
-    _check_named(store, given.sweeps, "compare")
-    manifests = [_manifest(store, name, "compare") for name in given.sweeps]
+    manifests = [_manifest(store, name) for name in _named(store, given.sweeps, "compare")]
     table = recipe_table(store, manifests, given.metric, given.against)
     for path, text in ((given.markdown, markdown(table)), (given.csv, csv_table(table))):
         if path is not None:
@@ -135,21 +133,19 @@ def compare(arguments: list[str]) -> int:
     return 0
 
 
-def _check_named(store: Store, names: list[str], command: str) -> None:
-    """Raise StoreError unless sweeps are named, and are there."""
-    known = store.sweep_names()
-    some = f"Sweeps: {', '.join(known) or 'none'}"
+def _named(store: Store, names: list[str], command: str) -> list[str]:
+    """The sweeps that were named, by names or their beginnings. Raises StoreError unless some are, and are there."""
     if not names:
-        raise StoreError(f"{command}: name a sweep. In {store.root}: {', '.join(known) or 'none'}")
-    for name in names:
-        if not store.manifest_path(name).exists():
-            raise StoreError(f"{command} {name}: no such sweep in {store.root}. {some}")
+        raise StoreError(f"{command}: name a sweep. In {store.root}: {', '.join(store.sweep_names()) or 'none'}")
+    try:
+        return [store.find_sweep(name) for name in names]
+    except StoreError as error:
+        raise StoreError(f"{command} {error}") from error
 
 
-def _manifest(store: Store, name: str, command: str) -> Manifest:
+def _manifest(store: Store, name: str) -> Manifest:
     from quantbench.launch.overview import refreshed
 
     manifest = store.load_manifest(name)
-    if manifest is None:
-        raise StoreError(f"{command} {name}: no such sweep in {store.root}")
+    assert manifest is not None
     return refreshed(manifest, store)

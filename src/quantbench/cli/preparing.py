@@ -53,7 +53,7 @@ def prepare(arguments: list[str]) -> int:
         _say("\nEverything is here: it was read without a network.")
         return 0
     changed = _read_offline(arguments, said)
-    _say("\nEverything is here, and was read again without a network. Offline runs read these commits.")
+    _say("\nEverything is here, and was read again without a network; offline runs read it as it is listed.")
     for line in changed:
         _say(f"  without a network: {line}")
     _say("On machines without a network set:")

@@ -209,7 +209,6 @@ def _cluster(sweep: SweepState) -> Cluster | None:
 
 def _manifest(root: Path, name: str) -> Manifest:
     store = Store(root)
-    manifest = store.load_manifest(name)
-    if manifest is None:
-        raise StoreError(f"{name}: no such sweep in {root}. Sweeps: {', '.join(store.sweep_names()) or 'none'}")
+    manifest = store.load_manifest(store.find_sweep(name))
+    assert manifest is not None
     return manifest

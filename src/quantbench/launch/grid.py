@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from quantbench.cells.session import Session, check_inputs
 from quantbench.config.cell import Cell
+from quantbench.core.progress import counted
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.entries import manifest_of
 from quantbench.launch.finish import finish, report_sweep
@@ -15,6 +17,8 @@ from quantbench.launch.plan import print_plan
 from quantbench.launch.shared import check_shared
 from quantbench.report.report import check_columns
 from quantbench.store.store import Store
+
+log = logging.getLogger("quantbench")
 
 
 def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mapping[str, str] | None = None) -> None:
@@ -35,6 +39,7 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
         print_plan(session, cells, manifest.cells)
         return
     store.save_manifest(manifest)
+    log.info("sweep %s: %s", manifest.name, counted(len(cells), "cell"))
     if isinstance(launcher, Cluster):
         work = [work_of(cell, entry, launcher) for cell, entry in zip(cells, manifest.cells, strict=True)]
         finish(store, manifest, launcher, work)

@@ -58,9 +58,11 @@ def _cell(row: ResultRow | None, notes: Footnotes) -> TableCell:
     return TableCell(rounded(row["value"], error), change(row["difference"], row["difference_stderr"]), marks, own)
 
 
-def gap_of(line: Line, against: Sequence[str]) -> TableCell | None:
+def gap_of(line: Line, against: Sequence[str], waiting: Sequence[str], notes: Footnotes) -> TableCell | None:
     """Mean over out-of-distribution columns of the paired difference from each column's own calibration.
 
+    against  columns that have differences
+    waiting  columns that will have: the run that was calibrated on them has no score yet. A note counts them
     The columns are independent samples: se = sqrt(sum of se^2) / k. None unless all of them have a difference.
     """
     outside = [line[task] for task in against if task in line and line[task]["in_distribution"] is False]
@@ -68,7 +70,14 @@ def gap_of(line: Line, against: Sequence[str]) -> TableCell | None:
     errors = [error for row in outside if (error := row["transfer_gap_stderr"]) is not None]
     if not outside or len(errors) < len(outside):
         return None
-    return TableCell(change(math.fsum(gaps) / len(gaps), math.sqrt(math.fsum(e**2 for e in errors)) / len(gaps)))
+    marks, missing = "", sum(task in line and line[task]["in_distribution"] is False for task in waiting)
+    if missing:
+        whole = len(gaps) + missing
+        marks = notes.number(
+            f"the mean of {len(gaps)} of {whole} columns: the others' own runs have no score yet"
+        )
+    mean = math.fsum(gaps) / len(gaps)
+    return TableCell(change(mean, math.sqrt(math.fsum(e**2 for e in errors)) / len(gaps)), marks=marks)
 
 
 def tokens_of(line: Line) -> str:

@@ -77,7 +77,12 @@ def _table(slug: str, metric: str, full: Sequence[ResultRow], own: Sequence[Resu
     names = dict(zip(tasks, _column_names([*full, *own], tasks), strict=True))
     header = ["calibration", *names.values()]
     against = [task for task in tasks if any(r["task"] == task and r["transfer_gap"] is not None for r in own)]
-    gaps = [gap_of(line, against) for line in lines.values()]
+    waiting = [
+        task
+        for task in tasks
+        if task not in against and any(r["task"] == task and r["in_distribution"] and r["value"] is None for r in own)
+    ]
+    gaps = [gap_of(line, against, waiting, notes) for line in lines.values()]
     if any(gaps):
         header.append(GAP_HEADER)
         body = [[*row, gap or TableCell("")] for row, gap in zip(body, gaps, strict=True)]

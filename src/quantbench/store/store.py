@@ -195,6 +195,15 @@ class Store(Layout):
         """The sweeps that have a manifest, in alphabetical order."""
         return sorted(path.parent.name for path in self.root.glob("sweeps/*/manifest.json"))
 
+    def find_sweep(self, name: str) -> str:
+        """The sweep of that name, or the only one whose name begins like that. Raises StoreError if it is not one."""
+        known = self.sweep_names()
+        found = [name] if name in known else [one for one in known if name and one.startswith(name)]
+        if len(found) != 1:
+            problem = f"{len(found)} sweeps begin like that" if found else "no such sweep"
+            raise StoreError(f"{name}: {problem} in {self.root}. Sweeps: {', '.join(found or known) or 'none'}")
+        return found[0]
+
     def load_manifest(self, name: str) -> Manifest | None:
         """The manifest of a sweep, None if there is none. Raises StoreError if it is damaged."""
         path = self.manifest_path(name)
