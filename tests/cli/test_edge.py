@@ -300,7 +300,7 @@ def test_a_home_folder_in_the_environment_is_expanded(
         assert sweep in printed
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.slow)])
 def test_nothing_printable_ends_a_finished_run(workdir: Workdir, encoding: str) -> None:
     other = workdir.folder / "日本.txt"
     other.write_text(workdir.text.read_text(encoding="utf-8"), encoding="utf-8")

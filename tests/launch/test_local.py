@@ -49,6 +49,7 @@ def test_a_killed_process_costs_its_cell_and_two_workers_share_the_rest(slow: Sl
     assert slow.written() == written
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_has_is_waited_for(slow: SlowWorkdir) -> None:
     grid = slow.grid("a_raises", cluster="local")
     assert slow.run(*grid).returncode == 1
@@ -64,6 +65,7 @@ def test_a_cell_that_another_process_has_is_waited_for(slow: SlowWorkdir) -> Non
     assert slow.times()["a_raises"] == 1 + LAYERS
 
 
+@pytest.mark.slow
 def test_results_that_were_removed_are_made_again(slow: SlowWorkdir) -> None:
     grid = slow.grid("a", cluster="local")
     assert slow.run(*grid).returncode == 0

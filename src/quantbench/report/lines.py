@@ -73,9 +73,7 @@ def gap_of(line: Line, against: Sequence[str], waiting: Sequence[str], notes: Fo
     marks, missing = "", sum(task in line and line[task]["in_distribution"] is False for task in waiting)
     if missing:
         whole = len(gaps) + missing
-        marks = notes.number(
-            f"the mean of {len(gaps)} of {whole} columns: the others' own runs have no score yet"
-        )
+        marks = notes.number(f"the mean of {len(gaps)} of {whole} columns: the others' own runs have no score yet")
     mean = math.fsum(gaps) / len(gaps)
     return TableCell(change(mean, math.sqrt(math.fsum(e**2 for e in errors)) / len(gaps)), marks=marks)
 
