@@ -60,7 +60,7 @@ def spans(folder: Path) -> SpanSet:
     [
         # a key that later rows lack, or a value of another type
         (lines(GOOD, BAD, {"text": "x"}), labelled, "line 3: no column 'label'; its columns: text (the rows before"),
-        (lines({"text": "x"}, GOOD), labelled, "line 1: no column 'label'; its columns: text (set the columns"),
+        (lines({"text": "x"}, GOOD), labelled, "line 1: no column 'label'; its columns: text (the set's keys"),
         (lines(GOOD, {"text": ["a", "b"], "label": 1}), labelled, "line 2: the column 'text' holds a list of 2"),
         (lines(GOOD, {"text": {"en": "a"}, "label": 1}), labelled, "line 2: the column 'text' holds an object"),
         (lines(GOOD, BAD, {"text": "x", "label": [1]}), labelled, "line 3: the column 'label' holds a list of 1"),

@@ -31,6 +31,9 @@ def cell_log(path: Path) -> Iterator[None]:
     root.addHandler(handler)
     try:
         yield
+    except KeyboardInterrupt:
+        handler.emit(log.makeRecord(log.name, logging.WARNING, __file__, 0, "interrupted by Ctrl-C", (), None))
+        raise
     except BaseException as error:
         info = (type(error), error, error.__traceback__)
         handler.emit(log.makeRecord(log.name, logging.ERROR, __file__, 0, "stopped: %s", (error,), info))

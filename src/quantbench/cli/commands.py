@@ -58,7 +58,7 @@ def show(arguments: list[str]) -> int:
         ("effective bits per quantized weight", record.effective_bits),
         ("effective bits per quantized key or value", record.kv_bits),
         ("bits per parameter of the model", record.bits_model),
-        ("layers", f"{len(record.layers)} quantized"),
+        ("layers", f"{len(record.layers)} quantized" if record.layers else None),
         ("fallbacks", record.fallbacks),
         ("notes", record.notes),
         ("environment", record.environment),
@@ -73,7 +73,7 @@ def show(arguments: list[str]) -> int:
     for score in store.scores(record.run_id):
         _say(f"\nscore {score.task}   protocol {score.protocol[:12]}   {score.n_items} items, {score.n_tokens} tokens")
         for metric in score.metrics:
-            error = "" if metric.stderr is None else f" ± {metric.stderr:.2g}"
+            error = f" ± {metric.stderr:.2g}" if metric.stderr else ""
             _say(f"  {metric.name:<14} {metric.value:.6g}{error}")
     log_path = store.log_path(record.run_id)
     if log_path.exists():

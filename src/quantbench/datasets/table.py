@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Row = dict[str, object]
 """Column -> value, as a file or the hub gives it."""
 
+NAMES_COLUMNS = "the set's keys that name columns, such as `text` or `label`, take one of those"
+"""What to do about a column that is not there."""
+
 TEXTS = {"string", "large_string"}
 """Types of text in Arrow."""
 
@@ -85,7 +88,7 @@ class ListTable:
         """Every row must have them: one that is left out may be misspelt there; null says that there is nothing."""
         for index, row in enumerate(self.rows):
             if missing := [column for column in columns if column not in row]:
-                first = self._wrapped() or "set the columns of the data set's yaml to those"
+                first = self._wrapped() or NAMES_COLUMNS
                 advice = "the rows before it have it: where there is nothing write null" if index else first
                 raise DataError(
                     f"{self._where(index)}: no column {missing[0]!r}; its columns: {', '.join(row)} ({advice})"
@@ -166,10 +169,7 @@ class ArrowTable:
     def check_columns(self, columns: Sequence[str]) -> None:
         """All rows have the columns of the data set."""
         if missing := [column for column in columns if column not in self.columns]:
-            raise DataError(
-                f"no column {missing[0]!r}; its columns: {', '.join(self.columns)} (set the columns of the data set's "
-                "yaml to those)"
-            )
+            raise DataError(f"no column {missing[0]!r}; its columns: {', '.join(self.columns)} ({NAMES_COLUMNS})")
 
     def texts(self, column: str) -> Sequence[str]:
         """A column, read from disk as it is asked for; lists of texts are joined to one list."""
