@@ -10,6 +10,9 @@ from quantbench.config.cell import Cell
 from quantbench.config.node import ConfigNode
 from quantbench.core.errors import QuantbenchError
 
+ADVICE = ". On a machine with network "
+"""Begins what the messages about data and models that cannot be reached advise."""
+
 
 @runtime_checkable
 class Reachable(Protocol):
@@ -33,7 +36,15 @@ def check_reachable(cells: Sequence[Cell]) -> None:
                 except QuantbenchError as error:
                     problems[str(error)] = None
     if problems:
-        raise QuantbenchError("nothing was run.\n" + "\n".join(f"- {problem}" for problem in problems))
+        raise QuantbenchError("nothing was run.\n" + "\n".join(with_common_advice(list(problems))))
+
+
+def with_common_advice(problems: Sequence[str]) -> Iterator[str]:
+    """One line a problem; the sentences that several end with stand once, behind the last of them."""
+    endings = [problem.partition(ADVICE) for problem in problems]
+    for index, (what, sign, advice) in enumerate(endings):
+        repeated = sign and any(advice == later for _, _, later in endings[index + 1 :])
+        yield f"- {what}." if repeated else f"- {what}{sign}{advice}"
 
 
 def _checks(cell: Cell) -> Iterator[tuple[ConfigNode[Any], Callable[[], None]]]:

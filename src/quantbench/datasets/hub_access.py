@@ -28,7 +28,7 @@ from quantbench.core.errors import DataError
 PROBE_SECONDS = 5
 """How long the hub may take to answer a first small request. `datasets` retries for half a minute."""
 
-NO_HUB = "calib=wiki_sample, calib=news_sample and calib=code_sample need no hub"
+NO_HUB = "calib=wiki_sample, news_sample and code_sample need no hub, nor do tests on them: 'eval.sets=[wiki_sample]'"
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def explain(label: str, path: str, split: str, commit: Commit, error: Exception)
     elif commit.unreachable is not None and _is_absent(error):
         problem = (
             f"{path}, split {split}, is not in the Hugging Face cache (HF_HOME) with these options, and "
-            f"{commit.unreachable}. On a machine with network run `quantbench prepare` with the options of this "
-            f"command, and HF_HOME set to a folder you can carry, then set HF_HOME to it here. {NO_HUB}. ({text})"
+            f"{commit.unreachable} ({text}). On a machine with network run `quantbench prepare` with the options of "
+            f"this command, and HF_HOME set to a folder you can carry, then set HF_HOME to it here. {NO_HUB}"
         )
     elif commit.unreachable is not None:
         problem = (
