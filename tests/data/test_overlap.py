@@ -92,8 +92,8 @@ def test_the_check_refuses_what_cannot_be_a_test(found: Overlap) -> None:
         found.check("wiki", "news")
     assert str(refused.value) == (
         f"calib=wiki and task news overlap: {found.shared_documents} whole documents are in both (allowed: none), and "
-        f"{found.share_64gram:.1%} of the test windows share a run of 64 tokens with the calibration set (allowed: 1%). "
-        "Calibrate on another split (calib.split) or text, or leave this task out."
+        f"{found.share_64gram:.1%} of the test windows share a run of 64 tokens with the calibration set (allowed: "
+        "1%). Calibrate on another split (calib.split) or text, or leave this task out."
     )
 
 
@@ -101,10 +101,10 @@ def test_one_item_in_common_is_refused_with_what_may_help() -> None:
     with pytest.raises(DataError) as refused:
         Overlap(0.0, 0.0, 0, 1).check("sst2", "mr")
     assert str(refused.value) == (
-        "calib=sst2 and task mr overlap: 1 items are in both, word for word or nearly so, and the model would be tested "
-        "on what it was calibrated on. Another draw (calib.draw, seed) may be free of them; where one set is cut in "
-        "two, calib.group=COLUMN keeps rows of one passage, premise or template on one side; otherwise calibrate on "
-        "another split (calib.split) or set, or leave this task out."
+        "calib=sst2 and task mr overlap: 1 items are in both, word for word or nearly so, and the model would be "
+        "tested on what it was calibrated on. Another draw (calib.draw, seed) may be free of them; where one set is "
+        "cut in two, calib.group=COLUMN keeps rows of one passage, premise or template on one side; otherwise calibrate "
+        "on another split (calib.split) or set, or leave this task out."
     )
 
 
