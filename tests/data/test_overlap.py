@@ -103,8 +103,8 @@ def test_one_item_in_common_is_refused_with_what_may_help() -> None:
     assert str(refused.value) == (
         "calib=sst2 and task mr overlap: 1 items are in both, word for word or nearly so, and the model would be "
         "tested on what it was calibrated on. Another draw (calib.draw, seed) may be free of them; where one set is "
-        "cut in two, calib.group=COLUMN keeps rows of one passage, premise or template on one side; otherwise calibrate "
-        "on another split (calib.split) or set, or leave this task out."
+        "cut in two, calib.group=COLUMN keeps rows of one passage, premise or template on one side; otherwise "
+        "calibrate on another split (calib.split) or set, or leave this task out."
     )
 
 
