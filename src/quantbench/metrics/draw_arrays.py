@@ -22,7 +22,7 @@ def crossed_errors(y: Array) -> Errors:
         draws, clusters, rest = _mean_squares(y)
         added = np.maximum(0.0, clusters - np.minimum(draws, rest))
         variances = np.stack([draws, added], axis=1) / (n_draws * n_clusters)
-    return Errors(np.sqrt(variances), np.broadcast_to(dfs, variances.shape))
+    return Errors(np.sqrt(variances), np.tile(dfs, (n_metrics, 1)))
 
 
 def gap_errors(y_a: Array, y_b: Array) -> Errors:

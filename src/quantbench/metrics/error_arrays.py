@@ -25,7 +25,7 @@ _CHUNK = 2048
 """Errors that are integrated at once, which bounds the memory to a few MiB."""
 
 _MANY, _DEGREE = 100, 48
-"""From this number of errors of equal degrees of freedom on, quantiles are interpolated, by polynomials of this degree."""
+"""From this number of errors of equal degrees of freedom on, quantiles are interpolated; by this degree."""
 
 
 @dataclass(frozen=True, eq=False)
