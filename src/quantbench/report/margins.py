@@ -23,7 +23,8 @@ def check_margins(margins: Mapping[str, float], known: Collection[str]) -> None:
             raise ConfigError(f"margin {name}={margin}: a margin is a positive number, here in {unit}")
         if metrics.is_log_scale(name) and margin > LARGEST_LOG:
             raise ConfigError(
-                f"margin {name}={margin:g}: a {name} {math.exp(margin):.3g} times as large would be called equivalent. It is compared by its logarithm: give the margin in {unit}"
+                f"margin {name}={margin:g}: a {name} {math.exp(margin):.3g} times as large would be called equivalent. "
+                f"It is compared by its logarithm: give the margin in {unit}"
             )
         if metrics.unit(name).startswith("share") and margin >= 1:
             raise ConfigError(f"margin {name}={margin:g}: a difference of shares is below 1; one point of 100 is 0.01")

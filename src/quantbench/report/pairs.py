@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quantbench.core.origin import MIXED
@@ -15,6 +15,8 @@ from quantbench.report.comparison_columns import FULL_PRECISION, GAP, RECIPE
 from quantbench.report.order import natural
 from quantbench.report.scored import Scored, SweepScores
 from quantbench.report.sweep_runs import SweepRun
+
+NO_BASELINE = "no score of full precision"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,9 @@ def pairs(scores: SweepScores, arms: Sequence[Arm], kinds: Sequence[str]) -> Ite
         full = {(arm.first.run_id, arm.first.scale): (arm, own) for arm, own in known if arm.first.full_precision}
         for arm, own in quantized:
             reference, theirs = full.get((arm.first.baseline, arm.first.scale), (_unfinished(scores, arm), {}))
-            yield from _on_each_text(FULL_PRECISION, own, reference, theirs, missing="no score of full precision")
+            for pair in _on_each_text(FULL_PRECISION, own, reference, theirs, missing=NO_BASELINE):
+                told = scores.elsewhere(arm.first.baseline, pair.task) if pair.hindrance == NO_BASELINE else ""
+                yield replace(pair, hindrance=f"{NO_BASELINE}{told}") if told else pair
     studies: dict[tuple[str, str], list[tuple[Arm, Columns]]] = {}
     for arm, own in quantized:
         studies.setdefault((arm.first.model, arm.first.scale), []).append((arm, own))

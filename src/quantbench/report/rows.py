@@ -113,18 +113,11 @@ class SweepRows:
         task, protocol = scored.score.task, scored.score.protocol
         full = self._scores.full_precision(run, task, protocol)
         if full is None:
-            damage = self._scores.damaged.get((run.baseline, task, protocol))
-            if damage is not None:
-                return f"no difference: full precision's score is damaged: {damage}", {}
-            told = f"full precision is scored on this task {self._elsewhere(run.baseline, task)}, not under {protocol}"
-            return f"no difference: {told}", {}
+            told = self._scores.elsewhere(run.baseline, task)
+            return f"no difference: no score of full precision under {protocol}{told}", {}
         if hindrance := apart([(run, scored), (self._full.get(run.baseline, run), full)]):
             return f"no difference from full precision: {hindrance}", {}
         return None, differences(scored, full)
-
-    def _elsewhere(self, run_id: str, task: str) -> str:
-        others = [score.protocol for score in self._scores.store.scores(run_id) if score.task == task]
-        return f"only under {', '.join(others)}" if others else "not at all"
 
     def _transfer_gaps(self, run: SweepRun, scored: Scored) -> dict[str, Difference]:
         """Against the same recipe calibrated on the test distribution, where the sweep has exactly one such run."""

@@ -79,6 +79,16 @@ class SweepScores:
         """The score of the full-precision run that `run` is compared with, under the same protocol."""
         return None if run.baseline is None else self._load((run.baseline, task, protocol))
 
+    def elsewhere(self, run_id: str | None, task: str) -> str:
+        """What there is in place of a run's score on a task: ", only under PROTOCOL" or that it is damaged; or ""."""
+        if run_id is None:
+            return ""
+        damage = [told for (owner, of, _), told in self.damaged.items() if (owner, of) == (run_id, task)]
+        if damage:
+            return f", which is damaged: {damage[0]}"
+        others = [score.protocol for score in self.store.scores(run_id) if score.task == task]
+        return f", only under {', '.join(others)}" if others else ""
+
     def _load(self, key: Key) -> Scored | None:
         if key not in self._stored:
             self._stored[key] = None
