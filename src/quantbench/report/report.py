@@ -1,4 +1,4 @@
-"""What every command ends with: results.csv, costs.csv and the tables of a sweep, written and printed."""
+"""What every command ends with: results.csv, costs.csv, layers.csv and the tables of a sweep, written and printed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from quantbench.core.errors import ConfigError, StoreError
 from quantbench.report.collate import collate, write
 from quantbench.report.costs import costs, write_costs
+from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
 from quantbench.report.render import console, write_tables
 from quantbench.report.tables import DEFAULT_METRICS, tables
@@ -35,9 +36,11 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
         frame = collate(store, [manifest])
         write(store, manifest.name, frame)
         write_costs(store, manifest.name, costs(store, [manifest]))
+        write_layers(store, manifest.name, layers(store, [manifest]))
         names = legend(manifest)
         for table in write_tables(store, manifest.name, frame, legend=names):
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: results.csv, costs.csv, tables/\n")
+        folder = store.sweep_dir(manifest.name)
+        sys.stdout.write(f"\nWritten to {folder}: results.csv, costs.csv, layers.csv, tables/\n")
