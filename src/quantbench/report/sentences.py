@@ -83,7 +83,8 @@ def _verdict(row: Row) -> str:
         case Verdict.EQUIVALENT if row["kind"] == FULL_PRECISION:
             return f"{where}, {candidate} is lossless within {_margin(row)} at 95 %: {wording.amount(row)}{proof}."
         case Verdict.EQUIVALENT:
-            return f"{where}, {candidate} is equivalent to {reference} within {_margin(row)}: {wording.amount(row)}{proof}."
+            both = f"{candidate} is equivalent to {reference}"
+            return f"{where}, {both} within {_margin(row)}: {wording.amount(row)}{proof}."
         case Verdict.UNDECIDED if wording.is_one_draw(row):
             both = f"between {candidate} and {reference}"
             return f"{where}, one calibration draw does not decide {both}: {wording.amount(row)}{proof}."

@@ -74,12 +74,9 @@ def amount(row: Row, *, named: bool = True) -> str:
     named: whether the metric is said.
     """
     name = f"{row['metric']} " if named else ""
-    if is_ratio(row):
-        change, error = 100 * (row["ratio"] - 1), _width(_percents(row))
-        size, unit = rounded(abs(change), error), " %"
-    else:
-        change, unit = row["difference"], unit_of(row)
-        size = rounded(abs(change), _width((row["low"], row["high"])))
+    change: float = 100 * (row["ratio"] - 1) if is_ratio(row) else row["difference"]
+    unit = " %" if is_ratio(row) else unit_of(row)
+    size = rounded(abs(change), _width(_percents(row) if is_ratio(row) else (row["low"], row["high"])))
     return f"{name}the same" if change == 0 else f"{name}{size}{unit} {'higher' if change > 0 else 'lower'}"
 
 
