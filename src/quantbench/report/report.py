@@ -11,7 +11,8 @@ from quantbench.report.costs import costs, write_costs
 from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
 from quantbench.report.render import console, write_tables
-from quantbench.report.tables import DEFAULT_METRICS, tables
+from quantbench.report.shown import DEFAULT_METRICS
+from quantbench.report.tables import tables
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
