@@ -69,7 +69,10 @@ def pack(store: Store, manifests: Sequence[Manifest], counts: Counts) -> Files:
 
 def plain_manifest(manifest: Manifest, counts: Counts) -> Manifest:
     """The manifest without overrides that do not count."""
-    cells = [dataclasses.replace(cell, **_plain(cell, counts)) for cell in manifest.cells]
+    cells = [
+        dataclasses.replace(cell, key=plain_key(cell, counts), overrides=[one for one in cell.overrides if counts(one)])
+        for cell in manifest.cells
+    ]
     first = {cell.key: cell for cell in reversed(cells)}
     unique = [cell for cell in cells if first[cell.key] is cell]
     overrides = [one for one in manifest.overrides if counts(one)]
@@ -81,10 +84,6 @@ def plain_key(cell: CellEntry, counts: Counts) -> str:
     if cell.key != (" ".join(sorted(cell.overrides)) or "defaults"):
         return cell.key
     return " ".join(sorted(one for one in cell.overrides if counts(one))) or "defaults"
-
-
-def _plain(cell: CellEntry, counts: Counts) -> dict[str, object]:
-    return {"key": plain_key(cell, counts), "overrides": [one for one in cell.overrides if counts(one)]}
 
 
 def _run(store: Store, run_id: str) -> Files:

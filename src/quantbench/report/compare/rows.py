@@ -116,7 +116,7 @@ def row_of(one: Compared) -> dict[str, Any]:
 
 def told(row: Row) -> dict[str, Any]:
     """The row for a sentence in which both sides are named in full, whatever they are calibrated on."""
-    sides = {}
+    sides: dict[str, str] = {}
     for prefix in ("", "reference_"):
         recipe, calib = row[f"{prefix}recipe"], row[f"{prefix}calib"]
         one_text = row["calib"] == row["reference_calib"] or DATA_FREE in (row["calib"], row["reference_calib"])

@@ -54,10 +54,10 @@ def parse(text: str, arms: Sequence[Arm]) -> Selector:
         key, equals, value = word.partition("=")
         group, dot, inner = key.partition(".")
         if not equals:
-            found = _run_or_recipe(word, arms)
             if recipe or run:
                 raise StoreError(f"against {text!r}: two recipes or runs in one X. {FORMS}. {_there_is(arms)}")
-            recipe, run = (word, None) if found is None else (None, found)
+            run = _run_or_recipe(word, arms)
+            recipe = word if run is None else None
         elif key == "quantizer" and recipe is None:
             recipe = value
         elif key == "calib" and calib is None:

@@ -64,8 +64,8 @@ def pair_of(store: Store, first: str, second: str) -> Pair:
         )
     scores = store.scores(first), store.scores(second)
     runs = [Run(record.run_id, _rows(record, own), record.config) for record, own in zip(records, scores, strict=True)]
-    names = labels(runs)
-    arms = Arm(*names[0], (runs[0],)), Arm(*names[1], (runs[1],))
+    (recipe, calib), (other, other_calib) = labels(runs)
+    arms = Arm(recipe, calib, (runs[0],)), Arm(other, other_calib, (runs[1],))
     reader, compared = Scores(store), []
     for row in runs[0].rows:
         column = row["task"], row["protocol"], row["metric"] or ""
