@@ -19,26 +19,32 @@ from quantbench.store.store import Store
 
 DAY = "2026-01-02"
 
+Sweep = tuple[Store, Manifest]
 
-@pytest.fixture
-def sweep(store: Store) -> Manifest:
-    """rtn, and gptq and awq calibrated on two texts in three draws each: gptq is much worse away from its text."""
-    grid = Grid(store)
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Manifest]:
+    """rtn, and gptq and awq calibrated on two texts in three draws each: gptq on news is the worst of them."""
+    grid = Grid(Store(tmp_path_factory.mktemp("drawn")))
     grid.add("rtn", "rtn", 0.25, None)
     for draw in range(3):
         for calib, loss in (("wiki", 0.10), ("news", 0.20)):
             grid.add(f"gptq-{calib}-{draw}", "gptq", loss + 0.002 * draw, calib, draw)
             grid.add(f"awq-{calib}-{draw}", "awq", 0.12 + 0.002 * draw, calib, draw)
-    return grid.manifest()
+    return grid.store, grid.manifest()
 
 
 def pairs(found: Against) -> list[tuple[str, str]]:
     """Each comparison's two sides, once."""
-    sides = [(f"{c.candidate.recipe}/{c.candidate.calib}", f"{c.reference.recipe}/{c.reference.calib}") for c in found.compared]
+    sides = [
+        (f"{c.candidate.recipe}/{c.candidate.calib}", f"{c.reference.recipe}/{c.reference.calib}")
+        for c in found.compared
+    ]
     return list(dict.fromkeys(sides))
 
 
-def test_a_recipe_is_compared_on_the_same_text_and_draws(store: Store, sweep: Manifest) -> None:
+def test_a_recipe_is_compared_on_the_same_text_and_draws(drawn: Sweep) -> None:
+    store, sweep = drawn
     found = compare_against(store, [sweep], "gptq", ["kl"])
     assert pairs(found) == [
         ("awq/news", "gptq/news"),
@@ -56,7 +62,8 @@ def test_a_recipe_is_compared_on_the_same_text_and_draws(store: Store, sweep: Ma
     assert all(one.p is not None and one.p_holm is not None and one.p <= one.p_holm for one in found.compared)
 
 
-def test_a_calibration_set_is_compared_with_the_same_recipe_on_another_text(store: Store, sweep: Manifest) -> None:
+def test_a_calibration_set_is_compared_with_the_same_recipe_on_another_text(drawn: Sweep) -> None:
+    store, sweep = drawn
     found = compare_against(store, [sweep], "calib=wiki", ["kl"])
     assert pairs(found) == [("awq/news", "awq/wiki"), ("gptq/news", "gptq/wiki")]
     assert not found.reasons
@@ -68,11 +75,14 @@ def test_a_calibration_set_is_compared_with_the_same_recipe_on_another_text(stor
         ("awq", "news"): "undecided",
     }
     page = against_page(store, [sweep], "calib=wiki", ["kl"], [], DAY)
-    assert any(line.startswith("gptq calibrated on news against gptq calibrated on wiki (kl): worse") for line in page.answers)
+    assert any(
+        line.startswith("gptq calibrated on news against gptq calibrated on wiki (kl): worse") for line in page.answers
+    )
     assert page.answers[-1] == "kl against calib=wiki, of 4 comparisons: worse in 2, undecided in 2."
 
 
-def test_one_run_stands_for_itself_alone(store: Store, sweep: Manifest) -> None:
+def test_one_run_stands_for_itself_alone(drawn: Sweep) -> None:
+    store, sweep = drawn
     found = compare_against(store, [sweep], "gptq-wiki-1", ["kl"])
     others = {f"{c.candidate.recipe}/{c.candidate.calib}" for c in found.compared}
     assert others == {"gptq/news", "gptq/wiki", "awq/news", "awq/wiki", f"rtn/{DATA_FREE}"}
@@ -135,9 +145,8 @@ def test_other_amounts_of_text_are_other_arms(store: Store) -> None:
         ("", r"nothing like that"),
     ],
 )  # fmt: skip
-def test_an_x_that_means_nothing_is_answered_with_what_there_is(
-    store: Store, sweep: Manifest, text: str, message: str
-) -> None:
+def test_an_x_that_means_nothing_is_answered_with_what_there_is(drawn: Sweep, text: str, message: str) -> None:
+    store, sweep = drawn
     with pytest.raises(StoreError, match=message):
         compare_against(store, [sweep], text, ["kl"])
 
@@ -173,7 +182,8 @@ def test_machines_are_not_mixed_silently(store: Store) -> None:
     ]
 
 
-def test_a_margin_makes_equivalent(store: Store, sweep: Manifest) -> None:
+def test_a_margin_makes_equivalent(drawn: Sweep) -> None:
+    store, sweep = drawn
     margins = margins_of(["kl=0.05"], ["kl", "perplexity"])
     found = compare_against(store, [sweep], "calib=wiki", ["kl"], margins).compared
     assert {str(one.verdict) for one in found if one.candidate.recipe == "awq"} == {"equivalent"}
@@ -196,7 +206,8 @@ def test_a_wrong_margin_is_refused(text: str, message: str) -> None:
         margins_of([text], ["kl", "acc"])
 
 
-def test_a_page_opens_with_what_was_measured_and_closes_with_the_answer(store: Store, sweep: Manifest) -> None:
+def test_a_page_opens_with_what_was_measured_and_closes_with_the_answer(drawn: Sweep) -> None:
+    store, sweep = drawn
     page = against_page(store, [sweep], "gptq", None, [], DAY)
     heading = [
         "Model: smollm2",
@@ -221,7 +232,8 @@ def test_a_page_opens_with_what_was_measured_and_closes_with_the_answer(store: S
     assert [table.slug for table in page.tables] == ["compare-perplexity", "compare-kl"]
 
 
-def test_the_csv_holds_the_numbers(store: Store, sweep: Manifest) -> None:
+def test_the_csv_holds_the_numbers(drawn: Sweep) -> None:
+    store, sweep = drawn
     page = against_page(store, [sweep], "gptq", None, [], DAY)
     frame = pd.read_csv(io.StringIO(as_csv(page)), comment="#")
     assert len(frame) == len(page.rows) == 16
@@ -232,7 +244,8 @@ def test_the_csv_holds_the_numbers(store: Store, sweep: Manifest) -> None:
     assert frame["reliable"].dtype == bool
 
 
-def test_draws_are_shown_with_their_spread(store: Store, sweep: Manifest) -> None:
+def test_draws_are_shown_with_their_spread(drawn: Sweep) -> None:
+    store, sweep = drawn
     table = against_page(store, [sweep], "gptq", ["kl"], [], DAY).tables[0]
     assert table.header[-2:] == ["draws", "spread"]
     first = compare_against(store, [sweep], "gptq", ["kl"]).compared[0]
