@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from quantbench.cells.quantizing import install
 from quantbench.cells.recording import append_cost, now
 from quantbench.cells.session import Inputs, Session
@@ -25,13 +23,17 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
     path = session.store.reference_path(baseline.run_id, task, protocol) if test.uses_reference else None
     scored = session.store.load_score(cell.run_id, task, protocol) is not None
     # The full-precision model is evaluated again where its reference was deleted: others are measured against it.
-    if scored and (path is None or path.exists() or not cell.recipe.full_precision):
+    captures = cell.run_id == baseline.run_id
+    if scored and (path is None or path.exists() or not captures):
         return False
     _refuse_again(session, cell, task, protocol)
     device = session.device(cell)
     meter = Meter(device)
     try:
-        outcome = _outcome(session, cell, inputs, task, path)
+        reference = None
+        if path is not None:
+            reference = Reference.capture(path) if captures else Reference.load(path)
+        outcome = _outcome(session, cell, inputs, task, reference)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         failure = Failure(error=why, attempt=session.attempt, created=now())
@@ -58,12 +60,9 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
     return True
 
 
-def _outcome(session: Session, cell: Cell, inputs: Inputs, task: str, path: Path | None) -> Outcome:
-    """What scoring gives. path: of the full-precision reference, which is captured or compared with; None: neither."""
+def _outcome(session: Session, cell: Cell, inputs: Inputs, task: str, reference: Reference | None) -> Outcome:
+    """What scoring gives. reference: of full precision, which is captured or compared with; None: neither."""
     handle = install(session, cell, inputs)
-    reference = None
-    if path is not None:
-        reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
     with progress(f"evaluating {task}", "item") as show:
         return inputs.tests[task].score(handle, task, reference, session.device(cell), show)
 
