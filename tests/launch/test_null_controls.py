@@ -24,7 +24,8 @@ def test_cells_without_data_are_runs_of_their_own_and_do_not_vary(workdir: Workd
     assert all(list(rows.draw) == [0, 1] and set(rows.replicate) == {1} for _, rows in kl.groupby("quantizer"))
     (baseline,) = set(kl.baseline)
     full = results[(results.metric == "perplexity") & (results.quantizer == "none")]
-    assert {baseline} < set(full.run_id) and len(full) == 3
+    assert {baseline} < set(full.run_id)
+    assert len(full) == 3
     assert full.value.nunique() == 1
     records = [json.loads(record.read_text()) for record in workdir.outputs.glob("runs/*/record.json")]
     weights = [record["fingerprints"]["weights"] for record in records if record["choices"]["quantizer"] == "rtn"]
