@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from quantbench.cells.quantizing import install
 from quantbench.cells.recording import append_cost, now
 from quantbench.cells.session import Inputs, Session
@@ -11,6 +13,7 @@ from quantbench.core.errors import QuantbenchError
 from quantbench.core.meter import Meter
 from quantbench.core.progress import progress
 from quantbench.metrics import metrics
+from quantbench.metrics.clusters import clusters_digest
 from quantbench.store.records import Failure, Score
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import Outcome, protocol_id
@@ -39,7 +42,7 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
         failure = Failure(error=why, attempt=session.attempt, created=now())
         session.store.save_failure(cell.run_id, task, protocol, failure)
         raise
-    items = outcome.items
+    items, handle = outcome.items, session.handle(cell)
     overlap = inputs.overlaps.get(task)
     score = Score(
         run_id=cell.run_id,
@@ -47,17 +50,26 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
         protocol=protocol,
         protocol_values=test.protocol_values,
         origin=cell.tasks[task].origin,
-        metrics=[metrics.measure(name, items) for name in outcome.metrics or test.metrics],
+        metrics=[metrics.measure(name, items, outcome.estimates) for name in outcome.metrics or test.metrics],
         n_items=len(items),
+        n_clusters=items["cluster"].nunique(),
+        clusters=clusters_digest(items["item"].tolist(), items["cluster"].tolist()),
         n_tokens=int(items["n_tokens"].sum()),
         n_bytes=int(items["n_bytes"].sum()),
-        environment=environment(device, cell.settings.threads),
+        environment=environment(device, cell.settings.threads)
+        | {"dtype": str(handle.model.dtype).removeprefix("torch.")},
+        cut_prompts=_count(items, "truncated"),
+        cut_answers=_count(items, "unfinished"),
         overlap=None if overlap is None else overlap.to_dict(),
         reference=baseline.run_id,
     )
-    session.store.save_score(score, items, outcome.attachments)
+    session.store.save_score(score, items, outcome.attachments, outcome.estimates, outcome.positions)
     append_cost(session, cell, f"evaluate {task}", meter.read() | {"tokens": test.n_positions})
     return True
+
+
+def _count(items: pd.DataFrame, column: str) -> int | None:
+    return int(items[column].sum()) if column in items else None
 
 
 def _outcome(session: Session, cell: Cell, inputs: Inputs, task: str, reference: Reference | None) -> Outcome:

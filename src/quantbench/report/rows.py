@@ -1,20 +1,17 @@
-"""The rows of one sweep in the tidy table: stored values, checked against their items, and paired differences."""
+"""The rows of one sweep in the tidy table: stored values, and paired differences over clusters of items."""
 
 from __future__ import annotations
 
-import functools
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-
-import pandas as pd
 
 from quantbench.core.errors import StoreError
 from quantbench.core.origin import MIXED, Origin
 from quantbench.metrics import metrics
-from quantbench.metrics.comparison import Comparison
+from quantbench.metrics.comparison import Comparison, compare
 from quantbench.metrics.metric import Metric
+from quantbench.metrics.totals import Totals
 from quantbench.report.columns import ResultRow
 from quantbench.report.settings import settings
 from quantbench.report.sweep_runs import SweepRun, one_line, sweep_runs
@@ -24,16 +21,13 @@ from quantbench.store.store import Store
 
 log = logging.getLogger("quantbench")
 
-AGREEMENT = 1e-6
-"""Relative difference at which a stored value no longer counts as the one computed from its items."""
-
 
 class SweepRows:
-    """The rows of one sweep. Items are read once per score."""
+    """The rows of one sweep. Totals are read once per score, and items never."""
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self._store = store
-        self._items = functools.cache(store.load_items)
+        self._totals: dict[tuple[str, str, str], dict[str, Totals]] = {}
         self._runs = sweep_runs(store, manifest)
         self._scores: dict[tuple[int, str, str | None], Score] = {}
         self._in_distribution: dict[tuple[object, ...], list[Score]] = defaultdict(list)
@@ -82,12 +76,9 @@ class SweepRows:
                 yield row | _metric_columns(metric)
 
     def _with_score(self, run: SweepRun, score: Score, metric: Metric) -> ResultRow:
-        self._check_value(score, metric)
         row = _metric_columns(metric)
         row |= {"value": metric.value, "stderr": metric.stderr, "n": metric.n, "n_tokens": score.n_tokens}
-        items = self._items_of(score)
-        row["cut_prompts"] = int(items["truncated"].sum()) if "truncated" in items else None
-        row["cut_answers"] = int(items["unfinished"].sum()) if "unfinished" in items else None
+        row["cut_prompts"], row["cut_answers"] = score.cut_prompts, score.cut_answers
         row["overlap_13gram"] = None if score.overlap is None else float(score.overlap["share"])
         if not run.full_precision and not metrics.is_relative(metric.name):
             row |= self._from_full_precision(run, score, metric)
@@ -95,16 +86,11 @@ class SweepRows:
             row |= self._transfer_gap(run, score, metric)
         return row
 
-    def _check_value(self, score: Score, metric: Metric) -> None:
-        found = metrics.estimate(metric.name, self._items_of(score))
-        if found is not None and not math.isclose(found.value, metric.value, rel_tol=AGREEMENT, abs_tol=1e-12):
-            raise StoreError(
-                f"run {score.run_id}, task {score.task}: the stored {metric.name} is {metric.value!r}, but its items "
-                f"give {found.value!r}. Delete that score in the run's folder scores/ and run the same command again"
-            )
-
-    def _items_of(self, score: Score) -> pd.DataFrame:
-        return self._items(score.run_id, score.task, score.protocol)
+    def _totals_of(self, score: Score) -> dict[str, Totals]:
+        key = (score.run_id, score.task, score.protocol)
+        if key not in self._totals:
+            self._totals[key] = self._store.load_totals(score)
+        return self._totals[key]
 
     def _from_full_precision(self, run: SweepRun, score: Score, metric: Metric) -> ResultRow:
         if run.baseline is None:
@@ -139,12 +125,14 @@ class SweepRows:
         }
 
     def _paired(self, score: Score, other: Score, metric: Metric) -> Comparison | None:
-        try:
-            return metrics.paired(metric.name, self._items_of(score), self._items_of(other))
-        except ValueError as error:
+        if score.clusters != other.clusters:
             raise StoreError(
-                f"runs {score.run_id} and {other.run_id}, task {score.task}, one protocol {score.protocol}: {error}"
-            ) from error
+                f"runs {score.run_id} and {other.run_id}, task {score.task}, one protocol {score.protocol}: paired "
+                f"scores must be over the same items in the same clusters, of which there are {score.n_items} in "
+                f"{score.n_clusters} and {other.n_items} in {other.n_clusters}"
+            )
+        baseline = self._totals_of(other).get(metric.name)
+        return None if baseline is None else compare(self._totals_of(score)[metric.name], baseline)
 
 
 def _run_columns(run: SweepRun) -> ResultRow:
