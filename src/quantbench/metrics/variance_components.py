@@ -21,21 +21,23 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import chdtri, fdtrc, fdtri
 
-from quantbench.metrics.draws import mean_squares
 from quantbench.metrics.errors import LEVEL
-from quantbench.metrics.statistics import Values
 
 FACTORS = ("replicates", "seeds", "draws")
 """What runs of one recipe and calibration set may differ in: the order of the sequences, seeds of the method, draws."""
 
+Array = NDArray[np.float64]
+Key = tuple[Hashable, ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """One run: its pseudo-values y [G], and the level that it has of each factor and of the calibration set."""
+    """One run: the pseudo-values y [M, G] of M metrics, and its level of each factor and of the calibration set."""
 
-    y: Values
+    y: Array
     calibration: Hashable = None
     draws: Hashable = None
     seeds: Hashable = None
@@ -69,40 +71,42 @@ class Component:
         return math.sqrt(max(0.0, self.variance))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Squares:
-    """Pooled mean squares: of the factor and of what it is judged against, with their degrees of freedom."""
+    """Pooled mean squares [M]: of the factor and of what it is judged against, with their degrees of freedom."""
 
-    factor: float
+    factor: Array
     df: int
-    rest: float
-    rest_df: float
+    rest: Array
+    rest_df: Array
     levels: int
 
 
-def components(runs: Sequence[Observed]) -> list[Component]:
-    """What the value of one of these runs of a recipe varies by, as far as they differ; items first.
+def components(runs: Sequence[Observed]) -> list[list[Component]]:
+    """For each of the M metrics, what one run of a recipe varies by: items, then what the runs differ in.
 
-    All are over the same G clusters. Nothing is said of a source that no two runs differ in alone. Raises ValueError
-    for no runs, or other numbers of clusters.
+    All runs are over the same G clusters. Nothing is said of a source that no two runs differ in alone, nor of any
+    where G is 1. Raises ValueError for no runs, or other numbers of metrics or clusters.
     """
-    if not runs or len({len(run.y) for run in runs}) != 1:
-        raise ValueError(f"variance is that of runs over the same clusters, not over {[len(run.y) for run in runs]}")
-    n_clusters = len(runs[0].y)
-    found = [_items(runs)] if n_clusters > 1 else []
-    squares = {name: _factor(runs, name) for name in FACTORS} if n_clusters > 1 else {}
-    found += [_component(name, one, n_clusters) for name, one in squares.items() if one is not None]
-    if n_clusters > 1 and (sets := _sets(runs, squares["draws"])) is not None:
-        note = "" if squares["draws"] is not None else "one draw of each: what draws vary by is in it"
-        found.append(replace(_component("calibration sets", sets, n_clusters), note=note))
-    return found
+    if not runs or len({run.y.shape for run in runs}) != 1:
+        shapes = [run.y.shape for run in runs]
+        raise ValueError(f"variance is that of runs with the same metrics over the same clusters, not {shapes}")
+    n_metrics, n_clusters = runs[0].y.shape
+    if n_clusters < 2:
+        return [[] for _ in range(n_metrics)]
+    factors = {name: found for name in FACTORS if (found := _factor(runs, name)) is not None}
+    columns = [_items(runs), *(_components(name, found, n_clusters) for name, found in factors.items())]
+    if (sets := _sets(runs, factors.get("draws"))) is not None:
+        note = "" if "draws" in factors else "one draw of each: what draws vary by is in it"
+        columns.append([replace(one, note=note) for one in _components("calibration sets", sets, n_clusters)])
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _items(runs: Sequence[Observed]) -> Component:
+def _items(runs: Sequence[Observed]) -> list[Component]:
     """The cluster-robust variance (CR1) of one run's value, mean over the runs."""
-    n_clusters = len(runs[0].y)
-    variance = float(np.mean([np.var(run.y, ddof=1) for run in runs])) / n_clusters
-    return Component("items", variance, n_clusters - 1, n_clusters)
+    n_clusters = runs[0].y.shape[1]
+    variances = np.mean([np.var(run.y, axis=1, ddof=1) for run in runs], axis=0) / n_clusters
+    return [Component("items", float(variance), n_clusters - 1, n_clusters) for variance in variances]
 
 
 def _factor(runs: Sequence[Observed], name: str) -> _Squares | None:
@@ -111,14 +115,14 @@ def _factor(runs: Sequence[Observed], name: str) -> _Squares | None:
     groups = _grouped(runs, lambda run: (run.calibration, *(getattr(run, factor) for factor in others)))
     # Groups that share levels repeat what these do: they are averaged, and count once. Draws are shared within a
     # calibration set, seeds by all runs; what a replicate does to one draw it does not do to another.
-    shared: dict[str, Callable[[tuple[Hashable, ...]], Hashable]]
+    shared: dict[str, Callable[[Key], Hashable]]
     shared = {"draws": lambda key: key[0], "seeds": lambda _key: None, "replicates": lambda key: key}
     return _pooled([(shared[name](key), np.stack([run.y for run in several])) for key, several in groups])
 
 
 def _sets(runs: Sequence[Observed], draws: _Squares | None) -> _Squares | None:
     """Calibration sets, by the means over the draws of each, among runs of the same seeds and replicate."""
-    means: dict[Hashable, list[Values]] = defaultdict(list)
+    means: dict[Hashable, list[Array]] = defaultdict(list)
     shares: list[float] = []
     for (calibration, *key), several in _grouped(runs, lambda run: (run.calibration, run.seeds, run.replicates)):
         if calibration is not None:
@@ -127,55 +131,56 @@ def _sets(runs: Sequence[Observed], draws: _Squares | None) -> _Squares | None:
     pooled = _pooled([(None, np.stack(rows)) for rows in means.values()])
     if pooled is None or draws is None:
         return pooled
-    of_draws = max(0.0, draws.factor - draws.rest) * float(np.mean(shares))
+    of_draws = np.maximum(0.0, draws.factor - draws.rest) * float(np.mean(shares))
     rest = pooled.rest + of_draws
     spread = pooled.rest**2 / pooled.rest_df + of_draws**2 / draws.df  # Satterthwaite
-    return replace(pooled, rest=rest, rest_df=rest**2 / spread if spread > 0 else pooled.rest_df)
+    df = np.divide(rest**2, spread, out=pooled.rest_df.copy(), where=spread > 0)
+    return replace(pooled, rest=rest, rest_df=df)
 
 
-def _grouped(
-    runs: Sequence[Observed], key: Callable[[Observed], tuple[Hashable, ...]]
-) -> list[tuple[tuple[Hashable, ...], list[Observed]]]:
-    groups: dict[tuple[Hashable, ...], list[Observed]] = defaultdict(list)
+def _grouped(runs: Sequence[Observed], key: Callable[[Observed], Key]) -> list[tuple[Key, list[Observed]]]:
+    groups: dict[Key, list[Observed]] = defaultdict(list)
     for run in runs:
         groups[key(run)].append(run)
     return list(groups.items())
 
 
-def _pooled(tables: Sequence[tuple[Hashable, Values]]) -> _Squares | None:
-    """The mean squares of tables y [k, G] of two runs and more, each with what it shares its levels with."""
+def _pooled(tables: Sequence[tuple[Hashable, Array]]) -> _Squares | None:
+    """The mean squares of tables y [k, M, G] of two runs and more, each with what it shares its levels with."""
     several = [(shared, y) for shared, y in tables if len(y) > 1]
     if not several:
         return None
-    clusters = several[0][1].shape[1]
     levels: dict[Hashable, int] = defaultdict(int)
     for shared, y in several:
         levels[shared] = max(levels[shared], len(y))
-    weights = np.array([len(y) - 1 for _, y in several])
-    found = [_squares(y) for _, y in several]
-    factor, rest = (float(np.average(own, weights=weights)) for own in zip(*found, strict=True))
+    found = np.array([mean_squares(y) for _, y in several])
+    factor, rest = np.average(found, axis=0, weights=[len(y) - 1 for _, y in several])
     df = sum(levels.values()) - len(levels)
-    return _Squares(factor, df, rest, df * (clusters - 1), sum(levels.values()))
+    return _Squares(factor, df, rest, np.full_like(rest, df * (several[0][1].shape[2] - 1)), sum(levels.values()))
 
 
-def _squares(y: Values) -> tuple[float, float]:
-    """MS_f and MS_e of y [k, G]; exactly 0 where the runs are the same, in spite of rounding."""
-    if (y == y[0]).all():
-        return 0.0, 0.0
-    found = mean_squares(y)
-    return found.draws, found.rest
+def mean_squares(y: Array) -> tuple[Array, Array]:
+    """MS_f and MS_e [M] of y [k, M, G]; exactly 0 where the k runs are the same, in spite of rounding."""
+    k, _, n_clusters = y.shape
+    of_runs, of_clusters = y.mean(axis=2), y.mean(axis=0)
+    rest = y - of_runs[:, :, None] - of_clusters + of_runs.mean(axis=0)[:, None]
+    varies = (y != y[0]).any(axis=(0, 2))
+    factor = n_clusters * of_runs.var(axis=0, ddof=1)
+    return varies * factor, varies * (rest**2).sum(axis=(0, 2)) / ((k - 1) * (n_clusters - 1))
 
 
-def _component(name: str, squares: _Squares, n_clusters: int) -> Component:
+def _components(name: str, squares: _Squares, n_clusters: int) -> list[Component]:
     tail = (1 - LEVEL) / 2
-    if squares.factor == squares.rest == 0:
-        return Component(name, 0.0, squares.df, squares.levels, 0.0, 0.0)
     ends = []
     for probability in (1 - tail, tail):  # the upper quantiles give the lower end
-        critical = float(fdtri(squares.df, squares.rest_df, probability))
-        excess = squares.df * (squares.factor - critical * squares.rest)
-        ends.append(max(0.0, excess) / (n_clusters * float(chdtri(squares.df, 1 - probability))))
-    ratio = squares.factor / squares.rest if squares.rest > 0 else math.inf
-    p = float(fdtrc(squares.df, squares.rest_df, ratio))
-    variance = (squares.factor - squares.rest) / n_clusters
-    return Component(name, variance, squares.df, squares.levels, ends[0], ends[1], p)
+        excess = squares.df * (squares.factor - fdtri(squares.df, squares.rest_df, probability) * squares.rest)
+        ends.append(np.maximum(0.0, excess) / (n_clusters * chdtri(squares.df, 1 - probability)))
+    ratio = np.divide(squares.factor, squares.rest, out=np.full_like(squares.rest, np.inf), where=squares.rest > 0)
+    p = fdtrc(squares.df, squares.rest_df, ratio)
+    found = []
+    for index, (factor, rest) in enumerate(zip(squares.factor, squares.rest, strict=True)):
+        tested = None if factor == rest == 0 else float(p[index])
+        low, high = (float(end[index]) for end in ends)
+        variance = float(factor - rest) / n_clusters
+        found.append(Component(name, variance, squares.df, squares.levels, low, high, tested))
+    return found

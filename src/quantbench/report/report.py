@@ -13,6 +13,7 @@ from quantbench.report.legend import legend
 from quantbench.report.render import console, write_tables
 from quantbench.report.scored import SweepScores
 from quantbench.report.tables import DEFAULT_METRICS, tables
+from quantbench.report.variance import variance, write_variance
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
@@ -38,11 +39,12 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
         frame = collated([scores])
         write(store, manifest.name, frame)
         write_comparisons(store, manifest.name, compared([scores]))
+        write_variance(store, manifest.name, variance([scores]))
         write_costs(store, manifest.name, costs(store, [manifest]))
         names = legend(manifest)
         for table in write_tables(store, manifest.name, frame, legend=names):
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        written = "results.csv, comparisons.csv, costs.csv, tables/"
+        written = "results.csv, comparisons.csv, variance.csv, costs.csv, tables/"
         sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")
