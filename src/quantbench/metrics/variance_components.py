@@ -7,8 +7,9 @@ the k runs of a group and MS_e that of the rest, of the two-way layout [k, G],
     E MS_f = G s_f^2 + s_e^2,    E MS_e = s_e^2,    so s_f^2 is estimated by (MS_f - MS_e) / G,
 
 pooled over the groups: what the runs vary by beyond what their test items explain. It may come out negative where a
-factor changes nothing; that is the estimator's noise about zero. Sets of one calibration source are compared by their
-means over draws, of whose variance s_f^2 of the draws, divided by their number, is taken away.
+factor changes nothing; that is the estimator's noise about zero. What a replicate changes, it changes in every run
+anew: it is taken away from draws and seeds where there are replicates, and is part of them elsewhere. Calibration sets are
+compared by their means over draws, and what these vary by is taken away.
 
 The interval of s_f^2 is that of Tukey and Williams (Williams 1962, Biometrika 49, 278-281).
 """
@@ -95,7 +96,11 @@ def components(runs: Sequence[Observed]) -> list[list[Component]]:
     if n_clusters < 2:
         return [[] for _ in range(n_metrics)]
     factors = {name: found for name in FACTORS if (found := _factor(runs, name)) is not None}
-    columns = [_items(runs), *(_components(name, found, n_clusters) for name, found in factors.items())]
+    noise = factors.get("replicates")
+    columns = [_items(runs)]
+    for name, found in factors.items():
+        own = found if noise is None or found is noise else _less(found, noise, 1)
+        columns.append(_components(name, own, n_clusters))
     if (sets := _sets(runs, factors.get("draws"))) is not None:
         note = "" if "draws" in factors else "one draw of each: what draws vary by is in it"
         columns.append([replace(one, note=note) for one in _components("calibration sets", sets, n_clusters)])
@@ -131,11 +136,16 @@ def _sets(runs: Sequence[Observed], draws: _Squares | None) -> _Squares | None:
     pooled = _pooled([(None, np.stack(rows)) for rows in means.values()])
     if pooled is None or draws is None:
         return pooled
-    of_draws = np.maximum(0.0, draws.factor - draws.rest) * float(np.mean(shares))
-    rest = pooled.rest + of_draws
-    spread = pooled.rest**2 / pooled.rest_df + of_draws**2 / draws.df  # Satterthwaite
-    df = np.divide(rest**2, spread, out=pooled.rest_df.copy(), where=spread > 0)
-    return replace(pooled, rest=rest, rest_df=df)
+    return _less(pooled, draws, float(np.mean(shares)))
+
+
+def _less(squares: _Squares, inner: _Squares, share: float) -> _Squares:
+    """Judged against the rest and a share of what an inner source varies by; degrees of freedom are Satterthwaite's."""
+    added = share * (inner.factor - inner.rest)
+    rest = squares.rest + added
+    spread = squares.rest**2 / squares.rest_df + added**2 / inner.df
+    df = np.divide(rest**2, spread, out=squares.rest_df.copy(), where=spread > 0)
+    return replace(squares, rest=np.maximum(0.0, rest), rest_df=np.maximum(1.0, df))
 
 
 def _grouped(runs: Sequence[Observed], key: Callable[[Observed], Key]) -> list[tuple[Key, list[Observed]]]:
