@@ -15,6 +15,7 @@ from quantbench.report.render import console, write_tables
 from quantbench.report.scored import SweepScores
 from quantbench.report.shown import DEFAULT_METRICS
 from quantbench.report.tables import tables
+from quantbench.report.variance import variance, write_variance
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
@@ -40,6 +41,7 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
         frame = collated([scores])
         write(store, manifest.name, frame)
         write_comparisons(store, manifest.name, compared([scores]))
+        write_variance(store, manifest.name, variance([scores]))
         write_costs(store, manifest.name, costs(store, [manifest]))
         write_layers(store, manifest.name, layers(store, [manifest]))
         names = legend(manifest)
@@ -47,5 +49,5 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        written = "results.csv, comparisons.csv, costs.csv, layers.csv, tables/"
+        written = "results.csv, comparisons.csv, variance.csv, costs.csv, layers.csv, tables/"
         sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")
