@@ -1,4 +1,4 @@
-"""What every command ends with: the results, comparisons, costs and tables of a sweep, written and printed."""
+"""What every command ends with: the results, comparisons, costs, layers and tables of a sweep, written and printed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from quantbench.core.errors import ConfigError, StoreError
 from quantbench.report.collate import collate, collated, write, write_comparisons
 from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs, write_costs
+from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
 from quantbench.report.render import console, write_tables
 from quantbench.report.scored import SweepScores
-from quantbench.report.tables import DEFAULT_METRICS, tables
+from quantbench.report.shown import DEFAULT_METRICS
+from quantbench.report.tables import tables
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
@@ -39,10 +41,13 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
         write(store, manifest.name, frame)
         write_comparisons(store, manifest.name, compared([scores]))
         write_costs(store, manifest.name, costs(store, [manifest]))
+        write_layers(store, manifest.name, layers(store, [manifest]))
         names = legend(manifest)
         for table in write_tables(store, manifest.name, frame, legend=names):
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        written = "results.csv, comparisons.csv, costs.csv, tables/"
-        sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")
+        written = "results.csv, comparisons.csv, costs.csv, layers.csv, tables/"
+        sys.stdout.write(f"
+Written to {store.sweep_dir(manifest.name)}: {written}
+")
