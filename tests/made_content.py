@@ -11,6 +11,7 @@ import pandas as pd
 
 from quantbench.report.columns import DATA_FREE, ResultRow, result_frame
 from quantbench.report.page.content import Content, RunEntry
+from quantbench.report.page.values import Means
 
 TEXTS = ("code", "news", "wiki")
 LOSS = {"rtn": 0.30, "gptq": 0.20, "awq": 0.15}
@@ -25,6 +26,9 @@ def content(
     runs = list(_runs(recipes, calibs, draws, sizes))
     rows = [row for run in runs for row in _rows(run, random)]
     results = result_frame(rows)
+    recipes = ["full precision" if row.full_precision else row.quantizer for row in results.itertuples()]
+    calibrations = [f"{row.calib} {row.calib_variant}".strip() for row in results.itertuples()]
+    results = results.assign(recipe=recipes, calibration=calibrations)
     return Content(
         sweeps=["made_up"],
         results=results,
@@ -44,6 +48,7 @@ def content(
             )
             for run in runs
         ],
+        means=_means(results),
         facts={"model": "tiny", "scale": "quick"},
     )
 
@@ -88,6 +93,9 @@ def _rows(run: dict[str, Any], random: np.random.Generator) -> Iterator[ResultRo
                 metric=metric,
                 value=float(value),
                 stderr=0.02 * float(value) + 0.001,
+                value_low=0.95 * float(value),
+                value_high=1.05 * float(value),
+                n_clusters=12,
                 n=30,
                 unit={"perplexity": "per token", "kl": "nats/token", "acc": "share of items"}[metric],
                 higher_is_better=metric == "acc",
@@ -96,11 +104,22 @@ def _rows(run: dict[str, Any], random: np.random.Generator) -> Iterator[ResultRo
             )
 
 
+def _means(results: pd.DataFrame) -> Means:
+    """Means over draws with an interval of their range."""
+    found: Means = {
+        (frozenset(own["run_id"]), *key[1:]): (own["value"].mean(), own["value"].min(), own["value"].max())
+        for key, own in results.groupby(["recipe", "task", "protocol", "metric"])
+        for _, own in own.groupby("calibration")
+        if len(own) > 1
+    }
+    return found
+
+
 def _comparisons(results: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:
     """Every calibrated arm against full precision, against the arm of the test's own text, and against rtn."""
     rows = []
     keys = ["quantizer", "calib", "task", "metric"]
-    arms = {key: own for key, own in results.groupby(keys, sort=False)}
+    arms = dict(iter(results.groupby(keys, sort=False)))
     for (recipe, calib, task, metric), own in arms.items():
         if recipe == "none":
             continue

@@ -43,7 +43,7 @@ def bits_chart(values: pd.DataFrame, metric: str) -> Figure | None:
     shown = frame[KEPT]
     return Figure(
         slug(metric, "bits"),
-        f"{metric}: bits against loss",
+        "Bits against loss",
         words,
         shown,
         finished(_chart(shown, metric), words[0], shown),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from quantbench.report.page.values import Means
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunEntry:
@@ -35,12 +37,13 @@ class Content:
     """All that the page shows.
 
     sweeps       names
-    results      frame of `collate`
+    results      frame of `collate`, with the columns `recipe` and `calibration`
     comparisons  frame of comparisons.csv
     layers       frame of layers.csv
     costs        frame of costs.csv
     sentences    what was found, in words that follow from the verdicts
     runs         in the order of results
+    means        of arms over their draws
     facts        name -> text: model, scale, windows, clusters, draws ...
     """
 
@@ -51,4 +54,5 @@ class Content:
     costs: pd.DataFrame
     sentences: Sequence[str]
     runs: Sequence[RunEntry]
+    means: Means = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from quantbench.report.page.bits import value_scale
 from quantbench.report.page.figure import Figure, in_order, named, slug, tooltip
 from quantbench.report.page.losses import arm_name, task_names
 from quantbench.report.page.style import GOOD, TEXT, colours, finished, shapes
-from quantbench.report.page.values import KEYS, calibration_name, recipe_name
+from quantbench.report.page.values import KEYS
 
 if TYPE_CHECKING:
     import altair as alt
@@ -64,9 +64,7 @@ def size_chart(values: pd.DataFrame, metric: str) -> Figure | None:
         row=alt.Row("calib:N", title=None, sort=in_order(frame["calib"])),
         column=alt.Column("test:N", title=None, sort=sorted(set(frame["test"]))),
     )
-    return Figure(
-        slug(metric, "size"), f"{metric}: size of the calibration set", words, frame, finished(chart, words[0], frame)
-    )
+    return Figure(slug(metric, "size"), "Size of the calibration set", words, frame, finished(chart, words[0], frame))
 
 
 def draw_chart(results: pd.DataFrame, values: pd.DataFrame, metric: str) -> Figure | None:
@@ -83,8 +81,6 @@ def draw_chart(results: pd.DataFrame, values: pd.DataFrame, metric: str) -> Figu
         means, on=KEYS, how="inner"
     )
     frame = own.assign(
-        recipe=[recipe_name(row) for row in own.to_dict("records")],
-        calibration=[calibration_name(row) for row in own.to_dict("records")],
         test=[names[str(task)] for task in own["task"]],
         runs=own["run_id"],
     )
@@ -104,4 +100,4 @@ def draw_chart(results: pd.DataFrame, values: pd.DataFrame, metric: str) -> Figu
     point = base.mark_point(filled=True, color=GOOD, size=70).encode(x="mean:Q")
     layered = alt.layer(bar, point, tick, data=named()).properties(width=240, height=alt.Step(20))
     chart = layered.facet(facet=alt.Facet("test:N", title=None, sort=sorted(set(shown["test"]))), columns=3)
-    return Figure(slug(metric, "draws"), f"{metric}: calibration draws", words, shown, finished(chart, words[0], shown))
+    return Figure(slug(metric, "draws"), "Calibration draws", words, shown, finished(chart, words[0], shown))

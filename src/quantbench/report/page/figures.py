@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from quantbench.report.comparison_columns import GAP, RECIPE
 from quantbench.report.page.bits import bits_chart
 from quantbench.report.page.content import Content
 from quantbench.report.page.cost import cost_chart
@@ -15,20 +16,17 @@ from quantbench.report.page.figure import Figure, slug
 from quantbench.report.page.forest import forest
 from quantbench.report.page.layers import layer_chart
 from quantbench.report.page.losses import gap_map, loss_map
-from quantbench.report.page.tasks import flip_chart
+from quantbench.report.page.tasks import FLIPS, flip_chart
 from quantbench.report.page.values import arm_values
-from quantbench.report.tables import default_metrics
+from quantbench.report.shown import default_metrics
 
 FIRST = ("kl", "perplexity")
 """Metrics that come first: KL divergence sees every change, perplexity is what readers know."""
 
-OF_TEXT = ("kl_", "reverse_kl", "rms_dp", "flips_", "agreement", "recovery")
-"""Beginnings of metrics that have no figures of their own: they are in results.csv, and flips have theirs."""
-
 
 @dataclass(frozen=True)
 class Section:
-    """Figures under one heading."""
+    """Figures under one heading: of one metric, or what there is beside metrics."""
 
     slug: str
     title: str
@@ -41,14 +39,15 @@ def sections(content: Content) -> list[Section]:
     Raises ValueError if two figures would have one name.
     """
     groups = list(content.results.groupby(["sweep", "model", "scale"], sort=False, dropna=False).groups)
-    several = len(groups) > 1
     found = []
     for sweep, model, scale in groups:
-        title = " · ".join(str(part) for part in (sweep, model, scale) if part and not pd.isna(part))
-        head = slug(title) if several else ""
-        made = list(_figures(_part(content, sweep, model, scale)))
-        renamed = [Figure(slug(head, f.slug), f.title, f.words, f.data, f.spec) for f in made]
-        found.append(Section(slug("group", title), title, renamed))
+        several = len(groups) > 1
+        head = " · ".join(str(part) for part in (sweep, model, scale) if part and not pd.isna(part)) if several else ""
+        for title, made in _figures(_part(content, sweep, model, scale)):
+            figures = [replace(figure, slug=slug(head, figure.slug)) for figure in made if figure is not None]
+            whole = f"{title} · {head}" if head else title
+            if figures:
+                found.append(Section(slug("section", whole), whole, figures))
     names = [figure.slug for section in found for figure in section.figures]
     if len(names) != len(set(names)):
         raise ValueError(f"figures of one name: {sorted({name for name in names if names.count(name) > 1})}")
@@ -57,8 +56,7 @@ def sections(content: Content) -> list[Section]:
 
 def shown_metrics(results: pd.DataFrame) -> list[str]:
     """The metrics that have figures, in order."""
-    known = [name for name in default_metrics(results) if not name.startswith(OF_TEXT)]
-    return sorted(known, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    return sorted(default_metrics(results), key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
 
 
 def _part(content: Content, sweep: str, model: str, scale: str) -> Content:
@@ -76,22 +74,23 @@ def _part(content: Content, sweep: str, model: str, scale: str) -> Content:
         costs=content.costs[content.costs["run_id"].isin(runs)],
         sentences=[],
         runs=[],
+        means=content.means,
     )
 
 
-def _figures(part: Content) -> Iterator[Figure]:
+def _figures(part: Content) -> Iterator[tuple[str, list[Figure | None]]]:
     metrics = shown_metrics(part.results)
-    values = arm_values(part.results[part.results["metric"].isin([*metrics, "flips_wrong", "flips_right"])])
+    wanted = part.results["metric"].isin([*metrics, *FLIPS]) | part.results["metric"].isna()
+    values = arm_values(part.results[wanted.fillna(True)], part.means)
     for metric in metrics:
         made = [
             loss_map(values, part.comparisons, metric),
             gap_map(part.comparisons, metric),
-            forest(part.comparisons, "transfer gap", metric),
-            forest(part.comparisons, "recipe", metric),
+            forest(part.comparisons, GAP, metric),
+            forest(part.comparisons, RECIPE, metric),
             bits_chart(values, metric),
             size_chart(values, metric),
             draw_chart(part.results, values, metric),
         ]
-        yield from (figure for figure in made if figure is not None)
-    rest = [flip_chart(values), layer_chart(part.layers), cost_chart(part.costs)]
-    yield from (figure for figure in rest if figure is not None)
+        yield metric, made
+    yield "Layers, answers and cost", [flip_chart(values), layer_chart(part.layers), cost_chart(part.costs)]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from quantbench.core.lazy import lazy_module
 from quantbench.report.columns import DATA_FREE
+from quantbench.report.comparison_columns import GAP, RECIPE
 from quantbench.report.page.figure import Figure, in_order, named, slug, tooltip
 from quantbench.report.page.losses import arm_name, task_names
 from quantbench.report.page.style import OPEN, VERDICTS, finished
@@ -22,13 +23,13 @@ MOST = 150
 """Marks that are drawn: more cannot be read."""
 
 KINDS = {
-    "transfer gap": (
-        "what calibrating on another text costs",
+    GAP: (
+        "Transfer gaps with their intervals",
         "Each mark is the score on the test text when calibrated on the text behind the arrow, minus the score of the "
         "same recipe calibrated on the test's own text, with its 95 % interval.",
     ),
-    "recipe": (
-        "recipes against each other",
+    RECIPE: (
+        "Recipes against each other",
         "Each mark is the score of the first recipe minus that of the second, calibrated on the same text, with its "
         "95 % interval.",
     ),
@@ -62,7 +63,7 @@ def forest(comparisons: pd.DataFrame, kind: str, metric: str) -> Figure | None:
     )
     return Figure(
         slug(metric, kind, "intervals"),
-        f"{metric}: {title}",
+        title,
         words,
         frame,
         finished(_chart(frame, metric), words[0], frame),
@@ -94,7 +95,7 @@ def most_certain(own: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
 
 
 def _name(kind: str, row: dict[str, object]) -> str:
-    if kind == "transfer gap":
+    if kind == GAP:
         return arm_name(row["recipe"], row["calib"])
     calibrations = [str(one) for one in dict.fromkeys([row["calib"], row["reference_calib"]]) if one != DATA_FREE]
     sets = f" ({' / '.join(calibrations)})" if calibrations else ""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from quantbench.core.lazy import lazy_module
-from quantbench.report.page.figure import Figure, in_order, tooltip
+from quantbench.report.page.figure import Figure, in_order, named, tooltip
 from quantbench.report.page.style import BAD, DARK_INK, GOOD, LIGHT_INK, MIDDLE, OPEN, TEXT, finished
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def heat_map(slug: str, frame: pd.DataFrame, title: str, metric: str, words: lis
         layers.append(
             base.mark_text(fontSize=11).encode(text="shown:N", color=alt.Color("ink:N", scale=ink, legend=None))
         )
-    chart = alt.layer(*layers).properties(width=alt.Step(96), height=alt.Step(8 if dense else 26))
+    chart = alt.layer(*layers, data=named()).properties(width=alt.Step(96), height=alt.Step(8 if dense else 26))
     kept = [c for c in frame.columns if c not in ("ink", "row", "shown", "amount")]
     return Figure(slug, title, [*words, FILL_WORDS], frame[kept], finished(chart, words[0], frame))
 

@@ -35,7 +35,7 @@ def layer_chart(layers: pd.DataFrame) -> Figure | None:
     found = known["layer"].map(place)
     known = known.assign(block=[block for block, _ in found], layer=[kind for _, kind in found])
     words = [
-        "Relative error of each layer's output on the calibration text, by block (across) and kind of layer (panels)."
+        "Squared change of a layer's outputs as a share of its outputs, by block (across) and kind of layer (panels)."
     ]
     frame = _mean(known, ["recipe", "calib", "layer", "block"])
     if len(frame) > MOST:

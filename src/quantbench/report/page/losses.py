@@ -9,6 +9,7 @@ import pandas as pd
 
 from quantbench.metrics import metrics
 from quantbench.report.columns import DATA_FREE
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP, ONE_DRAW
 from quantbench.report.digits import rounded
 from quantbench.report.page.figure import Figure, slug
 from quantbench.report.page.heat import UNKNOWN, heat_map, state
@@ -43,14 +44,14 @@ def loss_map(values: pd.DataFrame, comparisons: pd.DataFrame, metric: str) -> Fi
     if own.empty:
         return None
     relative = metrics.is_relative(metric)
-    known = _by_arm(comparisons[comparisons["kind"] == "full precision"])
+    known = _by_arm(comparisons[comparisons["kind"] == FULL_PRECISION])
     names = task_names(own)
     rows = [_loss(row, None if relative else known.get(_key(row)), names) for row in own.to_dict("records")]
     if relative:
         words = f"{metric} from full precision of each recipe (rows) on each test text (columns)."
     else:
         words = f"Change of {metric} from full precision by each recipe (rows) on each test text (columns)."
-    title = f"{metric}: {'divergence' if relative else 'change'} from full precision"
+    title = f"{'Divergence' if relative else 'Change'} from full precision"
     said = [words] if relative else [words, MARK_WORDS]
     said.append("* calibrated on the test's own distribution.")
     frame = pd.DataFrame(rows)
@@ -59,7 +60,7 @@ def loss_map(values: pd.DataFrame, comparisons: pd.DataFrame, metric: str) -> Fi
 
 def gap_map(comparisons: pd.DataFrame, metric: str) -> Figure | None:
     """What each recipe loses by not being calibrated on the test's own text; None where there is no such pair."""
-    own = comparisons[(comparisons["kind"] == "transfer gap") & (comparisons["metric"] == metric)]
+    own = comparisons[(comparisons["kind"] == GAP) & (comparisons["metric"] == metric)]
     if own.empty:
         return None
     names = task_names(own)
@@ -78,9 +79,7 @@ def gap_map(comparisons: pd.DataFrame, metric: str) -> Figure | None:
         "arrow) minus the score of the same recipe when calibrated on the test's own text. Vermilion is a loss.",
         MARK_WORDS,
     ]
-    return heat_map(
-        slug(metric, "gaps"), pd.DataFrame(rows), f"{metric}: transfer gap", f"gap in {metric}", words, True
-    )
+    return heat_map(slug(metric, "gaps"), pd.DataFrame(rows), "Transfer gap", f"gap in {metric}", words, True)
 
 
 def _by_arm(comparisons: pd.DataFrame) -> Mapping[tuple[str, ...], dict[str, Any]]:
@@ -118,7 +117,7 @@ def _loss(row: Mapping[str, Any], found: Mapping[str, Any] | None, names: Mappin
 def _difference(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a comparison's cell."""
     low, high, difference = (_number(row[name]) for name in ("low", "high", "difference"))
-    one_draw = "this draw only" in str(row["note"])
+    one_draw = ONE_DRAW in str(row["note"])
     verdict = str(row["verdict"])
     return {
         "shown": f"{rounded(difference, _half(row), signed=True)}{VERDICT_MARKS.get(verdict, '')}",

@@ -11,11 +11,14 @@ function follow(href) {
 }
 
 // The element around a chart says what it is, and the table has its numbers: parts of the drawing say nothing.
-function silence(svg) {
-  for (const part of [svg, ...svg.querySelectorAll("[role], [aria-roledescription]")]) {
+function silence(element) {
+  for (const part of element.querySelectorAll("[role], [aria-roledescription]")) {
     for (const name of ["role", "aria-roledescription", "aria-label"]) part.removeAttribute(name);
   }
-  svg.setAttribute("aria-hidden", "true");
+  element.querySelector("svg").setAttribute("aria-hidden", "true");
+  element.removeAttribute("aria-roledescription");
+  element.setAttribute("role", "img");
+  element.setAttribute("aria-label", element.closest("figure").querySelector("figcaption p").textContent);
 }
 
 const views = {};
@@ -29,7 +32,7 @@ async function draw(element) {
     view.addEventListener("click", (event, item) => {
       if (item && item.href) { event.preventDefault(); event.stopPropagation(); follow(item.href); }
     });
-    silence(element.querySelector("svg"));
+    silence(element);
     element.parentElement.classList.add("drawn");
     return view;
   } catch (error) {

@@ -48,7 +48,9 @@ CONFIG: Spec = {
     "view": {"stroke": None},
     "axis": {
         **dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), TEXT),
-        "gridColor": OPEN, "gridOpacity": 0.25, "labelLimit": 420,
+        "gridColor": OPEN,
+        "gridOpacity": 0.25,
+        "labelLimit": 420,
     },
     "header": {"labelColor": TEXT, "titleColor": TEXT, "labelFontWeight": "bold", "labelLimit": 300},
     "legend": {"labelColor": TEXT, "titleColor": TEXT, "labelLimit": 420, "orient": "top", "columns": 5},

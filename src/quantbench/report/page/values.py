@@ -1,103 +1,69 @@
-"""What charts show of an arm on a test: the mean over its calibration draws, with an interval, from results.csv."""
+"""What charts show of an arm on a test: the mean over its calibration draws, with an interval."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
-from quantbench.metrics.errors import Error, Source
-from quantbench.report.columns import DATA_FREE
-
-KEYS = [
-    *("sweep", "model", "scale", "full_precision", "quantizer", "variant", "calib", "calib_variant", "data_free"),
-    *("task", "protocol", "metric"),
-]
+KEYS = ["sweep", "model", "scale", "full_precision", "recipe", "calibration", "data_free", "task", "protocol", "metric"]
 """Equal for the runs of one arm on one test: they differ in draw, seed and replicate."""
 
+MeanKey = tuple[frozenset[str], str, str, str]
+"""Run ids of an arm, task, protocol and metric."""
 
-def arm_values(results: pd.DataFrame) -> pd.DataFrame:
-    """One row for each arm, test and metric of the frame of `collate`, in its order.
+Means = Mapping[MeanKey, tuple[float, float, float]]
+"""Mean over draws, and its 95 % interval over draws and clusters of items."""
 
-    recipe, calibration  names
-    value, low, high     mean over the draws, and its 95 % interval; missing where nothing was scored
-    draws, clusters      how many
-    bits, bits_model     bits per quantized weight; per parameter
-    tokens               calibrated on, per draw
-    runs                 run ids, joined by spaces
+FIRST = {
+    **dict.fromkeys(("calib", "distribution", "relation", "status", "error", "unit", "higher_is_better"), "first"),
+    **dict.fromkeys(("n_clusters", "value_low", "value_high", "bits_model"), "first"),
+}
+
+
+def arm_values(results: pd.DataFrame, means: Means) -> pd.DataFrame:
+    """One row for each arm, test and metric, in the order of the results.
+
+    results  frame of `collate`, with the columns `recipe` and `calibration`: names
+    means    of the arms that have several draws; an arm that is not there has no interval
+
+    value, low, high  mean over the draws, and its 95 % interval; NaN where nothing was scored, or there is none
+    draws             how many have a value
+    bits, bits_model  bits per quantized weight; per parameter
+    tokens            calibrated on, per draw
+    runs              run ids, joined by spaces
     """
-    rows = [
-        _row(dict(zip(KEYS, key, strict=True)), own) for key, own in results.groupby(KEYS, sort=False, dropna=False)
+    scored_first = results.assign(scored=results["value"].notna()).sort_values("scored", ascending=False, kind="stable")
+    order = {key: index for index, key in enumerate(results.groupby(KEYS, sort=False, dropna=False).groups)}
+    groups = scored_first.groupby(KEYS, sort=False, dropna=False)
+    found = groups.agg(FIRST | {"value": "mean", "effective_bits": "mean", "calib_tokens": "mean"})
+    scored = results[results["value"].notna()].groupby(KEYS, sort=False, dropna=False)["run_id"]
+    every = results[results["run_id"].notna()].groupby(KEYS, sort=False, dropna=False)["run_id"]
+    found["draws"] = scored.nunique()
+    found["runs"] = every.agg(_joined)
+    found.loc[found["draws"] > 0, "runs"] = scored.agg(_joined)
+    found = found.loc[sorted(found.index, key=lambda key: order[key])].reset_index()
+    renamed = {"effective_bits": "bits", "calib_tokens": "tokens", "n_clusters": "clusters"}
+    found = found.rename(columns=renamed | {"value_low": "low", "value_high": "high"})
+    found = found.assign(draws=found["draws"].fillna(0).astype(int), runs=found["runs"].fillna("").astype(str))
+    numbers = ["value", "low", "high", "bits", "bits_model", "tokens"]
+    found = found.assign(**{name: found[name].to_numpy(np.float64, na_value=np.nan) for name in numbers})
+    return _with_means(found, means)
+
+
+def _joined(runs: pd.Series[str]) -> str:
+    return " ".join(dict.fromkeys(runs))
+
+
+def _with_means(found: pd.DataFrame, means: Means) -> pd.DataFrame:
+    """Arms of several draws: what one of them says of its interval is not that of their mean."""
+    several = found["draws"] > 1
+    rows = found.loc[several, ["runs", "task", "protocol", "metric", "value"]].itertuples(index=False)
+    told = [
+        means.get((frozenset(runs.split()), task, protocol, metric), (value, np.nan, np.nan))
+        for runs, task, protocol, metric, value in rows
     ]
-    columns = [*KEYS, "recipe", "calibration", "distribution", "relation", "status", "error", "unit"]
-    columns += ["higher_is_better", "value", "low", "high", "draws", "clusters", "bits", "bits_model", "tokens", "runs"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _row(key: dict[str, Any], own: pd.DataFrame) -> dict[str, Any]:
-    scored = own[own["value"].notna()]
-    first = (scored if len(scored) else own).iloc[0]
-    value = float(scored["value"].mean()) if len(scored) else math.nan
-    low, high = _interval(scored, value)
-    runs = dict.fromkeys(str(run) for run in (scored if len(scored) else own)["run_id"].dropna())
-    return key | {
-        "recipe": recipe_name(first),
-        "calibration": calibration_name(first),
-        "distribution": first["task"] if pd.isna(first["distribution"]) else first["distribution"],
-        **{name: _known(first[name]) for name in ("relation", "status", "error", "unit", "higher_is_better")},
-        "value": value,
-        "low": low,
-        "high": high,
-        "draws": len(runs) if len(scored) else 0,
-        "clusters": _clusters(first),
-        "bits": _number(first["effective_bits"]),
-        "bits_model": _number(first.get("bits_model")),
-        "tokens": _number(first["calib_tokens"]),
-        "runs": " ".join(runs),
-    }
-
-
-def recipe_name(row: Any) -> str:
-    """A recipe: its option, and what of it differs within the sweep."""
-    if row["full_precision"]:
-        return "full precision"
-    return " ".join(part for part in (row["quantizer"], row["variant"]) if part)
-
-
-def calibration_name(row: Any) -> str:
-    """What a recipe was calibrated on."""
-    if row["data_free"]:
-        return DATA_FREE
-    return " ".join(part for part in (row["calib"], row["calib_variant"]) if part)
-
-
-def _interval(scored: pd.DataFrame, mean: float) -> tuple[float, float]:
-    """95 % over clusters of items and, where there are several, over draws.
-
-    The spread of the draws holds what is left when draws and clusters are taken out, and so does the error of each over
-    clusters: added up, the interval is a little too wide, never too narrow.
-    """
-    errors = scored["stderr"].dropna().astype(float)
-    if len(scored) == 0 or len(errors) < len(scored):
-        return math.nan, math.nan
-    n = _clusters(scored.iloc[0]) or _number(scored["n"].iloc[0])
-    items = Source(math.sqrt(float((errors**2).mean())), max(n, 2) - 1)
-    if len(scored) == 1:
-        low, high = (_number(scored.iloc[0].get(name)) for name in ("value_low", "value_high"))
-        return (low, high) if math.isfinite(low) else Error((items,)).interval(mean)
-    spread = float(scored["value"].astype(float).std(ddof=1)) / math.sqrt(len(scored))
-    return Error((Source(spread, len(scored) - 1), items)).interval(mean)
-
-
-def _clusters(row: Any) -> int:
-    found = _number(row.get("n_clusters"))
-    return int(found) if math.isfinite(found) else 0
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None or pd.isna(value) else float(value)
-
-
-def _known(value: Any) -> Any:
-    return None if pd.isna(value) else value
+    if told:
+        found.loc[several, ["value", "low", "high"]] = np.array(told, dtype=np.float64)
+    return found
