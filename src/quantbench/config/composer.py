@@ -29,7 +29,7 @@ from quantbench.models.loading import ModelSource
 from quantbench.pipeline.recipe import Recipe
 from quantbench.tasks.task import Task
 
-SHARED = ("sweep=", "cluster", "detach=", "retry_failed=")
+SHARED = ("sweep=", "cluster", "detach=", "retry_failed=", "report=")
 """Beginnings of overrides that say how a sweep is run, the same for all its cells."""
 
 Composed = tuple[dict[str, Node], dict[str, str], tuple[str, ...]]
