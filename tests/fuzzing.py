@@ -55,11 +55,11 @@ class Ended:
         return self
 
 
-def in_process(arguments: Sequence[str], folder: Path) -> Ended:
-    """Run a command line in this process, in `folder`."""
+def in_process(arguments: Sequence[str], folder: Path, encoding: str = "utf-8") -> Ended:
+    """Run a command line in this process, in `folder`, on a terminal of that encoding."""
     from quantbench.cli.main import main
 
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding), io.TextIOWrapper(io.BytesIO(), encoding)
     environment = {"QUANTBENCH_OUTPUTS": str(folder / "outputs"), "QUANTBENCH_CACHE": str(folder / "cache")}
     status: Any = None
     with (
@@ -81,7 +81,7 @@ def _text(stream: io.TextIOWrapper) -> str:
     stream.flush()
     buffer = stream.buffer
     assert isinstance(buffer, io.BytesIO)
-    return buffer.getvalue().decode("utf-8", "replace")
+    return buffer.getvalue().decode(stream.encoding, "replace")
 
 
 @contextlib.contextmanager

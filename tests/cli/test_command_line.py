@@ -23,7 +23,7 @@ def finished(outputs: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_after_ctrl_c_the_same_command_continues(workdir: Workdir) -> None:
     some = [argument for argument in GRID if not argument.startswith("quantizer=")]
-    many = (*some, "quantizer=gptq,awq,spqr,rtn", "quantizer.weight.bits=2,4,8")
+    many = (*some, "quantizer=gptq,awq,rtn", "quantizer.weight.bits=2,4")
     process = workdir.start(*many)
     until = time.monotonic() + 120
     while len(finished(workdir.outputs)) < 2 and time.monotonic() < until:
@@ -37,7 +37,7 @@ def test_after_ctrl_c_the_same_command_continues(workdir: Workdir) -> None:
     again = workdir.run(*many)
     assert again.returncode == 0, again.stderr
     after = finished(workdir.outputs)
-    assert len(after) == 2 * (4 * 3 + 1) > len(before)
+    assert len(after) == 2 * (3 * 2 + 1) > len(before)
     assert {key: after[key] for key in before} == before
 
 
