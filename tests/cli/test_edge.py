@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import ConfigAttributeError, InterpolationKeyError
 
 from command import Workdir
-from fuzzing import in_process
+from inside import in_process
 from quantbench.cells import reachable
 from quantbench.cli import cells
 from quantbench.cli import main as front
@@ -313,23 +312,3 @@ def test_nothing_printable_ends_a_finished_run(workdir: Workdir, encoding: str) 
     assert ended.status == 0, ended.said
     assert "?" in ended.printed or encoding == "latin-1"  # for ± of the tables
     assert list(workdir.outputs.glob("sweeps/*/tables/tables.md"))
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["list", "calib"], ["show", "--help"], ["--cfg=job"], ["list", "-h"]]
-)
-def test_a_reader_that_has_seen_enough_ends_a_command_quietly(workdir: Workdir, arguments: list[str]) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "quantbench", *arguments],
-        env=workdir.environment(),
-        cwd=workdir.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    said = process.stderr.read()
-    process.stderr.close()
-    assert process.wait() in {0, 141}
-    assert said == b""
