@@ -16,7 +16,7 @@ from quantbench.core import files
 from quantbench.core.errors import StoreError
 from quantbench.core.paths import short_names
 from quantbench.report.collate import collate
-from quantbench.report.compare import recipe_table
+from quantbench.report.compare.overview import recipe_table
 from quantbench.report.digits import change, rounded, with_error
 from quantbench.report.legend import legend
 from quantbench.report.render import console, csv_table, markdown, write_tables

@@ -103,7 +103,8 @@ class Choice:
     def of(self, arm: Arm) -> tuple[list[Arm], str]:
         """The arms that `arm` is compared with, or none and why; no reason where it is one of them itself.
 
-        Full precision is compared with nothing: what recipes lose from it stands in results.csv. Several only for one that reads no data: it is compared with each calibration set of a recipe.
+        Full precision is compared with nothing: what recipes lose from it stands in results.csv. Several only for one
+        that reads no data: it is compared with each calibration set of a recipe.
         """
         chosen = self._chosen
         if any(arm is one for one in self._candidates) or arm.first.first["full_precision"]:
