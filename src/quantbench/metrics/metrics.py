@@ -100,6 +100,17 @@ def _span_f1(items: pd.DataFrame) -> Estimate:
     return statistics.ratio(2 * column(items, "tp"), spans)
 
 
+ANSWERS = {
+    name: MetricInfo(unit, better, None, relative=True, items="items")
+    for name, unit, better in (
+        ("agreement", "share of items", True),
+        ("flips_wrong", "share of items", False),
+        ("flips_right", "share of items", True),
+        ("recovery", "%", True),
+    )
+}
+"""Metrics of answers beside those of full precision: made when results are collated, from two scores."""
+
 METRICS: dict[str, MetricInfo] = {
     "perplexity": MetricInfo("per token", False, _perplexity, log_scale=True),
     "nll": MetricInfo("nats/token", False, _per_token("nll")),
@@ -115,6 +126,7 @@ METRICS: dict[str, MetricInfo] = {
     **{f"macro_{name}": MetricInfo("share of items", True, _macro(name), items="items") for name in MACRO},
     "macro_f1": MetricInfo("mean over labels", True, _macro_f1, items="items"),
     "span_f1": MetricInfo("over spans", True, _span_f1, items="items"),
+    **ANSWERS,
 }
 """Metrics with an estimator of their own. Any other is the plain mean of the item column that has its name."""
 
@@ -133,6 +145,11 @@ COLUMNS = {
 def unit(name: str) -> str:
     """The unit of a metric; a metric that is not listed is a share of items."""
     return METRICS[name].unit if name in METRICS else "share of items"
+
+
+def higher_is_better(name: str) -> bool:
+    """The direction of a metric; of one that is not listed, more is better."""
+    return METRICS[name].higher_is_better if name in METRICS else True
 
 
 def item_word(name: str) -> str:
@@ -172,7 +189,7 @@ def measure(name: str, items: pd.DataFrame, given: Mapping[str, Estimate] | None
     found = totals(name, items, given)
     if found is None:
         raise StoreError(f"metric {name}: the items have only the columns {', '.join(map(str, items.columns))}")
-    better = METRICS[name].higher_is_better if name in METRICS else True
+    better = higher_is_better(name)
     return Metric(name=name, value=found.value, stderr=found.stderr, n=found.n, higher_is_better=better)
 
 

@@ -1,4 +1,4 @@
-"""What every command ends with: results.csv, costs.csv, layers.csv and the tables of a sweep, written and printed."""
+"""What every command ends with: results, comparisons, costs, layers and tables of a sweep, written and printed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from quantbench.core.errors import ConfigError, StoreError
-from quantbench.report.collate import collate, write
+from quantbench.report.collate import collate, collated, write, write_comparisons
+from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs, write_costs
 from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
 from quantbench.report.render import console, write_tables
+from quantbench.report.scored import SweepScores
 from quantbench.report.shown import DEFAULT_METRICS
 from quantbench.report.tables import tables
 from quantbench.store.json_record import SchemaError
@@ -34,8 +36,10 @@ def check_columns(store: Store, manifest: Manifest) -> None:
 def report(store: Store, manifests: Sequence[Manifest]) -> None:
     """Collate each sweep into its folder and print its tables. Raises StoreError for damaged results."""
     for manifest in manifests:
-        frame = collate(store, [manifest])
+        scores = SweepScores(store, manifest)
+        frame = collated([scores])
         write(store, manifest.name, frame)
+        write_comparisons(store, manifest.name, compared([scores]))
         write_costs(store, manifest.name, costs(store, [manifest]))
         write_layers(store, manifest.name, layers(store, [manifest]))
         names = legend(manifest)
@@ -43,5 +47,5 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        folder = store.sweep_dir(manifest.name)
-        sys.stdout.write(f"\nWritten to {folder}: results.csv, costs.csv, layers.csv, tables/\n")
+        written = "results.csv, comparisons.csv, costs.csv, layers.csv, tables/"
+        sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")
