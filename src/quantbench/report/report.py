@@ -11,10 +11,11 @@ from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs, write_costs
 from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
-from quantbench.report.render import console, write_tables
+from quantbench.report.render import console
 from quantbench.report.scored import SweepScores
 from quantbench.report.shown import DEFAULT_METRICS
 from quantbench.report.tables import tables
+from quantbench.report.writing import write_tables
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store

@@ -59,7 +59,7 @@ def _where(row: Row) -> str:
     calib = (
         row["calib"] if row["calib"] != DATA_FREE else row["reference_calib"] if row["kind"] == RECIPE else DATA_FREE
     )
-    return wording.place(row) if calib in {"", None, DATA_FREE} else f"{wording.place(row)} calibrated on {calib}"
+    return wording.place(row) if calib in {"", None, DATA_FREE} else f"{wording.place(row)} when calibrated on {calib}"
 
 
 def _decided(rows: Sequence[Row], word: str) -> list[str]:
