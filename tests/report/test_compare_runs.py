@@ -93,7 +93,7 @@ def test_what_cannot_be_compared_is_refused(runs: Store) -> None:
         find_run(runs, "hqq")
     with pytest.raises(StoreError, match=r"that is one run; name two"):
         pair_of(runs, "rtn4", "rtn4")
-    with pytest.raises(StoreError, match=r"metric acc: neither run has it. There are: perplexity"):
+    with pytest.raises(StoreError, match=r"metric acc: not compared here. There are: perplexity"):
         runs_page(runs, "rtn3", "rtn4", ["acc"], [], DAY)
 
 
