@@ -34,7 +34,7 @@ LARGEST = 2**30
 
 _NAME = SAFE_NAME.pattern
 MEMBER = re.compile(
-    rf"runs/(?P<run>{_NAME})/(?:(?P<record>record\.json)|(?P<costs>costs\.jsonl)"
+    rf"runs/(?P<run>{_NAME})/(?:(?P<record>record\.json)|(?P<costs>costs\.jsonl)|(?P<observed>observed\.json)"
     rf"|scores/{_NAME}?(?P<kind>\.failed\.json|\.json|{re.escape(TOTALS)}))"
     rf"|sweeps/(?P<sweep>{_NAME})/manifest\.json"
 )
@@ -93,6 +93,8 @@ def _run(store: Store, run_id: str) -> Files:
     if record.error is not None:  # the traceback and the log name folders of this machine
         record = dataclasses.replace(record, error={key: record.error.get(key, "") for key in ("type", "message")})
     found = {f"runs/{run_id}/record.json": record.to_json().encode()}
+    if (observed := store.load_observed(run_id)) is not None:
+        found[f"runs/{run_id}/observed.json"] = observed.to_json().encode()
     costs = "".join(json.dumps(cost, ensure_ascii=False) + "\n" for cost in store.load_costs(run_id))
     return found | ({f"runs/{run_id}/costs.jsonl": costs.encode()} if costs else {})
 
