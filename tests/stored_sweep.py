@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from quantbench.core.origin import Origin
+from quantbench.metrics.clusters import clusters_digest
 from quantbench.metrics.metrics import measure
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
@@ -59,6 +60,7 @@ def items(task: str = "wiki", loss: float = 0.0, kl: float | None = None, n: int
         {
             "item": [f"{task}:{index}" for index in range(n)],
             "document": [f"{task}:doc{index // 2}" for index in range(n)],
+            "cluster": [f"{task}:{index}" for index in range(n)],
             "n_tokens": np.full(n, 511),
             "n_bytes": np.full(n, 2300),
             "nll": difficulty + loss * spread,
@@ -77,6 +79,8 @@ def score(run_id: str, frame: pd.DataFrame, task: str = "wiki", **fields: Any) -
         "origin": origin(task),
         "metrics": [measure(name, frame) for name in names],
         "n_items": len(frame),
+        "n_clusters": frame["cluster"].nunique(),
+        "clusters": clusters_digest(frame["item"].tolist(), frame["cluster"].tolist()),
         "n_tokens": int(frame["n_tokens"].sum()),
         "n_bytes": int(frame["n_bytes"].sum()),
         "environment": {"torch": "2.13"},

@@ -10,28 +10,34 @@ from scipy import stats
 
 from quantbench.metrics import statistics
 from quantbench.metrics.comparison import align, compare
-from quantbench.metrics.statistics import Values
+from quantbench.metrics.statistics import Estimate, Values
+from quantbench.metrics.totals import Totals
 
 
 def values(*numbers: float) -> Values:
     return np.array(numbers, dtype=np.float64)
 
 
+def alone(estimate: Estimate, log_scale: bool = False) -> Totals:
+    """Each item its own cluster."""
+    return Totals.of(estimate, [f"{i:04}" for i in range(estimate.n)], log_scale)
+
+
 def test_one_item_has_no_error_and_two_equal_runs_no_difference() -> None:
     one = statistics.perplexity(values(1.0), values(10))
     assert one.stderr is None
-    compared = compare(one, statistics.perplexity(values(0.5), values(10)))
+    compared = compare(alone(one), alone(statistics.perplexity(values(0.5), values(10))))
     assert (compared.stderr, compared.lower, compared.upper, compared.n) == (None, None, None, 1)
     assert compared.difference == pytest.approx(math.e - math.sqrt(math.e))
     same = statistics.mean(values(1, 2, 3))
-    equal = compare(same, same)
+    equal = compare(alone(same), alone(same))
     assert (equal.difference, equal.stderr, equal.lower, equal.upper) == (0, 0, 0, 0)
 
 
 def test_the_paired_interval_is_the_paired_t_test() -> None:
     generator = np.random.default_rng(0)
     one, other = generator.normal(3, 1, 9), generator.normal(2.5, 1, 9)
-    found = compare(statistics.mean(one), statistics.mean(other))
+    found = compare(alone(statistics.mean(one)), alone(statistics.mean(other)))
     interval = stats.ttest_rel(one, other).confidence_interval(0.95)
     assert (found.lower, found.upper) == pytest.approx((interval.low, interval.high))
     assert found.stderr == pytest.approx(stats.sem(one - other))
@@ -43,7 +49,7 @@ def test_pairing_removes_what_both_runs_share() -> None:
     tokens = np.full(8, 511.0)
     base = statistics.perplexity(difficulty, tokens)
     worse = statistics.perplexity(difficulty + 0.05, tokens)
-    compared = compare(worse, base)
+    compared = compare(alone(worse, True), alone(base, True))
     assert base.stderr is not None
     assert compared.stderr is not None
     assert compared.stderr / compared.difference == pytest.approx(base.stderr / base.value)
@@ -61,11 +67,11 @@ def test_the_interval_covers_as_often_as_it_says(kind: str) -> None:
         worse = difficulty + generator.normal(shift, spread, n)
         tokens = generator.integers(400, 600, n).astype(np.float64)
         if kind == "mean":
-            found = compare(statistics.mean(worse), statistics.mean(difficulty))
+            found = compare(alone(statistics.mean(worse)), alone(statistics.mean(difficulty)))
             truth = shift
         else:
             pair = statistics.perplexity(worse, tokens), statistics.perplexity(difficulty, tokens)
-            found = compare(*pair)
+            found = compare(*map(alone, pair))
             truth = math.exp(3) * math.expm1(shift)
         assert found.lower is not None
         assert found.upper is not None
@@ -90,5 +96,5 @@ def test_items_that_repeat_are_not_aligned(ids: list[str], others: list[str]) ->
 
 
 def test_estimates_over_other_numbers_of_items_are_not_compared() -> None:
-    with pytest.raises(ValueError, match=r"^paired estimates need the same items: 2 against 3$"):
-        compare(statistics.mean(values(1, 2)), statistics.mean(values(1, 2, 3)))
+    with pytest.raises(ValueError, match=r"need the same items and clusters: \(2, 2\) against \(3, 3\)$"):
+        compare(alone(statistics.mean(values(1, 2))), alone(statistics.mean(values(1, 2, 3))))

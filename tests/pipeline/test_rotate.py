@@ -266,6 +266,7 @@ def windows_of(given: Tensor) -> Windows:
         offsets=tuple(range(n)),
         n_bytes=(1,) * n,
         document_ids=(0,) * n,
+        clusters=("",) * n,
         documents=("",),
         text_fingerprint="",
         revision="",

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from quantbench.cli import commands, sweeps
 from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
-from quantbench.metrics.metric import Metric
 from quantbench.report.collate import collate, csv_text, write
 from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame, result_rows
+from quantbench.report.verify import verify_sweep
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
@@ -67,9 +68,11 @@ def test_differences_are_paired_with_full_precision(build_sweep: Build, tmp_path
     assert own is not None
     assert row["baseline"] == "fp"
     names = ["difference", "difference_stderr", "difference_low", "difference_high"]
-    assert row[names].tolist() == [expected.difference, expected.stderr, expected.lower, expected.upper]
+    assert row[names].tolist() == pytest.approx(
+        [expected.difference, expected.stderr, expected.lower, expected.upper], rel=1e-9
+    )
     gaps = ["transfer_gap", "transfer_gap_stderr", "transfer_gap_low", "transfer_gap_high"]
-    assert row[gaps].tolist() == [own.difference, own.stderr, own.lower, own.upper]
+    assert row[gaps].tolist() == pytest.approx([own.difference, own.stderr, own.lower, own.upper], rel=1e-9)
     full = only(frame, run_id="fp", task="news", metric="perplexity")
     assert row["value"] - full["value"] == pytest.approx(row["difference"])
     assert (row["in_distribution"], row["calib_tokens"], row["seed"], row["draw"]) == (False, 16384, 42, 0)
@@ -191,32 +194,38 @@ def test_other_items_under_one_protocol_are_an_error(
         store.save_run(make_record(run_id))
         store.save_score(make_score(run_id, items), items)
     manifest = sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])
-    with pytest.raises(StoreError, match=r"runs r and fp, task wiki, one protocol a+: paired items must be the same"):
+    with pytest.raises(
+        StoreError,
+        match=r"runs r and fp, task wiki, one protocol a+: paired scores .* 8 in 8 and 7 in 7",
+    ):
         collate(store, [manifest])
 
 
-def test_a_value_that_its_items_do_not_give_is_an_error(
-    store: Store, make_record: Record, make_score: Scored, make_items: Items, make_cell: MakeCell
-) -> None:
-    items = make_items()
-    metric = Metric(name="perplexity", value=18.0, stderr=None, n=8, higher_is_better=False)
-    store.save_run(make_record("r"))
-    store.save_score(make_score("r", items, metrics=[metric]), items)
-    with pytest.raises(StoreError, match=r"run r, task wiki: the stored perplexity is 18\.0, but its items give 18"):
-        collate(store, [sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])])
+def test_collation_reads_no_items(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    before = csv_text(collate(store, [manifest]))
+    for path in store.root.rglob("scores/*.parquet"):
+        path.unlink()
+    assert csv_text(collate(store, [manifest])) == before
 
 
-def test_a_metric_without_items_has_a_value_and_no_difference(
-    store: Store, make_record: Record, make_score: Scored, make_items: Items, make_cell: MakeCell
+def test_verifying_finds_values_and_totals_that_items_do_not_give(
+    build_sweep: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    items = make_items()
-    accuracy = [Metric(name="acc", value=0.5, stderr=0.1, n=8, higher_is_better=True)]
-    for run_id in ("fp", "r"):
-        store.save_run(make_record(run_id))
-        store.save_score(make_score(run_id, items, metrics=accuracy), items)
-    frame = collate(store, [sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])])
-    row = only(frame, run_id="r")
-    assert (row["value"], row["unit"], pd.isna(row["difference"])) == (0.5, "share of items", True)
+    store, manifest = build_sweep(tmp_path)
+    assert commands.collate(["demo", "--verify", f"--output-dir={store.root}"]) == 0
+    assert "demo: 12 scores are those of their items" in capsys.readouterr().out
+    score = store.scores("rtn")[0]
+    path = store.score_path("rtn", score.task, score.protocol)
+    text, totals = path.read_text(), path.with_suffix(".totals.npy")
+    value = next(metric.value for metric in score.metrics if metric.name == "perplexity")
+    path.write_text(text.replace(str(value), "18.0"))
+    with pytest.raises(StoreError, match=r"run rtn, task news: the stored perplexity is 18\.0, but its items give 3"):
+        verify_sweep(store, manifest)
+    path.write_text(text)
+    np.save(totals, 1.01 * np.load(totals))
+    with pytest.raises(StoreError, match=r"the stored totals of perplexity over clusters are not those .* Delete that"):
+        verify_sweep(store, manifest)
 
 
 def test_equal_scores_give_an_equal_file(build_sweep: Build, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_run_and_its_scores_are_found_again(
     pd.testing.assert_frame_equal(again.load_items("r", "wiki", PROTOCOL), items, check_dtype=False)
     names = sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*.*") if path.is_file())
     start = f"runs/r/scores/wiki-{'a' * 12}"
-    assert names == ["runs/r/.lock", "runs/r/record.json", f"{start}.json", f"{start}.parquet"]
+    assert names == ["runs/r/.lock", "runs/r/record.json", f"{start}.json", f"{start}.parquet", f"{start}.totals.npy"]
 
 
 def test_a_finished_record_stays(store: Store, make_record: Record) -> None:
@@ -119,6 +119,10 @@ def test_items_must_fit_their_score(store: Store, make_score: Scored, make_items
         store.save_score(score, items.assign(nll=float("nan")))
     with pytest.raises(StoreError, match=r"lack the columns \['document'\]"):
         store.save_score(score, items.drop(columns="document"))
+    with pytest.raises(StoreError, match=r"lie in 1 clusters of digest \w{12}; the score has n_clusters=8, clusters="):
+        store.save_score(score, items.assign(cluster="same"))
+    with pytest.raises(StoreError, match=r"do not give the metrics perplexity, bits_per_byte of the score"):
+        store.save_score(score, items.drop(columns="nll"))
     assert store.scores("r") == []
 
 

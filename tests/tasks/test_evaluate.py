@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from quantbench.core.errors import ConfigError, ModelError, StoreError
 from quantbench.core.mixing import Mixing
+from quantbench.metrics import metrics
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import WeightSlot, block_slots, embedding_slot, head_slot
 from quantbench.models.structure import find_blocks
@@ -32,6 +34,7 @@ def some_windows(n: int = 3, length: int = 24) -> Windows:
         offsets=tuple(range(0, n * length, length)),
         n_bytes=(length - 1,) * n,
         document_ids=(0,) * n,
+        clusters=tuple(f"c{i}" for i in range(n)),
         documents=("",),
         text_fingerprint="text",
         revision="r1",
@@ -112,14 +115,35 @@ def test_scores_of_a_large_vocabulary_are_those_of_float64(
         scale = slot.get().abs().amax() / levels
         slot.set((slot.get() / scale).round() * scale)
     after = wide()
-    items = score(handle, windows, Reference.load(path)).items
-    kl = (before.exp() * (before - after)).sum(-1).mean(1)
-    assert 1e-4 < float(kl.max()) < most
-    assert items["kl"].tolist() == pytest.approx(kl.tolist(), rel=1e-5)
-    nll = -after.gather(2, windows.tokens[:, 1:, None])[:, :, 0].mean(1)
-    assert items["nll"].tolist() == pytest.approx(nll.tolist(), rel=1e-6)
-    same = (after.argmax(-1) == before.argmax(-1)).double().mean(1)
-    assert items["top1_agreement"].tolist() == same.tolist()
+    outcome = score(handle, windows, Reference.load(path))
+    items, positions = outcome.items, outcome.positions
+    assert positions is not None
+    targets = windows.tokens[:, 1:, None]
+    kl = (before.exp() * (before - after)).sum(-1)
+    assert 1e-4 < float(kl.mean(1).max()) < most
+    assert items["kl"].tolist() == pytest.approx(kl.mean(1).tolist(), rel=1e-5)
+    nll = -after.gather(2, targets)[:, :, 0]
+    assert items["nll"].tolist() == pytest.approx(nll.mean(1).tolist(), rel=1e-6)
+    same = after.argmax(-1) == before.argmax(-1)
+    assert items["top1_agreement"].tolist() == same.double().mean(1).tolist()
+    reverse = (after.exp() * (after - before)).sum(-1)
+    assert items["reverse_kl"].tolist() == pytest.approx(reverse.mean(1).tolist(), rel=1e-5)
+    entropy = -(before.exp() * before).sum(-1)
+    delta = after.gather(2, targets)[:, :, 0].exp() - before.gather(2, targets)[:, :, 0].exp()
+    for name, expected in {"nll": nll, "kl": kl, "reverse_kl": reverse, "entropy": entropy, "delta_p": delta}.items():
+        found = positions[name].to_numpy(np.float64)
+        size = float(expected.abs().max())
+        assert found == pytest.approx(expected.flatten().numpy(), rel=1e-5, abs=1e-6 * size), name
+    assert positions["same_top1"].tolist() == same.flatten().tolist()
+    values = {name: metrics.measure(name, items, outcome.estimates).value for name in windows.metrics}
+    assert values["perplexity"] == pytest.approx(nll.mean().exp().item(), rel=1e-5)
+    assert values["rms_dp"] == pytest.approx(delta.square().mean().sqrt().item(), rel=1e-5)
+    surer = entropy < np.median(entropy)
+    assert values["kl_confident"] == pytest.approx(kl[surer].mean().item(), rel=1e-5)
+    assert values["kl_unsure"] == pytest.approx(kl[~surer].mean().item(), rel=1e-5)
+    ordered = kl.flatten().sort().values
+    for name, rank in {"kl_median": 39, "kl_p90": 71, "kl_p99": 78, "kl_p999": 78, "kl_max": 78}.items():
+        assert values[name] == pytest.approx(ordered[rank - (name == "kl_median")].item(), rel=1e-5), name
 
 
 def test_log_likelihoods_and_answers_of_a_bfloat16_model_are_those_of_a_float32_head() -> None:
@@ -147,7 +171,8 @@ def test_the_full_precision_model_has_no_divergence_from_itself(family: str, tmp
     handle.restore()
     again = score(handle, windows, Reference.load(path)).items
     for items in (first, again):
-        assert items["kl"].tolist() == [0.0] * 3
+        for name in ("kl", "reverse_kl", "squared_dp", "kl_confident", "kl_unsure"):
+            assert items[name].tolist() == [0.0] * 3, name
         assert items["top1_agreement"].tolist() == [1.0] * 3
     assert first["nll"].tolist() == again["nll"].tolist()
 
@@ -166,8 +191,12 @@ def test_chunks_change_nothing_but_the_last_digits(tmp_path: Path, monkeypatch: 
 def test_result_without_a_reference() -> None:
     windows, calls = some_windows(), list[tuple[int, int]]()
     result = windows.score(tiny_handle(), "t", None, CPU, lambda done, total: calls.append((done, total)))
-    assert list(result.items) == ["item", "document", "n_tokens", "n_bytes", "nll"]
+    assert list(result.items) == ["item", "document", "cluster", "n_tokens", "n_bytes", "nll"]
     assert result.items["n_tokens"].tolist() == [23] * 3
+    assert result.positions is not None
+    assert list(result.positions) == ["item", "position", "nll"]
+    assert result.metrics == ("perplexity", "nll", "bits_per_byte")
+    assert result.estimates == {}
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -188,7 +217,7 @@ def test_a_failed_evaluation_writes_no_reference(tmp_path: Path) -> None:
     handle, path = tiny_handle(), tmp_path / "reference.safetensors"
     embeddings = embedding_slot(handle.model)
     embeddings.set(torch.full(embeddings.shape, float("nan")))
-    with pytest.raises(ModelError, match="nll, kl is not finite"):
+    with pytest.raises(ModelError, match="nll, kl, reverse_kl, squared_dp is not finite"):
         score(handle, some_windows(), Reference.capture(path))
     assert list(tmp_path.iterdir()) == []
 

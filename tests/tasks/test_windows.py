@@ -182,6 +182,7 @@ def test_items_are_named_by_offset() -> None:
     assert frame.to_dict("list") == {
         "item": ["0", "4"],
         "document": ["0", "0"],
+        "cluster": ["document 0, run 0", "document 0, run 8"],
         "n_tokens": [3, 3],
         "n_bytes": [3, 3],
     }

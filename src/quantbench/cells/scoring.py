@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from quantbench.cells.quantizing import install
 from quantbench.cells.recording import append_cost, now
 from quantbench.cells.session import Inputs, Session
@@ -13,6 +15,7 @@ from quantbench.core.errors import QuantbenchError
 from quantbench.core.meter import Meter
 from quantbench.core.progress import progress
 from quantbench.metrics import metrics
+from quantbench.metrics.clusters import clusters_digest
 from quantbench.store.records import Failure, Score
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import Outcome, protocol_id
@@ -45,17 +48,25 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
         protocol=protocol,
         protocol_values=test.protocol_values,
         origin=cell.tasks[task].origin,
-        metrics=[metrics.measure(name, items) for name in outcome.metrics or test.metrics],
+        metrics=[metrics.measure(name, items, outcome.estimates) for name in outcome.metrics or test.metrics],
         n_items=len(items),
+        n_clusters=items["cluster"].nunique(),
+        clusters=clusters_digest(items["item"].tolist(), items["cluster"].tolist()),
         n_tokens=int(items["n_tokens"].sum()),
         n_bytes=int(items["n_bytes"].sum()),
         environment=environment(device, cell.settings.threads),
+        cut_prompts=_count(items, "truncated"),
+        cut_answers=_count(items, "unfinished"),
         overlap=None if overlap is None else overlap.to_dict(),
         reference=baseline.run_id,
     )
-    session.store.save_score(score, items, outcome.attachments)
+    session.store.save_score(score, items, outcome.attachments, outcome.estimates, outcome.positions)
     append_cost(session, cell, f"evaluate {task}", meter.read() | {"tokens": test.n_positions})
     return True
+
+
+def _count(items: pd.DataFrame, column: str) -> int | None:
+    return int(items[column].sum()) if column in items else None
 
 
 def _outcome(session: Session, cell: Cell, inputs: Inputs, task: str, path: Path | None) -> Outcome:

@@ -90,8 +90,10 @@ def collate(arguments: list[str]) -> int:
     parser = _output_parser("collate", "Make results.csv and the tables of sweeps again.")
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
     parser.add_argument("--all", action="store_true", help="every sweep of the store")
+    parser.add_argument("--verify", action="store_true", help="compute all stored values from their items again first")
     given = parser.parse_args(arguments)
     from quantbench.report.report import report
+    from quantbench.report.verify import verify_sweep
     from quantbench.store.store import Store
 
     store = Store(given.output_dir)
@@ -99,7 +101,10 @@ def collate(arguments: list[str]) -> int:
     problems: list[str] = []
     for name in names:
         try:
-            report(store, [_manifest(store, name)])
+            manifest = _manifest(store, name)
+            if given.verify:
+                _say(f"{name}: {verify_sweep(store, manifest)} scores are those of their items")
+            report(store, [manifest])
         except BrokenPipeError:
             raise
         except Exception as error:  # what is wrong with one sweep must not keep the others from their tables

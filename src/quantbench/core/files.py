@@ -11,11 +11,13 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import humanize
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from quantbench.core import shared
 from quantbench.core.errors import StoreError
@@ -96,10 +98,27 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+def write_parquet(path: Path, frame: pd.DataFrame, compression: Literal["snappy", "zstd"] = "snappy") -> None:
     """Write a frame as Parquet (without its index), atomically."""
     with replacing(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+        frame.to_parquet(temporary, index=False, compression=compression)
+
+
+def write_array(path: Path, array: NDArray[np.float64]) -> None:
+    """Write an array of numbers as .npy, atomically."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_array(path: Path, remedy: str) -> NDArray[np.float64]:
+    """The float64 array in a .npy file; StoreError with `remedy` if it is missing, damaged or of another type."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise StoreError(f"cannot read {path}: {error}. {remedy}") from error
+    if not isinstance(found, np.ndarray) or found.dtype != np.float64:
+        raise StoreError(f"cannot read {path}: it holds no float64 numbers. {remedy}")
+    return found
 
 
 def read_text(path: Path, remedy: str) -> str:

@@ -6,6 +6,8 @@ error that takes them as independent is too small. Clusters are independent, so 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 
@@ -30,13 +32,25 @@ def cluster_totals(influence: Values, clusters: Sequence[str]) -> Values:
 
 
 def cluster_error(estimate: Estimate, clusters: Sequence[str]) -> Error | None:
-    """The cluster-robust error of an estimate: Var = G / (G - 1) sum_c T_c^2 / n^2 (CR1), df = G - 1.
+    """The cluster-robust error of an estimate; with an item per cluster it is `Estimate.stderr`."""
+    return error_of_totals(cluster_totals(estimate.influence, clusters), estimate.n)
 
-    T_c is the sum of the influences in cluster c, n the number of items. With an item per cluster it is
-    `Estimate.stderr`. None for one cluster, which cannot give an error.
+
+def error_of_totals(totals: Values, n: int) -> Error | None:
+    """Var = G / (G - 1) sum_c T_c^2 / n^2 (CR1), df = G - 1, of the totals T [G] of n items' influences.
+
+    (Cameron & Miller 2015.) None for one cluster, which cannot give an error, and for totals that are not finite.
     """
-    totals = cluster_totals(estimate.influence, clusters)
-    if (n_clusters := len(totals)) < 2:
+    n_clusters = len(totals)
+    if n_clusters < 2 or not np.isfinite(totals).all():
         return None
-    variance = n_clusters / (n_clusters - 1) * float(totals @ totals) / estimate.n**2
+    variance = n_clusters / (n_clusters - 1) * float(totals @ totals) / n**2
     return Error.of(math.sqrt(variance), n_clusters - 1)
+
+
+def clusters_digest(items: Sequence[str], clusters: Sequence[str]) -> str:
+    """sha256 over the sorted (item, cluster) pairs: scores with equal digests may be paired cluster by cluster."""
+    digest = hashlib.sha256()
+    for item, cluster in sorted(zip(items, clusters, strict=True)):
+        digest.update(json.dumps([item, cluster]).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Paired differences between two runs that are measured on the same items.
 
-Pairing cancels what is common to both runs, such as how hard an item is: the standard error of a difference is
-sd(a_i - b_i) / sqrt(n), where a_i and b_i are the influences of item i (quantbench.metrics.statistics).
+Pairing cancels what is common to both runs, such as how hard an item is: the error of a difference is that of the
+differences of the influences, added up in each cluster (quantbench.metrics.clusters).
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from quantbench.metrics.statistics import Estimate
-
-LEVEL = 0.95
-"""Coverage of the confidence intervals."""
+from quantbench.metrics.clusters import error_of_totals
+from quantbench.metrics.errors import LEVEL
+from quantbench.metrics.totals import Totals
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired comparison over n items, and its confidence interval; no error and no interval for n = 1."""
+    """A paired comparison over n items, and its confidence interval; neither error nor interval for one cluster."""
 
     difference: float
     stderr: float | None
@@ -45,15 +43,16 @@ def align(ids: Sequence[str], others: Sequence[str]) -> NDArray[np.intp]:
     return np.array([position[item] for item in ids], dtype=np.intp)
 
 
-def compare(candidate: Estimate, baseline: Estimate, level: float = LEVEL) -> Comparison:
-    """The difference candidate - baseline over the same items in the same order; two-sided t interval with n - 1 df.
+def compare(candidate: Totals, baseline: Totals, level: float = LEVEL) -> Comparison:
+    """The difference candidate - baseline over the same items in the same clusters; t interval with G - 1 df.
 
-    Raises ValueError if the numbers of items differ.
+    In the unit of the value. Raises ValueError if the numbers of items or clusters differ.
     """
-    if candidate.n != baseline.n:
-        raise ValueError(f"paired estimates need the same items: {candidate.n} against {baseline.n}")
-    paired = Estimate(candidate.value - baseline.value, candidate.influence - baseline.influence)
-    if paired.stderr is None:
-        return Comparison(paired.value, None, None, None, paired.n)
-    half = float(stdtrit(paired.n - 1, (1 + level) / 2)) * paired.stderr  # quantile of Student's t
-    return Comparison(paired.value, paired.stderr, paired.value - half, paired.value + half, paired.n)
+    ours, theirs = (candidate.n, candidate.n_clusters), (baseline.n, baseline.n_clusters)
+    if ours != theirs:
+        raise ValueError(f"paired scores need the same items and clusters: {ours} against {theirs}")
+    difference = candidate.value - baseline.value
+    error = error_of_totals(candidate.value_totals - baseline.value_totals, candidate.n)
+    if error is None:
+        return Comparison(difference, None, None, None, candidate.n)
+    return Comparison(difference, error.stderr, *error.interval(difference, level), candidate.n)

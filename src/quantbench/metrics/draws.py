@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quantbench.metrics.clusters import cluster_totals
 from quantbench.metrics.errors import Error, Source
 from quantbench.metrics.statistics import Estimate, Values
+from quantbench.metrics.totals import Totals, stacked
 
 PseudoValues = NDArray[np.float64]
 
@@ -39,12 +39,7 @@ def pseudo_values(draws: Sequence[Estimate], clusters: Sequence[str]) -> PseudoV
 
     Raises ValueError for no draws, or draws over different numbers of items.
     """
-    if len({draw.n for draw in draws}) != 1:
-        raise ValueError(f"draws are scored on the same items, not on {[draw.n for draw in draws]}")
-    totals = np.stack([cluster_totals(draw.influence, clusters) for draw in draws])
-    scale = totals.shape[1] / draws[0].n
-    found: PseudoValues = np.array([[draw.value] for draw in draws]) + scale * totals
-    return found
+    return stacked([Totals.of(draw, clusters) for draw in draws])
 
 
 def mean_squares(y: PseudoValues) -> MeanSquares:

@@ -29,11 +29,19 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
 def bonett_price(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """The interval of (gained - lost) / n over n paired items (Bonett & Price 2012): one item added to each count.
 
-    With p = (gained + 1) / (n + 2) and q = (lost + 1) / (n + 2): p - q ± z sqrt((p + q - (p - q)^2) / (n + 2)). Raises
-    ValueError if more items are discordant than there are.
+    `bonett_price_error` ± z of its standard errors. Raises ValueError if more items are discordant than there are.
+    """
+    centre, stderr = bonett_price_error(gained, lost, n)
+    half = float(ndtri((1 + level) / 2)) * stderr
+    return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def bonett_price_error(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """The centre of that interval and its standard error, which is never 0.
+
+    With p = (gained + 1) / (n + 2) and q = (lost + 1) / (n + 2): p - q and sqrt((p + q - (p - q)^2) / (n + 2)).
     """
     if min(gained, lost) < 0 or gained + lost > n or n < 1:
         raise ValueError(f"{gained} and {lost} discordant items of {n}")
     p, q = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    half = float(ndtri((1 + level) / 2)) * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
-    return max(-1.0, p - q - half), min(1.0, p - q + half)
+    return p - q, math.sqrt((p + q - (p - q) ** 2) / (n + 2))

@@ -1,13 +1,12 @@
 """Estimates with error bars from per-item values.
 
-An item is one window of text (or one question). All formulas take the items as independent draws from their
-distribution; windows cut from one document are not quite, so with few long documents the errors are too small.
+An item is one window of text (or one question). Every estimate carries its influence values e_i: to first order, its
+error is the mean of the e_i, which have mean 0 (the delta method). For independent items the standard error is
+sd(e) / sqrt(n); where items come in clusters, the totals of the e_i in each give it (quantbench.metrics.totals), and
+the differences a_i - b_i that of a difference of two runs on the same items: what is common to both cancels.
+
 The errors say how far the number would move with other test items. How far it would move with another calibration
 draw or seed is a separate source of variance, which only replicated runs show: neither contains the other.
-
-Every estimate carries its influence values e_i: to first order, its error is the mean of the e_i, which have mean 0
-(the delta method). So the standard error is sd(e) / sqrt(n), and that of a difference of two estimates over the same
-items is sd(a_i - b_i) / sqrt(n): pairing cancels what is common to both, such as how hard an item is.
 """
 
 from __future__ import annotations
@@ -79,6 +78,13 @@ def word_perplexity(nll: Values, n_tokens: Values, n_words: Values) -> Estimate:
     except OverflowError as error:
         raise ValueError(f"a loss of {loss.value:.6g} nats per word has no representable perplexity") from error
     return Estimate(value, value * loss.influence)
+
+
+def root_mean_square(squares: Values, weights: Values) -> Estimate:
+    """sqrt(S), S the mean over tokens of per-item mean squares: e_i = e_i(S) / (2 sqrt(S)); 0 where S is 0."""
+    mean_square = weighted_mean(squares, weights)
+    value = math.sqrt(mean_square.value)
+    return Estimate(value, mean_square.influence / (2 * value) if value > 0 else np.zeros(mean_square.n))
 
 
 def macro_mean(values: Values, strata: Sequence[str]) -> Estimate:

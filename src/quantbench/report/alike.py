@@ -128,9 +128,9 @@ def labels(runs: Sequence[Run]) -> list[tuple[str, str]]:
         )
         for run in runs
     ]
-    recipes = _told_apart(recipes, recipes, [run.recipe for run in runs])
+    recipes = told_apart(recipes, recipes, [run.recipe for run in runs])
     calibs = [" ".join(p for p in (run.first["calib"], run.first["calib_variant"]) if p) for run in runs]
-    calibs = _told_apart(calibs, list(zip(recipes, calibs, strict=True)), [run.calibration for run in runs])
+    calibs = told_apart(calibs, list(zip(recipes, calibs, strict=True)), [run.calibration for run in runs])
     pairs = list(zip(recipes, calibs, strict=True))
     return [
         (recipe, calib if pairs.count((recipe, calib)) == 1 else f"{calib} [{run.id}]")
@@ -138,7 +138,7 @@ def labels(runs: Sequence[Run]) -> list[tuple[str, str]]:
     ]
 
 
-def _told_apart(names: Sequence[str], groups: Sequence[object], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def told_apart(names: Sequence[str], groups: Sequence[object], settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names, within each group followed by the settings that differ; hashes of source files are left out."""
     apart = {group: differing(s for g, s in zip(groups, settings, strict=True) if g == group and s) for group in groups}
     found = []

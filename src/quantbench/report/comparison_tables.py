@@ -10,6 +10,7 @@ from quantbench.metrics.verdict import Verdict
 from quantbench.report import wording
 from quantbench.report.caption import metric_words
 from quantbench.report.columns import result_rows
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP, RECIPE
 from quantbench.report.digits import rounded
 from quantbench.report.evidence import VERDICT_MARKS, Evidence
 from quantbench.report.footnotes import Footnotes
@@ -18,7 +19,7 @@ from quantbench.report.sentences import of_kind
 from quantbench.report.studies import Study, studies_of
 from quantbench.report.table import Table, TableCell
 from quantbench.report.tables import free_slug
-from quantbench.report.wording import FULL_PRECISION, GAP, RECIPE, Row
+from quantbench.report.wording import Row
 
 NAMES = {RECIPE: "recipes", GAP: "gaps", FULL_PRECISION: "full-precision"}
 """How the file of each kind begins."""

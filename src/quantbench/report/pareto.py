@@ -11,6 +11,7 @@ from quantbench.metrics.verdict import Verdict
 from quantbench.report.caption import metric_words
 from quantbench.report.cells import Cells
 from quantbench.report.columns import result_rows
+from quantbench.report.comparison_columns import RECIPE
 from quantbench.report.evidence import Evidence, Index
 from quantbench.report.footnotes import Footnotes
 from quantbench.report.lines import Line, lines_of
@@ -19,7 +20,7 @@ from quantbench.report.sentences import is_left_out
 from quantbench.report.studies import Study, studies_of
 from quantbench.report.table import Table, TableCell
 from quantbench.report.tables import free_slug
-from quantbench.report.wording import RECIPE, Row, listed, subject
+from quantbench.report.wording import Row, listed, subject
 
 FRONT, BEHIND = "●", "○"
 
@@ -131,7 +132,7 @@ def _named(line: Line) -> str:
 
 
 def _known(line: Line, column: str) -> list[Any]:
-    return [cast("Mapping[str, Any]", row).get(column) for row in line.all_rows()]
+    return [cast("Mapping[str, Any]", row)[column] for row in line.all_rows()]
 
 
 def _bits_of(line: Line) -> float:

@@ -1,4 +1,4 @@
-"""What every command ends with: results.csv, costs.csv and the tables of a sweep, written and printed."""
+"""What every command ends with: the results, comparisons, costs and tables of a sweep, written and printed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from quantbench.core.errors import ConfigError, StoreError
-from quantbench.report.collate import collate, write
+from quantbench.report.collate import collate, collated, write, write_comparisons
+from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs, write_costs
+from quantbench.report.draw_means import draw_means, totals_of
+from quantbench.report.evidence import Evidence
 from quantbench.report.legend import legend
 from quantbench.report.render import console
-from quantbench.report.shown import DEFAULT_METRICS
+from quantbench.report.scored import SweepScores
+from quantbench.report.shown import DEFAULT_METRICS, default_metrics
 from quantbench.report.tables import tables
 from quantbench.report.writing import write_tables
 from quantbench.store.json_record import SchemaError
@@ -34,12 +38,16 @@ def check_columns(store: Store, manifest: Manifest) -> None:
 def report(store: Store, manifests: Sequence[Manifest]) -> None:
     """Collate each sweep into its folder and print its tables. Raises StoreError for damaged results."""
     for manifest in manifests:
-        frame = collate(store, [manifest])
+        scores = SweepScores(store, manifest)
+        frame = collated([scores])
         write(store, manifest.name, frame)
+        found = Evidence(compared([scores]), draw_means(frame, default_metrics(frame), totals_of(scores)))
+        write_comparisons(store, manifest.name, found.comparisons)
         write_costs(store, manifest.name, costs(store, [manifest]))
         names = legend(manifest)
-        for table in write_tables(store, manifest.name, frame, legend=names):
+        for table in write_tables(store, manifest.name, frame, legend=names, evidence=found):
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: results.csv, costs.csv, tables/\n")
+        written = "results.csv, comparisons.csv, costs.csv, tables/"
+        sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")

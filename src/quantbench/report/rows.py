@@ -1,209 +1,143 @@
-"""The rows of one sweep in the tidy table: stored values, checked against their items, and paired differences."""
+"""The rows of one sweep in the tidy table: a block for each run and task, a row for each metric."""
 
 from __future__ import annotations
 
-import functools
 import logging
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
-from quantbench.core.errors import StoreError
 from quantbench.core.origin import MIXED, Origin
 from quantbench.metrics import metrics
-from quantbench.metrics.comparison import Comparison
 from quantbench.metrics.metric import Metric
-from quantbench.report.columns import ResultRow
-from quantbench.report.settings import settings
-from quantbench.report.sweep_runs import SweepRun, one_line, sweep_runs
-from quantbench.store.manifest import Manifest
+from quantbench.report.columns import Block, ResultRow
+from quantbench.report.comparison_columns import FULL_PRECISION
+from quantbench.report.comparisons import compared
+from quantbench.report.differences import Difference, differences, intervals
+from quantbench.report.pairs import apart
+from quantbench.report.run_columns import run_columns, score_columns, task_columns
+from quantbench.report.scored import Scored, SweepScores
+from quantbench.report.sweep_runs import SweepRun, one_line
 from quantbench.store.records import Score
-from quantbench.store.store import Store
 
 log = logging.getLogger("quantbench")
 
-AGREEMENT = 1e-6
-"""Relative difference at which a stored value no longer counts as the one computed from its items."""
+Word = tuple[float | None, float | None, str]
+"""p, p_holm and verdict."""
 
 
 class SweepRows:
-    """The rows of one sweep. Items are read once per score."""
+    """The rows of one sweep."""
 
-    def __init__(self, store: Store, manifest: Manifest) -> None:
-        self._store = store
-        self._items = functools.cache(store.load_items)
-        self._runs = sweep_runs(store, manifest)
-        self._scores: dict[tuple[int, str, str | None], Score] = {}
-        self._in_distribution: dict[tuple[object, ...], list[Score]] = defaultdict(list)
+    def __init__(self, scores: SweepScores) -> None:
+        self._scores = scores
+        self._words = _words(compared([scores], kinds=[FULL_PRECISION]))
+        self._own: dict[tuple[object, ...], list[Scored]] = defaultdict(list)
+        self._example: dict[str, Scored] = {}
+        self._full = {run.run_id: run for run in scores.runs if run.full_precision}
         redescribed: set[str] = set()
-        for index, run in enumerate(self._runs):
+        for run in scores.runs:
             for task, protocol in run.tasks:
-                if run.status == "done" and run.run_id is not None and protocol is not None:
-                    score = store.load_score(run.run_id, task, protocol)
-                    if score is not None:
-                        self._scores[index, task, protocol] = score
-                        redescribed |= _redescribed(run, score)
-                        if run.in_distribution(task):
-                            self._in_distribution[run.row_key(), task, protocol].append(score)
+                scored = scores.of(run, task, protocol)
+                if scored is not None:
+                    redescribed |= _redescribed(run, scored.score)
+                    if len(scored.metrics) >= len(self._example.setdefault(task, scored).metrics):
+                        self._example[task] = scored
+                    if run.in_distribution(task):
+                        self._own[run.row_key(), task, protocol].append(scored)
         if redescribed:
             log.warning(
                 "sweep %s: described otherwise now than when its results were made: %s. Relations follow from the "
                 "description in the sweep's manifest",
-                *(manifest.name, ", ".join(sorted(redescribed))),
+                *(scores.manifest.name, ", ".join(sorted(redescribed))),
             )
-        by_length = sorted(self._scores.values(), key=lambda score: len(score.metrics))
-        self._example = {score.task: score for score in by_length}
 
-    def rows(self) -> Iterator[ResultRow]:
-        """One per run, task and metric; of a run without a score, one per metric that the task has elsewhere."""
-        for index, run in enumerate(self._runs):
+    def blocks(self) -> Iterator[Block]:
+        """One per run and task; of a run without a score, with a row for each metric that the task has elsewhere."""
+        for run in self._scores.runs:
+            of_run = run_columns(run)
             for task, protocol in run.tasks:
-                common = _run_columns(run) | _task_columns(run, task, protocol)
-                score = self._scores.get((index, task, protocol))
-                if score is None:
-                    yield from (common | row for row in self._without_score(run, task, protocol))
+                common = of_run | task_columns(run, task, protocol)
+                scored = self._scores.of(run, task, protocol)
+                if scored is None:
+                    yield self._without_score(run, task, protocol, common)
                 else:
-                    yield from (common | self._with_score(run, score, metric) for metric in score.metrics)
+                    yield Block(common | score_columns(run, scored), self._with_score(run, scored))
 
-    def _without_score(self, run: SweepRun, task: str, protocol: str | None) -> Iterator[ResultRow]:
-        row: ResultRow = {"status": "missing" if run.status == "done" else run.status}
+    def _without_score(self, run: SweepRun, task: str, protocol: str | None, common: ResultRow) -> Block:
+        told: ResultRow = {"status": "missing" if run.status == "done" else run.status}
         if run.status == "done" and run.run_id is not None and protocol is not None:
-            failure = self._store.load_failure(run.run_id, task, protocol)
-            if failure is not None:
-                row = {"status": "failed", "error": one_line(failure.error)}
+            damage = self._scores.damaged.get((run.run_id, task, protocol))
+            failure = self._scores.store.load_failure(run.run_id, task, protocol)
+            if damage is not None:
+                told = {"status": "damaged", "error": damage}
+            elif failure is not None:
+                told = {"status": "failed", "error": one_line(failure.error)}
         example = self._example.get(task)
-        if example is None:
-            yield row
-            return
-        for metric in example.metrics:
-            if not (run.full_precision and metrics.is_relative(metric.name)):
-                yield row | _metric_columns(metric)
+        known = () if example is None else example.metrics
+        rows = [_metric_columns(one) for one in known if not (run.full_precision and metrics.is_relative(one.name))]
+        return Block(common | told, rows if example is not None else [{}])
 
-    def _with_score(self, run: SweepRun, score: Score, metric: Metric) -> ResultRow:
-        self._check_value(score, metric)
-        row = _metric_columns(metric)
-        row |= {"value": metric.value, "stderr": metric.stderr, "n": metric.n, "n_tokens": score.n_tokens}
-        items = self._items_of(score)
-        row["cut_prompts"] = int(items["truncated"].sum()) if "truncated" in items else None
-        row["cut_answers"] = int(items["unfinished"].sum()) if "unfinished" in items else None
-        row["overlap_13gram"] = None if score.overlap is None else float(score.overlap["share"])
-        if not run.full_precision and not metrics.is_relative(metric.name):
-            row |= self._from_full_precision(run, score, metric)
-        if run.in_distribution(score.task) is False or run.relation(score.task) == MIXED:
-            row |= self._transfer_gap(run, score, metric)
-        return row
+    def _with_score(self, run: SweepRun, scored: Scored) -> list[ResultRow]:
+        task, protocol = scored.score.task, scored.score.protocol
+        ends = intervals(scored)
+        error, changes = (None, {}) if run.full_precision else self._from_full_precision(run, scored)
+        gaps = self._transfer_gaps(run, scored)
+        rows = []
+        for metric in scored.metrics:
+            name = metric.name
+            row = _metric_columns(metric) | {"value": metric.value, "stderr": metric.stderr, "n": metric.n}
+            if name in ends:
+                row["value_low"], row["value_high"] = ends[name]
+            if not run.full_precision and not metrics.is_relative(name):
+                if error is not None:
+                    row["error"] = error
+                if name in changes:
+                    found = changes[name]
+                    row["difference"], row["difference_stderr"] = found.difference, found.stderr
+                    row["difference_low"], row["difference_high"] = found.low, found.high
+                if word := self._words.get((run.run_id or "", run.scale, task, protocol, name)):
+                    row["p"], row["p_holm"], row["verdict"] = word
+            if name in gaps:
+                found = gaps[name]
+                row["transfer_gap"], row["transfer_gap_stderr"] = found.difference, found.stderr
+                row["transfer_gap_low"], row["transfer_gap_high"] = found.low, found.high
+            rows.append(row)
+        return rows
 
-    def _check_value(self, score: Score, metric: Metric) -> None:
-        found = metrics.estimate(metric.name, self._items_of(score))
-        if found is not None and not math.isclose(found.value, metric.value, rel_tol=AGREEMENT, abs_tol=1e-12):
-            raise StoreError(
-                f"run {score.run_id}, task {score.task}: the stored {metric.name} is {metric.value!r}, but its items "
-                f"give {found.value!r}. Delete that score in the run's folder scores/ and run the same command again"
-            )
-
-    def _items_of(self, score: Score) -> pd.DataFrame:
-        return self._items(score.run_id, score.task, score.protocol)
-
-    def _from_full_precision(self, run: SweepRun, score: Score, metric: Metric) -> ResultRow:
+    def _from_full_precision(self, run: SweepRun, scored: Scored) -> tuple[str | None, dict[str, Difference]]:
+        """Why there are no differences, or the differences."""
         if run.baseline is None:
-            return {"error": "no difference: the manifest names no full-precision run for this cell"}
-        other = self._store.load_score(run.baseline, score.task, score.protocol)
-        if other is None:
-            others = [s.protocol for s in self._store.scores(run.baseline) if s.task == score.task]
-            scored = f"only under {', '.join(others)}" if others else "not at all"
-            told = f"full precision is scored on this task {scored}, not under {score.protocol}"
-            return {"error": f"no difference: {told}"}
-        found = self._paired(score, other, metric)
-        if found is None:
-            return {}
-        return {
-            "difference": found.difference,
-            "difference_stderr": found.stderr,
-            "difference_low": found.lower,
-            "difference_high": found.upper,
-        }
+            return "no difference: the manifest names no full-precision run for this cell", {}
+        task, protocol = scored.score.task, scored.score.protocol
+        full = self._scores.full_precision(run, task, protocol)
+        if full is None:
+            told = self._scores.elsewhere(run.baseline, task)
+            return f"no difference: no score of full precision under {protocol}{told}", {}
+        if hindrance := apart([(run, scored), (self._full.get(run.baseline, run), full)]):
+            return f"no difference from full precision: {hindrance}", {}
+        return None, differences(scored, full)
 
-    def _transfer_gap(self, run: SweepRun, score: Score, metric: Metric) -> ResultRow:
+    def _transfer_gaps(self, run: SweepRun, scored: Scored) -> dict[str, Difference]:
         """Against the same recipe calibrated on the test distribution, where the sweep has exactly one such run."""
-        same = self._in_distribution.get((run.row_key(), score.task, score.protocol), [])
-        found = self._paired(score, same[0], metric) if len(same) == 1 else None
-        if found is None:
+        task, protocol = scored.score.task, scored.score.protocol
+        if not (run.in_distribution(task) is False or run.relation(task) == MIXED):
             return {}
-        return {
-            "transfer_gap": found.difference,
-            "transfer_gap_stderr": found.stderr,
-            "transfer_gap_low": found.lower,
-            "transfer_gap_high": found.upper,
-        }
-
-    def _paired(self, score: Score, other: Score, metric: Metric) -> Comparison | None:
-        try:
-            return metrics.paired(metric.name, self._items_of(score), self._items_of(other))
-        except ValueError as error:
-            raise StoreError(
-                f"runs {score.run_id} and {other.run_id}, task {score.task}, one protocol {score.protocol}: {error}"
-            ) from error
+        same = self._own.get((run.row_key(), task, protocol), [])
+        if len(same) != 1 or apart([(run, scored), (run, same[0])]):
+            return {}
+        return differences(scored, same[0])
 
 
-def _run_columns(run: SweepRun) -> ResultRow:
-    row: ResultRow = {
-        "sweep": run.sweep,
-        "model": run.model,
-        "calib": run.calib,
-        "calib_variant": run.calib_variant,
-        **_calib_columns(run.calib_origins),
-        "quantizer": run.quantizer,
-        "variant": run.variant,
-        "scale": run.scale,
-        "run_id": run.run_id,
-        "baseline": run.baseline,
-        "status": run.status,
-        "error": run.error,
-        "data_free": run.data_free,
-        "full_precision": run.full_precision,
-        "seed": run.identity("seed"),
-        "draw": run.identity("draw"),
-        "replicate": run.identity("replicate"),
-    }
-    record = run.record
-    if record is not None:
-        row["settings"] = settings(record.config.get("quantizer", {})) or None
-        row["effective_bits"] = record.effective_bits
-        if run.full_precision and record.effective_bits is None:
-            row["effective_bits"] = record.bits_model
-        row["kv_bits"] = record.kv_bits
-        row["calib_tokens"] = (record.calibration or {}).get("n_tokens")
-        row["fallbacks"] = " ".join(f"{name}={count}" for name, count in sorted(record.fallbacks.items())) or None
-    return row
-
-
-def _calib_columns(origins: Sequence[Origin]) -> ResultRow:
-    """What was calibrated on, by what the data are, whatever the option was called."""
-
-    def joined(values: Iterable[str]) -> str | None:
-        return " + ".join(dict.fromkeys(values)) or None
-
+def _words(frame: pd.DataFrame) -> dict[tuple[str, str, str, str, str], Word]:
+    """What comparisons with full precision say, by run, scale, task, protocol and metric."""
+    names = ("run_ids", "scale", "task", "protocol", "metric", "p", "p_holm", "verdict")
+    plain = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in names]
     return {
-        "calib_distribution": joined(one.name for one in origins),
-        "calib_family": joined(one.family for one in origins),
-        "calib_domain": joined(one.domain for one in origins),
-        "calib_language": joined(one.language for one in origins),
-    }
-
-
-def _task_columns(run: SweepRun, task: str, protocol: str | None) -> ResultRow:
-    origin = run.task_origins[task]
-    return {
-        "task": task,
-        "protocol": protocol,
-        "distribution": origin.name,
-        "family": origin.family,
-        "domain": origin.domain,
-        "language": origin.language,
-        "in_distribution": run.in_distribution(task),
-        "relation": run.relation(task),
+        (run_id, scale, task, protocol, metric): (p, p_holm, word)
+        for run_ids, scale, task, protocol, metric, p, p_holm, word in zip(*plain, strict=True)
+        for run_id in run_ids.split()
     }
 
 

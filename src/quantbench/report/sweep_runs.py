@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantbench.core import origin
+from quantbench.core.errors import StoreError
 from quantbench.core.hashing import digest
 from quantbench.core.origin import Origin
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.variants import Variants
+from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord
 from quantbench.store.store import Store
@@ -65,6 +67,15 @@ class SweepRun:
         found = (values[name] for values in known if isinstance(values, dict) and isinstance(values.get(name), int))
         return next(found, None)
 
+    @property
+    def bits(self) -> float | None:
+        """Effective bits per quantized weight; of full precision, bits per parameter of the model."""
+        if self.record is None:
+            return None
+        if self.full_precision and self.record.effective_bits is None:
+            return self.record.bits_model
+        return self.record.effective_bits
+
     def row_key(self) -> tuple[str | int | None, ...]:
         """Equal for runs that differ in nothing but the calibration set: model and recipe by their settings."""
         replicates = (self.identity(name) for name in ("seed", "draw", "replicate"))
@@ -102,11 +113,13 @@ def _full_precision(store: Store, manifest: Manifest, variants: Variants) -> lis
     found = []
     for (run_id, scale), cells in users.items():
         itself = [cell for cell in manifest.cells if cell.run_id == run_id and variants.scale(cell) == scale]
-        record = store.load_run(run_id)
+        record, damage = _record(store, run_id)
         choices = itself[0].choices if itself else record.choices if record is not None else {}
         status, error = _outcome(store, itself) if itself else ("done", None)
         if record is not None and record.status == "failed" and not itself:
             status, error = "failed", None
+        if damage:
+            status, error = "damaged", damage
         found.append(
             SweepRun(
                 sweep=manifest.name,
@@ -135,7 +148,9 @@ def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], variants: Vari
     first = cells[0]
     status, error = _outcome(store, cells)
     run_id = next((cell.run_id for cell in cells if cell.run_id is not None), None)
-    record = None if run_id is None else store.load_run(run_id)
+    record, damage = _record(store, run_id)
+    if damage:
+        status, error = "damaged", damage
     return SweepRun(
         sweep=sweep,
         model=first.choice("model"),
@@ -155,6 +170,18 @@ def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], variants: Vari
         calib_origins=tuple(first.calib_origins),
         record=record,
     )
+
+
+def _record(store: Store, run_id: str | None) -> tuple[RunRecord | None, str | None]:
+    """The record of a run, or what is wrong with it: the sweep's other runs are collated without it."""
+    if run_id is None:
+        return None, None
+    try:
+        return store.load_run(run_id), None
+    except SchemaError:
+        raise
+    except StoreError as error:
+        return None, one_line(str(error))
 
 
 def _outcome(store: Store, cells: Sequence[CellEntry]) -> tuple[str, str | None]:

@@ -10,6 +10,7 @@ import pandas as pd
 from quantbench.report.caption import caption, gap_caption, metric_words, verdict_caption
 from quantbench.report.cells import Cells
 from quantbench.report.columns import ResultRow, result_rows
+from quantbench.report.comparison_columns import GAP
 from quantbench.report.evidence import Evidence, Index
 from quantbench.report.footnotes import Footnotes
 from quantbench.report.lines import Line, lines_of
@@ -111,7 +112,7 @@ def _extra(lines: Sequence[Line]) -> list[tuple[str, list[str]]]:
 
 
 def _has_gap(rows: Sequence[ResultRow], comparisons: Sequence[Row], task: str) -> bool:
-    tested = any(row["kind"] == "transfer gap" and row["task"] == task for row in comparisons)
+    tested = any(row["kind"] == GAP and row["task"] == task for row in comparisons)
     return tested or any(row["task"] == task and row["transfer_gap"] is not None for row in rows)
 
 

@@ -14,12 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from quantbench.core.errors import StoreError
 from quantbench.core.version import __version__
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of the stored form of records, scores and manifests; raised whenever a field is added, removed or changed.
 
 1 to 2  `relation` of a score and of a manifest's cells
 2 to 3  origins of test and calibration sets in place of `distribution`, `in_distribution` and `relation`; other names
         of metrics, options and parts of recipes
+3 to 4  clusters of a score's items, and the totals of each metric over them; standard errors are over clusters
 Only files of the present version are read: a name of before could not be told from one that is wrong.
 """
 

@@ -1,7 +1,8 @@
 """Where everything lies under outputs/.
 
 runs/<run_id>/record.json, weights.safetensors, weights.json, calibration.csv, costs.jsonl, log.txt
-runs/<run_id>/scores/<task>-<protocol[:12]>.json and .parquet, perhaps .documents.csv; or .failed.json alone
+runs/<run_id>/scores/<task>-<protocol[:12]>.json, .parquet (items) and .totals.npy, of text also .positions.parquet,
+                     perhaps .documents.csv; or .failed.json alone
 sweeps/<name>/manifest.json, results.csv, results.parquet, costs.csv, tables/
 references/   hidden states of the full-precision model, keyed by run, task and protocol
 """
@@ -58,7 +59,7 @@ class Layout:
         return files.make_folder(self.root / "sweeps" / safe_name(name, "sweep name"))
 
     def score_path(self, run_id: str, task: str, protocol: str) -> Path:
-        """The JSON file of a score; its items lie beside it as .parquet."""
+        """The JSON file of a score; beside it lie its items (.parquet), totals (.totals.npy) and perhaps positions."""
         return self.run_dir(run_id) / "scores" / f"{_score_name(task, protocol)}.json"
 
     def failure_path(self, run_id: str, task: str, protocol: str) -> Path:

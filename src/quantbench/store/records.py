@@ -75,7 +75,11 @@ class Score(JsonRecord):
 
     protocol         hex hash of protocol_values, all that fixes a score; scores of two protocols are never mixed
     origin           the data set tested on, as it was described when the score was made
+    n_clusters       how many clusters the items lie in; clusters: sha256 over the sorted (item, cluster) pairs
+                     (quantbench.metrics.clusters): two scores may be paired only if it is equal
     n_tokens         predicted tokens over all items; n_bytes: UTF-8 bytes of the text they stand for
+    cut_prompts      items whose prompt was cut to fit the model; cut_answers: whose generated answer was cut. None
+                     where there are no prompts, or no such answers
     overlap          result of the check of calibration text against test text; its key "share" (share of test items
                      that have a 13-gram in common with the calibration text) is required
     reference        run_id of the full-precision run that divergences are measured from
@@ -91,9 +95,13 @@ class Score(JsonRecord):
     origin: Origin
     metrics: list[Metric]
     n_items: int
+    n_clusters: int
+    clusters: str
     n_tokens: int
     n_bytes: int
     environment: dict[str, Any]
+    cut_prompts: int | None = None
+    cut_answers: int | None = None
     overlap: dict[str, Any] | None = None
     reference: str | None = None
 

@@ -1,20 +1,39 @@
-"""The one evaluation loop: windows -> hidden states -> logits in chunks -> consumers -> one row per window."""
+"""The one evaluation loop: windows -> hidden states -> logits in chunks -> outcomes at positions -> items."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from quantbench.core.progress import ProgressCallback
+from quantbench.metrics.positions import by_confidence
 from quantbench.models.handle import ModelHandle
-from quantbench.tasks.consumers import Consumer, Divergence, NegativeLogLikelihood
-from quantbench.tasks.logits import SplitModel, log_probabilities
+from quantbench.tasks.logits import SplitModel
 from quantbench.tasks.overflow import overflowed
+from quantbench.tasks.positions import distributions, outcomes
 from quantbench.tasks.reference import Reference
+
+Columns = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What W windows of T scored positions each give.
+
+    items      one row a window: means over its positions, nll and with a reference kl, reverse_kl, top1_agreement,
+               squared_dp (of delta_p), and the columns of quantbench.metrics.positions.by_confidence
+    positions  one row a position, those of a window together: window, position (which token of the window came), and
+               the columns of quantbench.tasks.positions.outcomes in float32, same_top1 as a truth value
+    """
+
+    items: pd.DataFrame
+    positions: pd.DataFrame
 
 
 def evaluate(
@@ -24,43 +43,67 @@ def evaluate(
     reference: Reference | None,
     device: torch.device,
     progress: ProgressCallback,
-) -> pd.DataFrame:
+) -> Evaluated:
     """Score every token but the first of every window, int64 [W, L], with the model as it stands in `handle`.
 
-    Gives W rows of the consumers' means: nll, and with a reference kl and top1_agreement. A reference that captures is
-    written when all windows are through. Raises ModelError with the window's name if a result is not finite.
+    A reference that captures is written when all windows are through. Raises ModelError with the window's name if a
+    result is not finite.
     """
-    rows = []
+    rows, kept = [], []
     with torch.no_grad(), handle.on_device(device) as model:
         split = SplitModel(model)
         original_head = None if reference is None else split.original_head(handle)
         for index, tokens in enumerate(windows.to(device)):
             hidden = split.hidden(tokens[None])[:-1]
             original = None if reference is None else reference.window(index, hidden)
-            means = _score(split, hidden, original, original_head, tokens[1:])
+            found = _score(split, hidden, original, original_head, tokens[1:])
+            means = _means(found)
             if bad := [name for name, value in means.items() if not math.isfinite(value)]:
                 raise overflowed(names[index], ", ".join(bad))
             rows.append(means)
+            kept.append({name: column.float() for name, column in found.items()})
             progress(index + 1, len(windows))
     if reference is not None:
         reference.finish()
-    return pd.DataFrame(rows)
+    return _evaluated(pd.DataFrame(rows), kept)
 
 
 def _score(
     split: SplitModel, hidden: Tensor, original: Tensor | None, original_head: nn.Module | None, targets: Tensor
-) -> dict[str, float]:
-    """Means over a window's positions from hidden states [T, d], the reference's [T, d], and targets int64 [T]."""
-    consumers: list[Consumer] = [NegativeLogLikelihood()]
-    if original is not None:
-        consumers.append(Divergence())
+) -> Columns:
+    """The outcomes at a window's positions, from hidden states [T, d], the reference's [T, d], targets int64 [T]."""
+    found: list[Columns] = []
     step = split.positions_per_chunk()
+    # What captures a reference is the full-precision model, whose logits need not be computed a second time.
+    itself = original is hidden
     for start in range(0, len(hidden), step):
         chunk = slice(start, start + step)
-        ours = log_probabilities(split.logits(hidden[chunk]))
-        theirs = None if original is None else log_probabilities(split.logits(original[chunk], original_head))
-        for block, log_probs in ours:
-            wanted = None if theirs is None else next(theirs)[1]
-            for consumer in consumers:
-                consumer.update(log_probs, targets[chunk][block], wanted)
-    return {name: value for consumer in consumers for name, value in consumer.means().items()}
+        ours = distributions(split.logits(hidden[chunk]))
+        theirs = None
+        if original is not None and not itself:
+            theirs = distributions(split.logits(original[chunk], original_head))
+        for block, q in ours:
+            p = next(theirs)[1] if theirs is not None else q if itself else None
+            found.append(outcomes(q, targets[chunk][block], p))
+    return {name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}
+
+
+def _means(found: Columns) -> dict[str, float]:
+    """Item columns of one window."""
+    means = {"nll": found["nll"]}
+    if "kl" in found:
+        means |= {name: found[name] for name in ("kl", "reverse_kl")}
+        means |= {"top1_agreement": found["same_top1"], "squared_dp": found["delta_p"].square()}
+    return {name: float(column.mean()) for name, column in means.items()}
+
+
+def _evaluated(items: pd.DataFrame, kept: Sequence[Columns]) -> Evaluated:
+    n = [len(columns["nll"]) for columns in kept]
+    window = np.repeat(np.arange(len(n), dtype=np.int64), n)
+    position = np.concatenate([np.arange(1, length + 1, dtype=np.int32) for length in n])
+    measured = {name: torch.cat([columns[name] for columns in kept]).numpy() for name in kept[0]}
+    if "same_top1" in measured:
+        measured["same_top1"] = measured["same_top1"] > 0
+        kl, entropy = (measured[name].astype(np.float64) for name in ("kl", "entropy"))
+        items = pd.concat([items, by_confidence(kl, entropy, window, len(n))], axis=1)
+    return Evaluated(items, pd.DataFrame({"window": window, "position": position, **measured}))

@@ -99,13 +99,17 @@ class SplitModel:
             del self._decoder.forward
 
 
+def blocks(logits: Tensor) -> Iterator[slice]:
+    """Slices of T for logits [T, V], few enough positions each that float64 [T_i, V] has BLOCK_BYTES."""
+    step = max(1, BLOCK_BYTES // (8 * logits.shape[1]))
+    return (slice(start, start + step) for start in range(0, len(logits), step))
+
+
 def log_probabilities(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Log-probabilities float64 [T_i, V] of logits [T, V], a block of positions at a time, with its slice of T.
 
     In float32 each log-probability is off by up to half a unit of the last digit of log Z, the same for a whole
     position, and sums over a vocabulary are biased: as much as a KL divergence of 8-bit weights has.
     """
-    step = max(1, BLOCK_BYTES // (8 * logits.shape[1]))
-    for start in range(0, len(logits), step):
-        block = slice(start, start + step)
+    for block in blocks(logits):
         yield block, logits[block].double().log_softmax(1)

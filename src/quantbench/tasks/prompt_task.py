@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PLACEMENT = "item i of n is example floor(i * N / n) of N"
 
+CLUSTERS = "items whose first field is the same text"
+
 
 @component
 class PromptTask:
@@ -88,6 +90,7 @@ class PromptTask:
             "shots": {"k": len(shots), "ids": [shot.id for shot in shots], "data": digest_of(shots)},
             "bos": "first",
             "max_tokens": self.max_tokens,
+            "clusters": CLUSTERS,
             "tokenizer": tokenizer_fingerprint,
             **found.rows.processing,
         }

@@ -125,11 +125,15 @@ class Prompts:
         )
 
     def frame(self, prompts: Sequence[Prompt]) -> pd.DataFrame:
-        """Columns item, document, n_tokens, n_bytes, truncated; one row per item."""
+        """Columns item, document, cluster, n_tokens, n_bytes, truncated; one row per item.
+
+        Items on one text (a passage, a premise) are a document, and a cluster.
+        """
         return pd.DataFrame(
             {
                 "item": [prompt.example.id for prompt in prompts],
                 "document": [prompt.example.document for prompt in prompts],
+                "cluster": [prompt.example.document for prompt in prompts],
                 "n_tokens": [len(self.encode(prompt.text)) for prompt in prompts],
                 "n_bytes": [len(prompt.text.encode("utf-8", "surrogatepass")) for prompt in prompts],
                 "truncated": [int(prompt.truncated) for prompt in prompts],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ import pandas as pd
 from quantbench.core.errors import ConfigError
 from quantbench.core.origin import Origin
 from quantbench.core.progress import ProgressCallback
+from quantbench.metrics.statistics import Estimate
 
 if TYPE_CHECKING:
     import torch
@@ -27,14 +28,20 @@ if TYPE_CHECKING:
 class Outcome:
     """What scoring gave.
 
-    items        columns item and document (str, item unique), then numbers; one row per item
+    items        columns item, document and cluster (str, item unique), then numbers; one row per item. What items of
+                 one cluster have in common (a passage, a document) makes their outcomes alike, so errors are over
+                 clusters
     attachments  file name suffix -> text that is stored as it is beside the score
     metrics      names of the metrics that the items give, where they are fewer than the test set's; None: all of them
+    estimates    metrics that the items do not give, by name, with the influence of each item in their order
+    positions    of running text, the outcome at each scored position (quantbench.tasks.positions)
     """
 
     items: pd.DataFrame
     attachments: dict[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] | None = None
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    positions: pd.DataFrame | None = None
 
 
 @runtime_checkable
@@ -51,7 +58,7 @@ class TestSet(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that are computed from the items (quantbench.metrics.metrics)."""
+        """Names of the metrics that an outcome gives (quantbench.metrics.metrics)."""
         ...
 
     @property

@@ -11,9 +11,11 @@ from pydantic import Field
 from quantbench.core.component import component
 from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
+from quantbench.datasets.articles import article_numbers
 from quantbench.datasets.documents import Documents, TextSource, check_reachable
 from quantbench.models.tokenizer import bos_token, leading_special_tokens
 from quantbench.tasks.token_stream import Integers, document_of, tokenized
+from quantbench.tasks.window_clusters import window_clusters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,11 +77,15 @@ class TextTask:
         # With a BOS before it a window's first token of text is scored, too.
         first_scored = starts if before else starts + 1
         n_bytes = stream.byte_ends[starts + step] - stream.byte_ends[first_scored]
+        lies_in = document_of(documents, stream.byte_ends[first_scored])
+        articles = article_numbers(documents.documents)[lies_in]
+        clusters, clustered_by = window_clusters(starts, articles, len(stream.ids))
         return Windows(
             tokens=torch.from_numpy(np.concatenate([prefix, rows], axis=1)),
             offsets=tuple(starts.tolist()),
             n_bytes=tuple(n_bytes.tolist()),
-            document_ids=tuple(document_of(documents, stream.byte_ends[first_scored]).tolist()),
+            document_ids=tuple(lies_in.tolist()),
+            clusters=tuple(clusters),
             documents=tuple(documents.documents),
             text_fingerprint=documents.fingerprint,
             revision=documents.revision,
@@ -91,6 +97,7 @@ class TextTask:
                 "window": self.window,
                 "windows": {"n": len(starts), "K": slots, "placement": PLACEMENT},
                 "bos": self.bos,
+                "clusters": clustered_by,
                 "tokenizer": tokenizer_fingerprint,
                 **documents.processing,
             },

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from quantbench.tasks.lm_eval.clusters import cluster_of
 from quantbench.tasks.lm_eval.model import LiveModel
 from quantbench.tasks.lm_eval.prepared import Prepared
 from quantbench.tasks.overflow import overflowed
@@ -22,9 +23,9 @@ def of_filter(samples: list[dict[str, Any]], filter: str | None = None) -> list[
 
 
 def items_of(prepared: Prepared, task: str, samples: Samples, live: LiveModel) -> pd.DataFrame:
-    """One row a document: item "subtask/number", document (the subtask), n_tokens, n_bytes, a column for each mean, and
-    truncated; unfinished where text was generated, else log_likelihoods (nats, one for each request); nll (mean nats
-    per token) and n_words where a metric is no mean over items.
+    """One row a document: item "subtask/number", document (the subtask), cluster (`cluster_of`), n_tokens, n_bytes, a
+    column for each mean, and truncated; unfinished where text was generated, else log_likelihoods (nats, one for each
+    request); nll (mean nats per token) and n_words where a metric is no mean over items.
 
     Raises ModelError if a log-likelihood is not finite.
     """
@@ -36,6 +37,7 @@ def items_of(prepared: Prepared, task: str, samples: Samples, live: LiveModel) -
         for sample in of_filter(found):
             number = sample["doc_id"]
             row: dict[str, Any] = {"item": f"{name}/{number}", "document": name}
+            row["cluster"] = cluster_of(name, number, sample["doc"])
             row |= _sizes(sample, kind, live.n_tokens[name, number])
             if kind == "loglikelihood" and "word_perplexity" in prepared.columns[name]:
                 row["n_words"] = 1

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from quantbench.core.errors import ConfigError
 from quantbench.models.tokenizer import chat_fingerprint
+from quantbench.tasks.lm_eval.clusters import CLUSTERS
 from quantbench.tasks.lm_eval.columns import Column, shared
 from quantbench.tasks.lm_eval.documents import check_choices, check_tokenizer
 from quantbench.tasks.lm_eval.library import as_by_itself
@@ -123,6 +124,7 @@ def _protocol(
         "seed": options.seed,
         "limit": options.limit,
         "max_length": options.max_length,
+        "clusters": CLUSTERS,
         "subtasks": {
             name: {
                 "version": str(task.VERSION),

@@ -1,0 +1,30 @@
+"""Equivalence margins that a user states: what difference of a metric does not matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+from quantbench.core.errors import ConfigError
+from quantbench.metrics import metrics
+
+LARGEST_LOG = 0.7
+"""A margin of a metric's logarithm above this would call one twice as large equivalent."""
+
+
+def check_margins(margins: Mapping[str, float], known: Collection[str]) -> None:
+    """Raise ConfigError for what is no number above 0, seems to be in another unit, or is of no known metric."""
+    for name, margin in margins.items():
+        if known and name not in known:
+            names = ", ".join(sorted(known))
+            raise ConfigError(f"margin {name}={margin}: no score has this metric. There are: {names}")
+        unit = "nats, of its logarithm: 0.01 is about 1 %" if metrics.is_log_scale(name) else metrics.unit(name)
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 < margin < math.inf:
+            raise ConfigError(f"margin {name}={margin}: a margin is a positive number, here in {unit}")
+        if metrics.is_log_scale(name) and margin > LARGEST_LOG:
+            raise ConfigError(
+                f"margin {name}={margin:g}: a {name} {math.exp(margin):.3g} times as large would be called equivalent. "
+                f"It is compared by its logarithm: give the margin in {unit}"
+            )
+        if metrics.unit(name).startswith("share") and margin >= 1:
+            raise ConfigError(f"margin {name}={margin:g}: a difference of shares is below 1; one point of 100 is 0.01")
