@@ -17,7 +17,7 @@ from quantbench.core.errors import StoreError
 from quantbench.core.paths import short_names
 from quantbench.report.collate import collate
 from quantbench.report.columns import DATA_FREE
-from quantbench.report.compare import recipe_table
+from quantbench.report.compare.overview import recipe_table
 from quantbench.report.digits import change, rounded, with_error
 from quantbench.report.evidence import DrawMean, Evidence
 from quantbench.report.html_table import html_table

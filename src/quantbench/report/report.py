@@ -1,4 +1,4 @@
-"""What every command ends with: the results, comparisons, costs and tables of a sweep, written and printed."""
+"""What every command ends with: results, comparisons, costs, layers and tables of a sweep, written and printed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs, write_costs
 from quantbench.report.draw_means import draw_means, totals_of
 from quantbench.report.evidence import Evidence
+from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
 from quantbench.report.render import console
 from quantbench.report.scored import SweepScores
@@ -41,13 +42,15 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
         scores = SweepScores(store, manifest)
         frame = collated([scores])
         write(store, manifest.name, frame)
-        found = Evidence(compared([scores]), draw_means(frame, default_metrics(frame), totals_of(scores)))
-        write_comparisons(store, manifest.name, found.comparisons)
+        comparisons = compared([scores])
+        write_comparisons(store, manifest.name, comparisons)
         write_costs(store, manifest.name, costs(store, [manifest]))
+        write_layers(store, manifest.name, layers(store, [manifest]))
         names = legend(manifest)
+        found = Evidence(comparisons, draw_means(frame, default_metrics(frame), totals_of(scores)))
         for table in write_tables(store, manifest.name, frame, legend=names, evidence=found):
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        written = "results.csv, comparisons.csv, costs.csv, tables/"
+        written = "results.csv, comparisons.csv, costs.csv, layers.csv, tables/"
         sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")
