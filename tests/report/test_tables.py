@@ -13,7 +13,6 @@ import pytest
 
 from comparison_rows import against_full, gap
 from comparison_rows import frame as frame_of
-from quantbench.core import files
 from quantbench.core.errors import StoreError
 from quantbench.core.paths import short_names
 from quantbench.report.collate import collate
@@ -93,29 +92,29 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
         Model smollm2, scale smoke. Tests: n = 8 windows (4,088 tokens) per column. Calibration: 16,384
           tokens, 1 draw. 3.25 bits per weight.
 
-                                                                       vs news-
-        recipe            calibration        bits  news                calibrated    reviews
-        ----------------  -----------------  ----  ------------------  ------------  -----------------
-        (full precision)                     16    29.1±1.2                          46.5±2.5
-        gptq              news               3.25  30.8 +1.68±0.14*†§  own           49.9  +3.37±0.24†
-        gptq              reviews            3.25  FAILED[1]                         FAILED[1]
-        gptq              wiki               3.25  31.8 +2.74±0.23     +1.064±0.090  50.9  +4.38±0.31
-        rtn               (none: data-free)  3.25  37.4 +8.26±0.72                   59.7 +13.21±0.97
+                                                                         vs news-
+        recipe            calibration        bits  news                  calibrated    reviews
+        ----------------  -----------------  ----  --------------------  ------------  -----------------
+        (full precision)                     16    29.1±1.2                            46.5±2.5
+        gptq              news               3.25  30.8 +1.676±0.085*†§  own           49.9  +3.37±0.17†
+        gptq              reviews            3.25  FAILED[1]                           FAILED[1]
+        gptq              wiki               3.25  31.8   +2.74±0.14     +1.064±0.054  50.9  +4.38±0.23
+        rtn               (none: data-free)  3.25  37.4   +8.26±0.46                   59.7 +13.21±0.74
 
-                                                                vs wiki-
-        recipe            calibration        wiki               calibrated
-        ----------------  -----------------  -----------------  --------------
+                                                                  vs wiki-
+        recipe            calibration        wiki                 calibrated
+        ----------------  -----------------  -------------------  --------------
         (full precision)                     18.3±1.7
-        gptq              news               19.6 +1.32±0.16†   -0.0392±0.0047
+        gptq              news               19.6 +1.325±0.068†   -0.0392±0.0019
         gptq              reviews            FAILED[1]
-        gptq              wiki               19.6 +1.36±0.16*§  own
-        rtn               (none: data-free)  23.5 +5.19±0.63
+        gptq              wiki               19.6 +1.364±0.070*§  own
+        rtn               (none: data-free)  23.5   +5.19±0.29
 
         gptq: weight=Int(bits=3, group_size=64).
         rtn: weight=Int(bits=3, group_size=64).
-        Cells: value, then its difference from full precision ± standard error over windows, paired; over
-          several draws their mean, ± over draws and clusters. Where no difference is shown, ± is the
-          standard error of the value.
+        Cells: value, then its difference from full precision ± standard error over clusters of windows,
+          paired; over several draws their mean, ± over draws and clusters. Where no difference is shown, ±
+          is the standard error of the value.
         * = calibrated on the test distribution (in-distribution).
         Transfer gap (vs news-calibrated, vs wiki-calibrated): what is lost on the test text of the column
           before by not calibrating on it: the difference from the same recipe calibrated on it, ± standard
@@ -133,9 +132,11 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
 def test_prompts_and_answers_that_were_cut_are_counted_and_marked(build_sweep: Build, tmp_path: Path) -> None:
     store, manifest = build_sweep(tmp_path)
     scored = ("rtn", "wiki", "a" * 64)
+    score = store.load_score(*scored)
+    assert score is not None
     items = store.load_items(*scored)
-    items["truncated"], items["unfinished"] = [1] * 8, [1, 0, 1, 0, 0, 0, 0, 1]
-    files.write_parquet(store.score_path(*scored).with_suffix(".parquet"), items)
+    store.score_path(*scored).unlink()
+    store.save_score(dataclasses.replace(score, cut_prompts=8, cut_answers=3), items)
     frame = collate(store, [manifest])
     found = frame[(frame["run_id"] == "rtn") & (frame["metric"] == "kl")]
     counts = found[["task", "cut_prompts", "cut_answers"]].fillna(-1).values.tolist()
@@ -176,18 +177,18 @@ def test_markdown_and_csv_say_the_same(build_sweep: Build, tmp_path: Path) -> No
     assert lines[2].startswith("Model smollm2, scale smoke. Tests: n = 8 windows (4,088 tokens) per column. ")
     assert [cell.strip() for cell in lines[7].strip("|").split("|")] == [
         *["gptq", "news", "3.25"],
-        "**30.8 +1.68±0.14**†§",
+        "**30.8 +1.676±0.085**†§",
         "own",
-        "49.9 +3.37±0.24†",
-        "19.6 +1.32±0.16†",
-        "-0.0392±0.0047",
+        "49.9 +3.37±0.17†",
+        "19.6 +1.325±0.068†",
+        "-0.0392±0.0019",
     ]
     assert "- **bold** = calibrated on the test distribution (in-distribution)." in lines
     text = csv_table(table)
     assert text.startswith("# perplexity (per token; lower is better): smollm2, smoke\n# Model smollm2, scale smoke.\n")
     rows = pd.read_csv(io.StringIO(text), comment="#")
     assert list(rows.columns) == table.header
-    assert rows.loc[1, ["news", "reviews"]].tolist() == ["30.8 +1.68±0.14*†§", "49.9 +3.37±0.24†"]
+    assert rows.loc[1, ["news", "reviews"]].tolist() == ["30.8 +1.676±0.085*†§", "49.9 +3.37±0.17†"]
 
 
 def test_tables_are_written_in_every_format_and_every_table_is_in_the_combined_files(
@@ -372,6 +373,8 @@ def test_a_name_that_does_not_show_its_file_is_explained() -> None:
     cell = CellEntry(key="a", choices={}, overrides=[], tasks=dict.fromkeys(origins), task_origins=origins)
     lines = legend(Manifest(name="demo", overrides=[], cells=[cell]))
     assert lines == [f"{names[path]} = {path}" for path in sorted(paths[:2], key=lambda path: names[path])]
+    pathless = dataclasses.replace(cell, tasks={"random": None}, task_origins={"random": origin("random", path="")})
+    assert legend(Manifest(name="demo", overrides=[], cells=[pathless])) == []
 
 
 def test_a_gap_that_waits_for_a_run_says_so(build_sweep: Build, tmp_path: Path) -> None:

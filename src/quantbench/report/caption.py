@@ -27,13 +27,13 @@ def caption(metric: str, rows: Sequence[ResultRow]) -> list[str]:
     own = [row for row in rows if not row["full_precision"]] or list(rows)
     settings = {(_recipe(row), row["settings"]): None for row in own if row["settings"]}
     paragraphs = [f"{recipe}: {text}." for recipe, text in settings]
-    items = metrics.item_word(metric)
+    error = f"± standard error over clusters of {metrics.item_word(metric)}"
     drawn = "; over several draws their mean, ± over draws and clusters"
     if metrics.is_relative(metric):
-        paragraphs.append(f"Cells: value ± standard error over {items}, measured against full precision{drawn}.")
+        paragraphs.append(f"Cells: value {error}, measured against full precision{drawn}.")
     else:
         paragraphs.append(
-            f"Cells: value, then its difference from full precision ± standard error over {items}, paired{drawn}. "
+            f"Cells: value, then its difference from full precision {error}, paired{drawn}. "
             "Where no difference is shown, ± is the standard error of the value."
             + (" same: no item has another outcome." if any(map(_same, own)) else "")
             + (" No ±: all items agree, so there is nothing to estimate it from." if any(map(_agree, rows)) else "")

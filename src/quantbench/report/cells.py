@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from quantbench.metrics import metrics
 from quantbench.report.caption import RELATION_MARKS
 from quantbench.report.columns import ResultRow
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP
 from quantbench.report.digits import change, rounded, with_error
 from quantbench.report.evidence import VERDICT_MARKS, DrawMean, Evidence, Index
 from quantbench.report.footnotes import Footnotes
 from quantbench.report.lines import Line
 from quantbench.report.table import TableCell
-from quantbench.report.wording import FULL_PRECISION, GAP, Row, is_ratio
+from quantbench.report.wording import Row, is_ratio
 
 OWN = "own"
 """Stands for the gap of a line that was calibrated on the test distribution itself."""

@@ -10,6 +10,7 @@ from quantbench.metrics.verdict import Verdict
 from quantbench.report import wording
 from quantbench.report.caption import metric_words
 from quantbench.report.columns import result_rows
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP, RECIPE
 from quantbench.report.digits import rounded
 from quantbench.report.evidence import VERDICT_MARKS, Evidence
 from quantbench.report.footnotes import Footnotes
@@ -18,7 +19,7 @@ from quantbench.report.sentences import of_kind
 from quantbench.report.studies import Study, studies_of
 from quantbench.report.table import Table, TableCell
 from quantbench.report.tables import free_slug
-from quantbench.report.wording import FULL_PRECISION, GAP, RECIPE, Row
+from quantbench.report.wording import Row
 
 NAMES = {RECIPE: "recipes", GAP: "gaps", FULL_PRECISION: "full-precision"}
 """How the file of each kind begins."""
@@ -40,12 +41,12 @@ def comparison_tables(frame: pd.DataFrame, metrics: Sequence[str], evidence: Evi
 
     frame: the results of `collate`, for what was measured.
     """
-    rows = [row for row in evidence.rows() if row["metric"] in metrics]
     made: dict[str, Table] = {}
-    for metric in metrics if rows else []:
+    for metric in metrics:
+        rows = evidence.rows(metric)
         of_metric = result_rows(frame[(frame["metric"] == metric).fillna(False)])
-        for study in studies_of(of_metric):
-            own = wording.with_places([row for row in rows if row["metric"] == metric and study.has(row)])
+        for study in studies_of(of_metric) if rows else []:
+            own = wording.with_places([row for row in rows if study.has(row)])
             for kind, name in NAMES.items():
                 of_this = [row for row in own if row["kind"] == kind]
                 if of_this:
@@ -83,7 +84,7 @@ def _table(slug: str, metric: str, kind: str, study: Study, rows: Sequence[Row])
         notes=notes.lines(),
         opening=opening(study.rows, study.columns(), _draws(rows), rows),
         closing=of_kind(rows, metric, kind),
-        heads=2,
+        heads=len(HEADERS[kind]),
     )
 
 

@@ -13,10 +13,22 @@ from quantbench.metrics.totals import Totals
 from quantbench.report.columns import ResultRow, result_rows
 from quantbench.report.evidence import DrawKey, DrawMean
 from quantbench.report.lines import lines_of
+from quantbench.report.scored import SweepScores
 from quantbench.report.studies import studies_of
 
 LoadTotals = Callable[[str, str, str], Mapping[str, Totals] | None]
 """From run id, task and protocol to the totals of a score by metric; None if there is no such score."""
+
+
+def totals_of(scores: SweepScores) -> LoadTotals:
+    """Totals of scores that a sweep has read."""
+    runs = {run.run_id: run for run in scores.runs}
+
+    def load(run_id: str, task: str, protocol: str) -> Mapping[str, Totals] | None:
+        found = scores.of(runs[run_id], task, protocol) if run_id in runs else None
+        return None if found is None else found.totals
+
+    return load
 
 
 def draw_means(frame: pd.DataFrame, metrics: Iterable[str], load: LoadTotals) -> dict[DrawKey, DrawMean]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from quantbench.metrics.verdict import Verdict
+from quantbench.report.columns import series
+from quantbench.report.comparison_columns import COMPARISON_COLUMNS
 from quantbench.report.wording import Row, plain
 
 VERDICT_MARKS = {
@@ -44,10 +46,19 @@ class Evidence:
 
     comparisons: pd.DataFrame | None = None
     means: Mapping[DrawKey, DrawMean] = field(default_factory=dict)
+    _rows: dict[str, list[Row]] = field(default_factory=dict, repr=False, compare=False)
 
-    def rows(self) -> list[Row]:
-        """The comparisons as plain values."""
-        return [] if self.comparisons is None else list(plain(self.comparisons))
+    def of(self, metric: str) -> pd.DataFrame:
+        """The comparisons of one metric."""
+        if self.comparisons is None:
+            return pd.DataFrame({name: series(name, kind, []) for name, kind in COMPARISON_COLUMNS.items()})
+        return self.comparisons[self.comparisons["metric"] == metric]
+
+    def rows(self, metric: str) -> list[Row]:
+        """The same as plain values."""
+        if metric not in self._rows:
+            self._rows[metric] = list(plain(self.of(metric)))
+        return self._rows[metric]
 
 
 class Index:

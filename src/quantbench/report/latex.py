@@ -10,11 +10,11 @@ from quantbench.report.caption import IN_DISTRIBUTION
 from quantbench.report.layout import blocks, joined
 from quantbench.report.table import Table, TableCell
 
-ROOM = 105
+ROOM = 130
 """Letters that a table may be wide: more goes into a further table."""
 
-COMFORTABLE = 80
-"""Letters that fit into a line of a paper at \\footnotesize: wider tables are scaled to the line."""
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+"""Scales what is wider than the line down to it, and leaves the rest as it is."""
 
 MOST_ROWS = 45
 """Rows of a page."""
@@ -73,13 +73,12 @@ def latex(table: Table) -> str:
         which = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
         above = escaped(" ".join([f"{table.title}{which}.", *(table.opening if number == 1 else [])]))
         label = f"\\label{{tab:{_label(table.slug)}}}" if number == 1 else ""
-        width = sum(widths[column] for column in block)
         grid = _tabular([table.header[column] for column in block], [[row[c] for c in block] for row in chunk], table)
         found += [
             "\\begin{table}[htbp]",
             "\\centering\\footnotesize",
-            f"\\caption{{{above}{label}}}",
-            f"\\resizebox{{\\linewidth}}{{!}}{{%\n{grid}}}" if width > COMFORTABLE else grid,
+            f"\\caption{{{above}{label}}}\\medskip",
+            f"{FITTED}{{%\n{grid}}}",
             *(_below(table) if number == len(parts) else []),
             "\\end{table}",
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from quantbench.report.arms import without_seeds
 from quantbench.report.columns import ResultRow
 
 FULL = "(full precision)"
@@ -37,7 +38,8 @@ def lines_of(rows: Sequence[ResultRow]) -> list[Line]:
     """The lines, in the order of the rows. Two runs of one draw and one name have a line each, named by run id."""
     lines: dict[tuple[str, str], Line] = {}
     for row in rows:
-        recipe = FULL if row["full_precision"] else " ".join(p for p in (row["quantizer"], row["variant"]) if p)
+        parts = (row["quantizer"], without_seeds(row["variant"]))
+        recipe = FULL if row["full_precision"] else " ".join(part for part in parts if part)
         calib = "" if row["full_precision"] else " ".join(p for p in (row["calib"], row["calib_variant"]) if p)
         known = lines.get((recipe, calib))
         if known is not None and any(_draw(one) == _draw(row) for one in known.rows.get(row["task"], [])):
@@ -49,5 +51,5 @@ def lines_of(rows: Sequence[ResultRow]) -> list[Line]:
 
 def _draw(row: ResultRow) -> tuple[object, ...]:
     """Which draw a row is of; of a run without a record that is not known, and it is like no other."""
-    replicates = (row["seed"], row["draw"], row["replicate"])
+    replicates = (row["seed"], row["draw"], row["replicate"], row["variant"])
     return replicates if row["status"] in {"done", "missing"} else (*replicates, id(row))

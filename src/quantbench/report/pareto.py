@@ -11,15 +11,15 @@ from quantbench.metrics.verdict import Verdict
 from quantbench.report.caption import metric_words
 from quantbench.report.cells import Cells
 from quantbench.report.columns import result_rows
+from quantbench.report.comparison_columns import RECIPE
 from quantbench.report.evidence import Evidence, Index
 from quantbench.report.footnotes import Footnotes
 from quantbench.report.lines import Line, lines_of
 from quantbench.report.opening import opening, spread
-from quantbench.report.sentences import is_left_out
 from quantbench.report.studies import Study, studies_of
 from quantbench.report.table import Table, TableCell
 from quantbench.report.tables import free_slug
-from quantbench.report.wording import RECIPE, Row, listed, subject
+from quantbench.report.wording import Row, listed, subject
 
 FRONT, BEHIND = "●", "○"
 
@@ -29,15 +29,14 @@ def pareto_tables(frame: pd.DataFrame, metrics: Sequence[str], evidence: Evidenc
 
     A recipe is behind another on a test text only where a comparison says so (`behind`).
     """
-    comparisons = evidence.rows()
     made: dict[str, Table] = {}
-    for metric in metrics if comparisons else []:
-        for study in studies_of(result_rows(frame[(frame["metric"] == metric).fillna(False)])):
-            own = [row for row in comparisons if study.has(row)]
-            pairs = [row for row in own if row["kind"] == RECIPE and row["metric"] == metric]
+    for metric in metrics:
+        rows = [row for row in evidence.rows(metric) if row["kind"] == RECIPE]
+        for study in studies_of(result_rows(frame[(frame["metric"] == metric).fillna(False)])) if rows else []:
+            pairs = [row for row in rows if study.has(row)]
             quantized = [row for row in study.rows if not row["full_precision"]]
             several = len({row["effective_bits"] for row in quantized} - {None}) > 1
-            if pairs and several and not is_left_out(own, metric):
+            if pairs and several and not (metric == "perplexity" and any(map(study.has, evidence.rows("kl")))):
                 slug = free_slug(["bits", metric, study.model, study.scale_option], made)
                 made[slug] = _table(slug, metric, study, pairs, evidence)
     return list(made.values())
@@ -131,7 +130,7 @@ def _named(line: Line) -> str:
 
 
 def _known(line: Line, column: str) -> list[Any]:
-    return [cast("Mapping[str, Any]", row).get(column) for row in line.all_rows()]
+    return [cast("Mapping[str, Any]", row)[column] for row in line.all_rows()]
 
 
 def _bits_of(line: Line) -> float:

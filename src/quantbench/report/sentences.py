@@ -13,9 +13,10 @@ import pandas as pd
 from quantbench.metrics.clusters import RELIABLE
 from quantbench.metrics.verdict import Verdict
 from quantbench.report import wording
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP, RECIPE
 from quantbench.report.several import standing, together
 from quantbench.report.shown import default_metrics
-from quantbench.report.wording import FULL_PRECISION, GAP, RECIPE, Row
+from quantbench.report.wording import Row
 
 STUDY = ("sweep", "model", "scale")
 """What is told apart by a heading of its own."""

@@ -10,13 +10,15 @@ import pandas as pd
 from quantbench.report.caption import caption, gap_caption, metric_words, verdict_caption
 from quantbench.report.cells import Cells
 from quantbench.report.columns import ResultRow, result_rows
+from quantbench.report.comparison_columns import GAP
 from quantbench.report.evidence import Evidence, Index
 from quantbench.report.footnotes import Footnotes
 from quantbench.report.lines import Line, lines_of
+from quantbench.report.matched import matched_is_best
+from quantbench.report.matched import sentence as matched_sentence
 from quantbench.report.opening import opening, spread
-from quantbench.report.sentences import answers
+from quantbench.report.sentences import answers, is_left_out
 from quantbench.report.shown import DEFAULT_METRICS
-from quantbench.report.shown import default_metrics as default_metrics
 from quantbench.report.studies import Study, studies_of
 from quantbench.report.table import Table, TableCell
 from quantbench.report.wording import Row
@@ -37,12 +39,10 @@ def tables(frame: pd.DataFrame, metric: str, evidence: Evidence = NO_EVIDENCE) -
     rows = result_rows(chosen)
     if not any(row["metric"] for row in rows) and (metric != DEFAULT_METRICS[0] or frame["metric"].notna().any()):
         return []
-    comparisons = evidence.rows()
     made: dict[str, Table] = {}
     for study in studies_of(rows):
         slug = free_slug([metric, study.model, study.scale_option], made)
-        own = [row for row in comparisons if study.has(row)]
-        made[slug] = _table(slug, metric, study, evidence, own)
+        made[slug] = _table(slug, metric, study, evidence)
     return list(made.values())
 
 
@@ -53,9 +53,9 @@ def free_slug(parts: Iterable[str | None], taken: Iterable[str]) -> str:
     return slug if same == 0 else f"{slug}-{same + 1}"
 
 
-def _table(slug: str, metric: str, study: Study, evidence: Evidence, comparisons: Sequence[Row]) -> Table:
+def _table(slug: str, metric: str, study: Study, evidence: Evidence) -> Table:
     rows, names, notes = study.rows, study.columns(), Footnotes()
-    of_metric = [row for row in comparisons if row["metric"] == metric]
+    of_metric = [row for row in evidence.rows(metric) if study.has(row)]
     cells = Cells(evidence, Index(of_metric), notes)
     lines = lines_of(rows)
     gaps = {task: _own_set(lines, task) for task in names if _has_gap(rows, of_metric, task)}
@@ -89,10 +89,19 @@ def _table(slug: str, metric: str, study: Study, evidence: Evidence, comparisons
         caption=[*words, *verdict_caption(cells.verdicts, cells.families)],
         notes=notes.lines(),
         opening=opening(rows, names, [line.n_draws for line in lines if line.n_draws], of_metric),
-        closing=answers(comparisons, metric),
+        closing=_closing(metric, study, evidence),
         heads=len(HEADS),
         follows=frozenset(index + len(extra) for index in follows),
     )
+
+
+def _closing(metric: str, study: Study, evidence: Evidence) -> list[str]:
+    """What the comparisons say, and how often a text's own calibration set is best."""
+    rows = [row for name in dict.fromkeys((metric, "kl")) for row in evidence.rows(name) if study.has(row)]
+    frame = evidence.of(metric)
+    own = frame[(frame["model"] == study.model) & (frame["scale"] == study.scale) & (frame["sweep"] == study.sweep)]
+    counts = [] if is_left_out(rows, metric) else matched_is_best(own).to_dict("records")
+    return [*answers(rows, metric), *map(matched_sentence, counts)]
 
 
 def _cells(cells: Cells, line: Line, task: str, gaps: dict[str, str], waiting: set[str]) -> list[TableCell]:
@@ -111,7 +120,7 @@ def _extra(lines: Sequence[Line]) -> list[tuple[str, list[str]]]:
 
 
 def _has_gap(rows: Sequence[ResultRow], comparisons: Sequence[Row], task: str) -> bool:
-    tested = any(row["kind"] == "transfer gap" and row["task"] == task for row in comparisons)
+    tested = any(row["kind"] == GAP and row["task"] == task for row in comparisons)
     return tested or any(row["task"] == task and row["transfer_gap"] is not None for row in rows)
 
 

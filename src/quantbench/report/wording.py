@@ -13,15 +13,10 @@ import pandas as pd
 
 from quantbench.metrics.errors import POWER
 from quantbench.report.columns import DATA_FREE
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP, ONE_DRAW
 from quantbench.report.digits import rounded
 
 Row = Mapping[str, Any]
-
-FULL_PRECISION, RECIPE, GAP = "full precision", "recipe", "transfer gap"
-"""The kinds of comparison."""
-
-ONE_DRAW = "this draw only"
-"""The note of a comparison that has no error over calibration draws: it decides nothing."""
 
 INTERVAL_ERRORS = 4
 """Standard errors that a 95 % interval is about wide: decides the digits of its ends."""
