@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from command import Workdir
@@ -40,6 +41,11 @@ def test_after_ctrl_c_the_same_command_continues(workdir: Workdir) -> None:
     after = finished(workdir.outputs)
     assert len(after) == 2 * (3 * 2 + 1) > len(before)
     assert {key: after[key] for key in before} == before
+    (layers,) = workdir.outputs.glob("sweeps/*/layers.csv")
+    frame = pd.read_csv(layers)
+    assert set(frame["recipe"].str.partition(" ")[0]) == {"gptq", "awq", "spqr", "rtn"}
+    assert frame["relative_loss"].between(0, 1).all()
+    assert frame.groupby("recipe")["measured_on"].nunique().eq(1).all()
 
 
 @pytest.fixture

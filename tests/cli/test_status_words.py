@@ -16,9 +16,8 @@ from quantbench.core.errors import ConfigError
 from quantbench.launch.overview import Watch, key_of
 from quantbench.launch.records import started
 from quantbench.launch.state import SweepState
-from quantbench.report.caption import caption
 from quantbench.report.collate import collate
-from quantbench.report.columns import result_rows
+from quantbench.report.tables import tables
 from quantbench.report.variants import Variants
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord
@@ -81,14 +80,13 @@ def test_a_scale_that_was_changed_says_so() -> None:
     assert Variants(differ).scale(differ[0]) == "quick with scale.windows=4"  # calib.n is shown as a variant
 
 
-def test_the_changed_scale_stands_in_the_caption(
+def test_the_changed_scale_stands_above_the_table(
     build_sweep: Callable[..., tuple[Store, Manifest]], tmp_path: Path
 ) -> None:
     store, manifest = build_sweep(tmp_path)
     changed = [dataclasses.replace(cell, overrides=[*cell.overrides, "scale.windows=4"]) for cell in manifest.cells]
-    rows = result_rows(collate(store, [dataclasses.replace(manifest, cells=changed)]))
-    _, paragraphs = caption("kl", rows, rows, {})
-    assert any(line.startswith("Scale smoke with scale.windows=4; ") for line in paragraphs)
+    (table,) = tables(collate(store, [dataclasses.replace(manifest, cells=changed)]), "kl")
+    assert table.opening[0] == "Model smollm2, scale smoke with scale.windows=4."
 
 
 def test_an_option_of_one_set_of_a_grid_is_said_to_be_its_own(tmp_path: Path) -> None:

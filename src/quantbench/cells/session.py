@@ -106,6 +106,10 @@ class Session:
             overlaps[name] = self._overlaps[pair]
         return Inputs(reordered(calib, cell.settings.replicate), tests, overlaps)
 
+    def text_at_hand(self, cell: Cell) -> CalibSet | None:
+        """The first calibration set that was drawn for a cell of the same model; None if none was."""
+        return next((one for key, one in self._calibs.items() if key.startswith(cell.model_part.digest)), None)
+
     def test(self, cell: Cell, task: str) -> TestSet:
         """The test set of a task. Raises DataError if its data cannot be had or do not suffice."""
         tokenizer, fingerprint = self.tokenizer(cell)
