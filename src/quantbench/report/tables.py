@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from quantbench.core.errors import StoreError
+from quantbench.metrics.metrics import ANSWERS
 from quantbench.metrics.positions import BUCKETS, NAMES
 from quantbench.report.caption import GAP_HEADER, caption, gap_caption
 from quantbench.report.columns import ResultRow, result_rows
@@ -20,7 +21,10 @@ from quantbench.report.variants import WITH
 DEFAULT_METRICS = ("perplexity", "kl")
 """Metrics of running text that have a table of their own."""
 
-HIDDEN_METRICS = ("nll", "bits_per_byte", *NAMES, *BUCKETS, "reverse_kl", "top1_agreement", "rms_dp", "macro_f1")
+HIDDEN_METRICS = (
+    *("nll", "bits_per_byte", *NAMES, *BUCKETS, "reverse_kl", "top1_agreement", "rms_dp", "macro_f1"),
+    *ANSWERS,
+)
 """Metrics that are in results.csv only, unless a table of them is asked for."""
 
 
