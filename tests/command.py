@@ -116,6 +116,7 @@ class Workdir:
             "scale.window=64",
             "scale.windows=4",
             "threads=1",
+            "report=false",
         ]
 
     def environment(self, outputs: Path | None = None, **extra: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ OPERATIONAL = (
     "cluster",
     "detach",
     "retry_failed",
+    "report",
     "checkpoint_blocks",
     "hydra.",
 )
@@ -58,6 +59,7 @@ class Settings:
     checkpoint_blocks: Annotated[int, Field(ge=0)]
     detach: bool
     retry_failed: bool
+    report: bool
     share_data_free: bool = True
 
 

@@ -9,31 +9,14 @@ from typing import Any
 import pandas as pd
 
 from quantbench.core.errors import StoreError
-from quantbench.metrics.metrics import ANSWERS
-from quantbench.metrics.positions import BUCKETS, NAMES
 from quantbench.report.caption import GAP_HEADER, caption, gap_caption
 from quantbench.report.columns import ResultRow, result_rows
 from quantbench.report.footnotes import Footnotes
 from quantbench.report.lines import cells_of, gap_of, lines_of, tokens_of
+from quantbench.report.shown import DEFAULT_METRICS
+from quantbench.report.shown import default_metrics as default_metrics
 from quantbench.report.table import Table, TableCell
 from quantbench.report.variants import WITH
-
-DEFAULT_METRICS = ("perplexity", "kl")
-"""Metrics of running text that have a table of their own."""
-
-HIDDEN_METRICS = (
-    *("nll", "bits_per_byte", *NAMES, *BUCKETS, "reverse_kl", "top1_agreement", "rms_dp", "macro_f1"),
-    *ANSWERS,
-)
-"""Metrics that are in results.csv only, unless a table of them is asked for."""
-
-
-def default_metrics(frame: pd.DataFrame) -> list[str]:
-    """The metrics of a frame that have a table unless others are asked for: those of text first."""
-    found = [str(name) for name in frame["metric"].dropna().unique()]
-    own = [name for name in found if name not in {*DEFAULT_METRICS, *HIDDEN_METRICS}]
-    text = [name for name in DEFAULT_METRICS if name in found]
-    return [*text, *own] or [DEFAULT_METRICS[0]]
 
 
 def tables(frame: pd.DataFrame, metric: str) -> list[Table]:
