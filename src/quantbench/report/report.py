@@ -16,7 +16,8 @@ from quantbench.report.render import console, write_tables
 from quantbench.report.scored import SweepScores
 from quantbench.report.shown import DEFAULT_METRICS
 from quantbench.report.tables import tables
-from quantbench.report.variance import variance, write_variance
+from quantbench.report.variance import variance
+from quantbench.report.variance_table import write_variance
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
