@@ -15,18 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from quantbench.core import files
 from quantbench.core.hashing import digest
 from quantbench.core.origin import CONTROL_FAMILY
 from quantbench.metrics import metrics
 from quantbench.metrics.variance_components import Component, Observed, components
 from quantbench.report.alike import flat
 from quantbench.report.arms import DRAWN, undrawn, without_seeds
-from quantbench.report.collate import csv_text
 from quantbench.report.scored import Scored, SweepScores
 from quantbench.report.settings import settings
 from quantbench.report.sweep_runs import SweepRun
-from quantbench.store.store import Store
 
 VARIANCE_COLUMNS = {
     "sweep": "string",
@@ -57,7 +54,7 @@ VARIANCE_COLUMNS = {
     "n_clusters": "Int64",
     "note": "string",
 }
-"""The columns of variance.csv with their types. docs/results.md says what they mean."""
+"""The columns of variance.csv with their types. docs/protocol.md says what they mean."""
 
 AMOUNT = ("n", "length")
 """Settings of a calibration set that say how much is drawn: other amounts are other rows."""
@@ -73,11 +70,6 @@ def variance(sweeps: Sequence[SweepScores]) -> pd.DataFrame:
     rows = [row for scores in sweeps for row in _rows(scores)]
     found = {name: pd.Series([row.get(name) for row in rows], dtype=kind) for name, kind in VARIANCE_COLUMNS.items()}
     return pd.DataFrame(found)
-
-
-def write_variance(store: Store, name: str, frame: pd.DataFrame) -> None:
-    """Write variance.csv into the folder of the sweep, atomically."""
-    files.write_text(store.sweep_dir(name) / "variance.csv", csv_text(frame))
 
 
 @dataclass(frozen=True, eq=False)
