@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -45,9 +45,14 @@ class Figure:
     spec: Spec = field(repr=False)
 
 
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows by the names of the columns."""
+    return cast("list[dict[str, Any]]", frame.to_dict("records"))
+
+
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as JSON values: what is missing, or not finite, is null."""
-    return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    return [{key: _plain(value) for key, value in row.items()} for row in rows_of(frame)]
 
 
 def _plain(value: Any) -> Any:

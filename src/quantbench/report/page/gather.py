@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,12 +59,12 @@ def _named(results: pd.DataFrame, names: Mapping[str | None, tuple[str, str]]) -
     """With the columns `recipe` and `calibration`: as comparisons call them, where a run is in any."""
     recipes, calibrations = [], []
     columns = ["run_id", "quantizer", "variant", "calib", "calib_variant", "full_precision"]
-    for row in results[columns].astype(object).itertuples(index=False):
-        recipe = " ".join(part for part in (row.quantizer, row.variant) if part)
-        calib = " ".join(part for part in (row.calib, row.calib_variant) if part)
-        known = names.get(row.run_id, (recipe, calib))
-        recipes.append("full precision" if row.full_precision else known[0])
-        calibrations.append(known[1])
+    rows: list[tuple[Any, ...]] = list(results[columns].astype(object).itertuples(index=False, name=None))
+    for run_id, quantizer, variant, calib, calib_variant, full_precision in rows:
+        own = [" ".join(part for part in pair if part) for pair in ((quantizer, variant), (calib, calib_variant))]
+        recipe, calibration = names.get(run_id, (own[0], own[1]))
+        recipes.append("full precision" if full_precision else recipe)
+        calibrations.append(calibration)
     return results.assign(recipe=recipes, calibration=calibrations)
 
 
@@ -80,7 +81,7 @@ def _means(scores: SweepScores, arm: Arm, metrics: set[str]) -> Iterator[tuple[M
             continue
         runs = frozenset(run_id for run_id, _ in known)
         same_items = len({one.score.clusters for _, one in known}) == 1
-        for metric in metrics & set.intersection(*(set(one.totals) for _, one in known)):
+        for metric in sorted(metrics.intersection(*(one.totals for _, one in known))):
             totals = [one.totals[metric] for _, one in known]
             y = np.stack([one.pseudo_values() for one in totals]) if same_items else np.zeros((len(totals), 0))
             mean = math.fsum(one.scale_value for one in totals) / len(totals)

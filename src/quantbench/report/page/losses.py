@@ -11,7 +11,7 @@ from quantbench.metrics import metrics
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.comparison_columns import FULL_PRECISION, GAP, ONE_DRAW
 from quantbench.report.digits import rounded
-from quantbench.report.page.figure import Figure, slug
+from quantbench.report.page.figure import Figure, rows_of, slug
 from quantbench.report.page.heat import UNKNOWN, heat_map, state
 
 VERDICT_MARKS = {"better": " ▲", "worse": " ▼", "equivalent": " ≡", "undecided": " ?", "not comparable": " ×"}
@@ -46,7 +46,7 @@ def loss_map(values: pd.DataFrame, comparisons: pd.DataFrame, metric: str) -> Fi
     relative = metrics.is_relative(metric)
     known = _by_arm(comparisons[comparisons["kind"] == FULL_PRECISION])
     names = task_names(own)
-    rows = [_loss(row, None if relative else known.get(_key(row)), names) for row in own.to_dict("records")]
+    rows = [_loss(row, None if relative else known.get(_key(row)), names) for row in rows_of(own)]
     if relative:
         words = f"{metric} from full precision of each recipe (rows) on each test text (columns)."
     else:
@@ -72,7 +72,7 @@ def gap_map(comparisons: pd.DataFrame, metric: str) -> Figure | None:
             "calibration": row["calib"],
             **_difference(row),
         }
-        for row in own.to_dict("records")
+        for row in rows_of(own)
     ]
     words = [
         f"Transfer gap in {metric}: the score on a test text (columns) when calibrated on another text (behind the "
@@ -83,7 +83,7 @@ def gap_map(comparisons: pd.DataFrame, metric: str) -> Figure | None:
 
 
 def _by_arm(comparisons: pd.DataFrame) -> Mapping[tuple[str, ...], dict[str, Any]]:
-    return {_key(row, "run_ids"): row for row in comparisons.to_dict("records")}
+    return {_key(row, "run_ids"): row for row in rows_of(comparisons)}
 
 
 def _key(row: Mapping[str, Any], runs: str = "runs") -> tuple[str, ...]:

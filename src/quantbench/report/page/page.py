@@ -16,7 +16,7 @@ from quantbench.core.lazy import lazy_module
 from quantbench.core.version import __version__
 from quantbench.report.page.content import Content
 from quantbench.report.page.drawing import javascript, script_json, svg
-from quantbench.report.page.figure import Figure, anchor
+from quantbench.report.page.figure import Figure, anchor, rows_of
 from quantbench.report.page.figures import Section
 from quantbench.report.page.recipes import grouped
 
@@ -77,7 +77,7 @@ def _still(figure: Figure) -> str:
 
 def _shown(figure: Figure, still: str | None) -> Shown:
     first = figure.data.head(TABLE_ROWS)
-    rows = [[_cell(name, value) for name, value in row.items()] for row in first.to_dict("records")]
+    rows = [[_cell(name, value) for name, value in row.items()] for row in rows_of(first)]
     return Shown(figure, still, [str(name).replace("_", " ") for name in first], rows, len(figure.data) - len(first))
 
 
