@@ -13,6 +13,7 @@ import pytest
 
 from command import Done, Workdir
 from quantbench.launch.naming import sweep_name
+from quantbench.report.verify import verify_sweep
 from quantbench.store.store import Store
 
 
@@ -47,6 +48,11 @@ def test_a_grid_is_run_once_and_repeating_it_does_nothing(workdir: Workdir) -> N
     assert set(frame.status) == {"done"}
     assert len(list(workdir.outputs.glob("runs/*"))) == 3
     assert (frame[(frame.quantizer == "none") & (frame.metric == "kl")].value == 0).all()
+    assert set(frame.metric) >= {"kl_p999", "kl_max", "kl_unsure", "reverse_kl", "rms_dp"}
+    store = Store(workdir.outputs)
+    manifest = store.load_manifest(store.sweep_names()[0])
+    assert manifest is not None
+    assert verify_sweep(store, manifest) == 3
 
 
 def test_a_later_evaluation_in_a_new_process_equals_one_process(workdir: Workdir, tmp_path: Path) -> None:

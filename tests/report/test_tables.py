@@ -115,9 +115,9 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
 def test_prompts_and_answers_that_were_cut_are_counted_and_marked(build_sweep: Build, tmp_path: Path) -> None:
     store, manifest = build_sweep(tmp_path)
     scored = ("rtn", "wiki", "a" * 64)
-    items = store.load_items(*scored)
-    items["truncated"], items["unfinished"] = [1] * 8, [1, 0, 1, 0, 0, 0, 0, 1]
-    files.write_parquet(store.score_path(*scored).with_suffix(".parquet"), items)
+    score = store.load_score(*scored)
+    assert score is not None
+    files.write_text(store.score_path(*scored), dataclasses.replace(score, cut_prompts=8, cut_answers=3).to_json())
     frame = collate(store, [manifest])
     found = frame[(frame["run_id"] == "rtn") & (frame["metric"] == "kl")]
     counts = found[["task", "cut_prompts", "cut_answers"]].fillna(-1).values.tolist()
