@@ -1,11 +1,10 @@
-"""The sub-commands beside Hydra's overrides: show, collate, compare. Each returns its exit status."""
+"""The sub-commands about stored results: show and collate. Each returns its exit status."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
@@ -16,6 +15,7 @@ from quantbench.core.paths import local_path, outputs_folder
 
 if TYPE_CHECKING:
     from quantbench.store.manifest import Manifest
+    from quantbench.store.records import RunRecord
     from quantbench.store.store import Store
 
 
@@ -47,7 +47,7 @@ def show(arguments: list[str]) -> int:
     assert record is not None
     _say(f"run {record.run_id}   {record.status}   {record.created}")
     for title, value in (
-        ("choices", record.choices),
+        ("choices", own_choices(record)),
         ("identity", record.config),
         ("fingerprints", record.fingerprints),
         ("calibration", record.calibration),
@@ -81,6 +81,12 @@ def show(arguments: list[str]) -> int:
     return 0
 
 
+def own_choices(record: RunRecord) -> dict[str, str]:
+    """What was chosen of the groups that a run depends on: what else its first command chose says nothing of it."""
+    used = ("model", "quantizer", *(("calib", "scale") if "calib" in record.config else ()))
+    return {group: option for group, option in record.choices.items() if group in used}
+
+
 def _indent(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
@@ -111,30 +117,6 @@ def collate(arguments: list[str]) -> int:
             problems.append(f"{name}: {error if isinstance(error, QuantbenchError) else foreign(error)}")
     if problems:
         raise StoreError("\n- ".join([f"collate: {len(problems)} of {len(names)} sweeps have no tables", *problems]))
-    return 0
-
-
-def compare(arguments: list[str]) -> int:
-    """`quantbench compare SWEEP ...`: recipes side by side, with paired differences from one of them."""
-    parser = _output_parser("compare", "One table of all recipes of sweeps, with what they cost.")
-    parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
-    parser.add_argument("--metric", action="append", help="may be repeated (default: those that have a table)")
-    parser.add_argument("--against", metavar="QUANTIZER", help="also paired differences from this recipe")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there, too")
-    given = parser.parse_args(arguments)
-    from quantbench.core.files import write_text
-    from quantbench.report.compare import recipe_table
-    from quantbench.report.render import console, csv_table, markdown
-    from quantbench.store.store import Store
-
-    store = Store(given.output_dir)
-    manifests = [_manifest(store, name) for name in _named(store, given.sweeps, "compare")]
-    table = recipe_table(store, manifests, given.metric, given.against)
-    for path, text in ((given.markdown, markdown(table)), (given.csv, csv_table(table))):
-        if path is not None:
-            write_text(path, text)
-    _say(console(table))
     return 0
 
 

@@ -22,7 +22,10 @@ COMMANDS = {
     "logs": "quantbench.cli.sweeps.logs",
     "cancel": "quantbench.cli.sweeps.cancel",
     "retry": "quantbench.cli.sweeps.retry",
-    "compare": "quantbench.cli.commands.compare",
+    "compare": "quantbench.cli.comparing.compare",
+    "report": "quantbench.cli.reporting.report",
+    "pack": "quantbench.cli.packing.pack",
+    "merge": "quantbench.cli.packing.merge",
 }
 """Where the function of a sub-command is: it takes the arguments after it, and returns its exit status."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from quantbench.core.lazy import lazy_module
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
     torch = lazy_module("torch")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ class LinearStats:
     minimum: Tensor | None = None
     maximum: Tensor | None = None
     rows: Tensor | None = None
+    _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def derived(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` makes of the statistics, made once for all weights that read these inputs, until `forget`."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        found: T = self._derived[key]
+        return found
+
+    def forget(self) -> None:
+        """Free what was derived."""
+        self._derived.clear()
 
     def rescaled(self, scale: Tensor) -> LinearStats:
         """Statistics of X' = X / scale, for scale [in] > 0: a transform of the inputs changes all of them.
@@ -133,3 +147,20 @@ def finite_hessian(stats: LinearStats | None) -> Tensor:
 def output_error(delta: Tensor, hessian: Tensor) -> float:
     """tr(dW H dW^T) for dW [out, in]: the squared output error over the calibration inputs, times 2/n."""
     return float(((delta @ hessian) * delta).sum())
+
+
+def output_errors(delta: Tensor, weight: Tensor, stats: LinearStats | None) -> tuple[float | None, float | None]:
+    """Loss tr(dW H dW^T) / out of a change dW [out, in] of W [out, in], and its share of tr(W H W^T) / out.
+
+    The share is the squared change of the layer's output relative to the output, which a rewrite of weight and inputs
+    leaves as it is, so it compares layers and recipes. Without a Hessian it is taken over the sampled rows, and the
+    loss is None. None where there is neither, or where the output is 0.
+    """
+    if stats is None or (stats.hessian is None and stats.rows is None):
+        return None, None
+    if stats.hessian is not None:
+        error, whole = output_error(delta, stats.hessian), output_error(weight, stats.hessian)
+        return error / len(weight), error / whole if whole > 0 else None
+    rows = stats.require("rows")
+    error, whole = (float((rows @ matrix.t()).square().sum()) for matrix in (delta, weight))
+    return None, error / whole if whole > 0 else None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from quantbench.core.errors import ModelError
-from quantbench.core.input_stats import LinearStats, output_error
+from quantbench.core.input_stats import LinearStats, output_errors
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import KeptColumns
 from quantbench.models.slots import WeightSlot
@@ -117,9 +117,7 @@ class Rounder:
     ) -> None:
         """Replace a weight by what it was rounded to, and record it."""
         value = rounded.weight.dequantize()
-        loss = None
-        if stats is not None and stats.hessian is not None:
-            loss = output_error(value - original, stats.hessian) / len(value)
+        loss, relative_loss = output_errors(value - original, original, stats)
         notes = self.state.notes.pop(slot.name, [])
         width = rounded.weight.codes.shape[1]
         group = rounded.weight.format.columns_per_group(width)
@@ -132,6 +130,7 @@ class Rounder:
             LayerResult(
                 name=slot.name,
                 loss=loss,
+                relative_loss=relative_loss,
                 bits_per_weight=rounded.weight.bits_per_weight(),
                 seconds=seconds,
                 fallbacks=dict(rounded.fallbacks),

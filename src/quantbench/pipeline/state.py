@@ -12,12 +12,18 @@ from quantbench.pipeline.artifact import Artifact
 
 @dataclass(frozen=True)
 class LayerResult:
-    """One quantized weight: loss = tr(dW H dW^T) / out where a Hessian was collected; effective bits; seconds."""
+    """One quantized weight.
+
+    loss           tr(dW H dW^T) / out, where a Hessian was collected
+    relative_loss  the squared change of its outputs as a share of the outputs (quantbench.core.input_stats)
+    bits_per_weight  effective bits
+    """
 
     name: str
     loss: float | None
     bits_per_weight: float
     seconds: float
+    relative_loss: float | None = None
     fallbacks: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 

@@ -64,57 +64,6 @@ def differing(several: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-class References:
-    """For each run the run of one recipe that it is compared with.
-
-    That run is of the same model, calibrated on the same sequences (or on none), and has the same value of every
-    setting that tells runs of one recipe apart, as far as both have it: 8 bits are compared with 8 bits.
-
-    against  the recipe's option
-    """
-
-    def __init__(self, runs: Sequence[Run], against: str) -> None:
-        self._against = against
-        self._candidates = [run for run in runs if run.first["quantizer"] == against and run.identity]
-        by_option: dict[str, list[Run]] = {}
-        for run in runs:
-            if run.identity:
-                by_option.setdefault(run.first["quantizer"], []).append(run)
-        self._axes = {key for several in by_option.values() for key in differing(one.recipe for one in several)}
-
-    def __bool__(self) -> bool:
-        return bool(self._candidates)
-
-    def of(self, run: Run) -> tuple[Run | None, str]:
-        """The run that `run` is compared with, or None and why."""
-        if any(one.id == run.id for one in self._candidates):
-            return None, ""
-        if not run.identity:
-            return None, f"no difference from {self._against}: the run's settings are not known yet"
-        same = [one for one in self._candidates if self._same_setting(one, run)]
-        found = [one for one in same if one.calibration and _drawn_alike(one, run)]
-        found = found or [one for one in same if not one.calibration]
-        if len(found) == 1:
-            return found[0], ""
-        if not found:
-            return (
-                None,
-                f"no difference: no run of {self._against} with these settings, calibrated on the same sequences",
-            )
-        apart = ", ".join(differing(one.recipe for one in found))
-        return None, f"no difference: {len(found)} runs of {self._against} differ in {apart}, and none is like this one"
-
-    def _same_setting(self, one: Run, other: Run) -> bool:
-        if any(one.identity.get(key) != other.identity.get(key) for key in ("model", "numerics_version")):
-            return False
-        ours, theirs = one.recipe, other.recipe
-        return all(ours[key] == theirs[key] for key in self._axes & ours.keys() & theirs.keys())
-
-
-def _drawn_alike(one: Run, other: Run) -> bool:
-    return all(one.identity.get(key) == other.identity.get(key) for key in DRAW)
-
-
 def labels(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Names of each run's recipe and calibration set; no two runs have the same pair.
 

@@ -15,12 +15,18 @@ from quantbench.store.json_record import SCHEMA_VERSION, JsonRecord
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
 class LayerRecord:
-    """One quantized weight: loss = tr(dW H dW^T) / out where a Hessian was collected; effective bits; seconds."""
+    """One quantized weight.
+
+    loss           tr(dW H dW^T) / out, where a Hessian was collected
+    relative_loss  the squared change of its outputs as a share of the outputs (quantbench.core.input_stats)
+    bits_per_weight  effective bits
+    """
 
     name: str
     loss: float | None
     bits_per_weight: float
     seconds: float
+    relative_loss: float | None = None
     fallbacks: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -108,6 +114,24 @@ class Score(JsonRecord):
     def __post_init__(self) -> None:
         if self.overlap is not None and not isinstance(self.overlap.get("share"), int | float):
             raise ValueError(f'overlap needs the key "share", a number; it has {sorted(self.overlap)}')
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
+class Observed(JsonRecord):
+    """What the layers of a data-free run lose on a calibration text that was at hand; no part of the run's identity.
+
+    text           the calibration set's name; fingerprint: of its tokens; n_tokens: how many of them were run
+    relative_loss  by layer, as in LayerRecord
+    """
+
+    what: ClassVar[str] = "record of layers"
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    text: str
+    fingerprint: str
+    n_tokens: int
+    relative_loss: dict[str, float]
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
