@@ -1,4 +1,4 @@
-"""Stored runs of which each has its settings, its calibration draw and its loss; items lie in clusters of two windows."""
+"""Stored runs of which each has its settings, its calibration draw and its loss; two windows a cluster."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from quantbench.metrics.totals import Totals
 
 from quantbench.core.errors import StoreError
 from quantbench.core.origin import Origin
 from quantbench.metrics import metrics
 from quantbench.metrics.clusters import clusters_digest
+from quantbench.metrics.totals import Totals
 from quantbench.report.scored import SweepScores
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import Failure, RunRecord, Score

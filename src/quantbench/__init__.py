@@ -5,10 +5,19 @@ from typing import Any
 
 from quantbench.core.version import NUMERICS_VERSION, __version__
 
-API = ("LoadedModel", "QuantizationReport", "load_run", "quantize", "read_sweep")
+API = ("LoadedModel", "QuantizationReport", "load_run", "quantize", "read_comparisons", "read_sweep")
 """Names of quantbench.api that are there as quantbench.NAME, too."""
 
-__all__ = ["NUMERICS_VERSION", "LoadedModel", "QuantizationReport", "__version__", "load_run", "quantize", "read_sweep"]
+__all__ = [
+    "NUMERICS_VERSION",
+    "LoadedModel",
+    "QuantizationReport",
+    "__version__",
+    "load_run",
+    "quantize",
+    "read_comparisons",
+    "read_sweep",
+]
 
 
 def __getattr__(name: str) -> Any:

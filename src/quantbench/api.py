@@ -16,7 +16,7 @@ from quantbench.core.errors import ConfigError, DataError, ModelError, StoreErro
 from quantbench.core.mixing import Mixing
 from quantbench.core.paths import outputs_folder
 from quantbench.core.progress import progress
-from quantbench.report.frame import read_sweep
+from quantbench.report.frame import read_comparisons, read_sweep
 from quantbench.store.records import LayerRecord, RunRecord
 from quantbench.store.store import Store
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from quantbench.models.loading import ModelSource
     from quantbench.pipeline.artifact import Artifact
 
-__all__ = ["LoadedModel", "QuantizationReport", "load_run", "quantize", "read_sweep"]
+__all__ = ["LoadedModel", "QuantizationReport", "load_run", "quantize", "read_comparisons", "read_sweep"]
 
 DEFAULT_LENGTH = 2048
 

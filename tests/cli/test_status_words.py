@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from quantbench.cli import sweeps
+from quantbench.cli.commands import show
 from quantbench.config.composer import compose_cells
 from quantbench.core.errors import ConfigError
 from quantbench.launch.overview import Watch, key_of
 from quantbench.launch.records import started
 from quantbench.launch.state import SweepState
-from quantbench.report.caption import caption
 from quantbench.report.collate import collate
-from quantbench.report.columns import result_rows
+from quantbench.report.tables import tables
 from quantbench.report.variants import Variants
 from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.records import RunRecord
 from quantbench.store.store import Store
 
 PATH = "model.path=/a/long/folder/with/many/parts/and/a/model/in/it"
@@ -78,14 +80,13 @@ def test_a_scale_that_was_changed_says_so() -> None:
     assert Variants(differ).scale(differ[0]) == "quick with scale.windows=4"  # calib.n is shown as a variant
 
 
-def test_the_changed_scale_stands_in_the_caption(
+def test_the_changed_scale_stands_above_the_table(
     build_sweep: Callable[..., tuple[Store, Manifest]], tmp_path: Path
 ) -> None:
     store, manifest = build_sweep(tmp_path)
     changed = [dataclasses.replace(cell, overrides=[*cell.overrides, "scale.windows=4"]) for cell in manifest.cells]
-    rows = result_rows(collate(store, [dataclasses.replace(manifest, cells=changed)]))
-    _, paragraphs = caption("kl", rows, rows, {})
-    assert any(line.startswith("Scale smoke with scale.windows=4; ") for line in paragraphs)
+    (table,) = tables(collate(store, [dataclasses.replace(manifest, cells=changed)]), "kl")
+    assert table.opening[0] == "Model smollm2, scale smoke with scale.windows=4."
 
 
 def test_an_option_of_one_set_of_a_grid_is_said_to_be_its_own(tmp_path: Path) -> None:
@@ -99,3 +100,33 @@ def test_an_option_of_one_set_of_a_grid_is_said_to_be_its_own(tmp_path: Path) ->
     with pytest.raises(ConfigError) as caught:
         compose_cells(["calib=wiki_sample", f"calib.path={text}"])
     assert "every set of the grid" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sets", "weight", "answer"),
+    [
+        ("mix,wiki", 1, "mix would take the calib options given here"),
+        ("wiki,mix", 2, "mix has them, and refuses their values (calib: calib.parts: the weights wiki=2 add up to 2"),
+    ],
+)
+def test_parts_of_a_mixture_in_a_grid_of_sets_are_said_to_be_the_mixtures(sets: str, weight: int, answer: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_cells(["-m", f"calib={sets}", f"calib.parts.wiki={weight}"])
+    assert f"count for every set of the grid ({sets.replace(',', ', ')}); {answer}" in str(caught.value)
+
+
+def test_a_run_shows_the_choices_that_it_depends_on_and_not_those_of_its_first_command(
+    store: Store, make_record: Callable[..., RunRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = {"model": "smollm2", "calib": "wiki", "quantizer": "rtn", "eval": "auto", "scale": "smoke"}
+    plain: dict[str, Any] = {"model": {}, "quantizer": {}}
+    store.save_run(make_record("full", choices=typed | {"quantizer": "none"}, config=plain))
+    store.save_run(make_record("rtn", choices=typed, config=plain))
+    store.save_run(make_record("gptq", choices=typed | {"quantizer": "gptq"}, config=plain | {"calib": {}}))
+    for run, expected in (
+        ("full", "model: smollm2\n  quantizer: none"),
+        ("rtn", "model: smollm2\n  quantizer: rtn"),
+        ("gptq", "model: smollm2\n  calib: wiki\n  quantizer: gptq\n  scale: smoke"),
+    ):
+        assert show([run, f"--output-dir={store.root}"]) == 0
+        assert f"\nchoices:\n  {expected}\n\nidentity:" in capsys.readouterr().out

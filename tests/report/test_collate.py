@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import sem, ttest_1samp, ttest_rel
 
 from quantbench.cli import commands, sweeps
 from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
 from quantbench.report.collate import collate, csv_text, write
 from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame, result_rows
+from quantbench.report.comparisons import comparisons
 from quantbench.report.verify import verify_sweep
+from quantbench.store.json_record import SCHEMA_VERSION
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
@@ -60,10 +64,10 @@ def test_every_run_task_and_metric_has_one_row(build_sweep: Build, tmp_path: Pat
 def test_differences_are_paired_with_full_precision(build_sweep: Build, tmp_path: Path) -> None:
     store, manifest = build_sweep(tmp_path)
     frame = collate(store, [manifest])
-    row = only(frame, run_id="wiki-gptq", task="news", metric="perplexity")
+    row = only(frame, run_id="wiki-gptq", task="news", metric="bits_per_byte")
     items = [store.load_items(run, "news", "b" * 64) for run in ("wiki-gptq", "fp", "news-gptq")]
-    expected = metrics.paired("perplexity", items[0], items[1])
-    own = metrics.paired("perplexity", items[0], items[2])
+    expected = metrics.paired("bits_per_byte", items[0], items[1])
+    own = metrics.paired("bits_per_byte", items[0], items[2])
     assert expected is not None
     assert own is not None
     assert row["baseline"] == "fp"
@@ -73,10 +77,36 @@ def test_differences_are_paired_with_full_precision(build_sweep: Build, tmp_path
     )
     gaps = ["transfer_gap", "transfer_gap_stderr", "transfer_gap_low", "transfer_gap_high"]
     assert row[gaps].tolist() == pytest.approx([own.difference, own.stderr, own.lower, own.upper], rel=1e-9)
-    full = only(frame, run_id="fp", task="news", metric="perplexity")
+    full = only(frame, run_id="fp", task="news", metric="bits_per_byte")
     assert row["value"] - full["value"] == pytest.approx(row["difference"])
     assert (row["in_distribution"], row["calib_tokens"], row["seed"], row["draw"]) == (False, 16384, 42, 0)
     assert row["settings"] == "weight=Int(bits=3, group_size=64)"
+
+
+def test_a_perplexity_differs_by_its_ratio_at_full_precisions_value(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    row, full = (only(frame, run_id=run, task="news", metric="perplexity") for run in ("wiki-gptq", "fp"))
+    losses = [store.load_items(run, "news", "b" * 64)["nll"].to_numpy() for run in ("wiki-gptq", "fp")]
+    low, high = ttest_rel(*losses).confidence_interval(0.95)  # a window a cluster, of equally many tokens
+    expected = [full["value"] * math.expm1(end) for end in (low, high)]
+    assert row[["difference_low", "difference_high"]].tolist() == pytest.approx(expected)
+    stderr = sem(losses[0] - losses[1])
+    assert row["difference_stderr"] == pytest.approx(row["value"] * stderr)
+    low, high = ttest_1samp(losses[0], 0).confidence_interval(0.95)
+    assert row[["value_low", "value_high"]].tolist() == pytest.approx([math.exp(low), math.exp(high)])
+
+
+def test_rows_say_what_was_quantized_how_and_where(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    row = only(frame, run_id="wiki-gptq", task="news", metric="perplexity")
+    assert (row["weight_bits"], row["group_size"], row["n_clusters"]) == (3, "64", 8)
+    assert row["schema_version"] == SCHEMA_VERSION
+    assert (row["verdict"], row["p"] < row["p_holm"]) == ("undecided", True)  # one calibration draw decides nothing
+    rtn = only(frame, run_id="rtn", task="news", metric="perplexity")
+    assert (rtn["verdict"], rtn["p_holm"] <= 0.05) == ("worse", True)
+    assert frame[frame["metric"] == "kl"]["verdict"].isna().all()
 
 
 def test_a_divergence_has_no_difference_from_full_precision(build_sweep: Build, tmp_path: Path) -> None:
@@ -179,26 +209,48 @@ def test_scores_of_another_protocol_are_never_a_baseline(
     frame = collate(store, [sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])])
     row = only(frame, run_id="r", metric="perplexity")
     assert pd.isna(row["difference"])
-    assert row["error"] == (
-        f"no difference: full precision is scored on this task only under {'d' * 64}, not under {'a' * 64}"
-    )
+    assert row["error"] == f"no difference: no score of full precision under {'a' * 64}, only under {'d' * 64}"
+    assert row["verdict"] == "not comparable"
     full = only(frame, run_id="fp", metric="perplexity")
     assert (full["status"], full["value"] is pd.NA) == ("missing", True)
 
 
-def test_other_items_under_one_protocol_are_an_error(
+def test_other_items_under_one_protocol_have_no_difference(
     store: Store, make_record: Record, make_score: Scored, make_items: Items, make_cell: MakeCell
 ) -> None:
     for run_id, n in (("fp", 7), ("r", 8)):
         items = make_items(n=n)
         store.save_run(make_record(run_id))
         store.save_score(make_score(run_id, items), items)
-    manifest = sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])
-    with pytest.raises(
-        StoreError,
-        match=r"runs r and fp, task wiki, one protocol a+: paired scores .* 8 in 8 and 7 in 7",
-    ):
-        collate(store, [manifest])
+    frame = collate(store, [sweep([make_cell("wiki", "gptq", "r", tasks={"wiki": "a" * 64})])])
+    row = only(frame, run_id="r", metric="perplexity")
+    assert row["error"] == "no difference from full precision: other items, or the same in other clusters"
+    assert (pd.isna(row["difference"]), row["verdict"]) == (True, "not comparable")
+
+
+def test_what_is_damaged_is_marked_and_the_rest_collated(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    whole = collate(store, [manifest])
+    score = store.score_path("wiki-gptq", "news", PROTOCOLS["news"])
+    score.write_text(score.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    totals = store.score_path("wiki-gptq", "wiki", PROTOCOLS["wiki"]).with_suffix(".totals.npy")
+    totals.write_bytes(totals.read_bytes()[:-20])
+    record = store.run_dir("news-gptq") / "record.json"
+    record.write_text("{", encoding="utf-8")
+    frame = collate(store, [manifest])
+    assert len(frame) == len(whole)
+    damaged = frame[frame["status"] == "damaged"]
+    assert set(zip(damaged["run_id"], damaged["task"], strict=True)) == {
+        ("wiki-gptq", "news"),
+        ("wiki-gptq", "wiki"),
+        *(("news-gptq", task) for task in PROTOCOLS),
+    }
+    assert damaged["value"].isna().all()
+    assert damaged["error"].str.contains("Restore it, or delete").all()
+    kept = ["run_id", "task", "metric", "value", "difference"]
+    good = whole[["run_id", "task"]].apply(tuple, axis=1).isin([("rtn", task) for task in PROTOCOLS])
+    pd.testing.assert_frame_equal(frame[good][kept], whole[good][kept])
+    assert set(comparisons(store, [manifest])["run_ids"]) == {"rtn", "wiki-gptq"}
 
 
 def test_collation_reads_no_items(build_sweep: Build, tmp_path: Path) -> None:

@@ -1,27 +1,25 @@
-"""Recipes side by side: every run once, differences paired, costs beside them."""
+"""Recipes side by side: every run once, with its bits and costs."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
+from drawn_sweep import Grid
 from quantbench.core.errors import StoreError
-from quantbench.metrics.metrics import measure, paired
+from quantbench.metrics.metrics import measure
 from quantbench.report.collate import collate
 from quantbench.report.columns import DATA_FREE
-from quantbench.report.compare import recipe_table
-from quantbench.report.digits import change, with_error
+from quantbench.report.compare.overview import recipe_table
 from quantbench.report.table import Table
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
-from stored_sweep import cell, items, origin, record, score
+from stored_sweep import cell, items, origin, score
 
 Build = Callable[..., tuple[Store, Manifest]]
 
@@ -55,25 +53,6 @@ def test_every_run_has_one_row_with_its_bits_and_costs(build_sweep: Build, tmp_p
     assert table.rows[1][0].marks == "†"
 
 
-def test_differences_between_recipes_are_paired(build_sweep: Build, tmp_path: Path) -> None:
-    store, manifest = build_sweep(tmp_path)
-    table = recipe_table(store, [manifest], ["kl"], against="rtn")
-    scored = ("wiki", "a" * 64)
-    expected = paired("kl", store.load_items("wiki-gptq", *scored), store.load_items("rtn", *scored))
-    assert expected is not None
-    column = table.header.index("wiki: kl") + 1
-    assert table.header[column] == "− rtn"
-    found = {f"{row[0].value} {row[1].value}": row[column].value for row in table.rows}
-    assert found["gptq wiki"] == with_error(expected.difference, expected.stderr, signed=True)
-    assert found["rtn (none: data-free)"] == ""
-
-
-def test_a_reference_that_is_not_there_is_named(build_sweep: Build, tmp_path: Path) -> None:
-    store, manifest = build_sweep(tmp_path)
-    with pytest.raises(StoreError, match=r"against awq: no such recipe in these sweeps. There are: .*gptq.*rtn"):
-        recipe_table(store, [manifest], ["kl"], against="awq")
-
-
 def test_a_task_has_columns_for_its_own_metrics(
     store: Store,
     make_record: Callable[..., RunRecord],
@@ -94,113 +73,36 @@ def test_a_task_has_columns_for_its_own_metrics(
     table = recipe_table(store, [manifest])
     assert [name for name in table.header if ": " in name] == ["stars: accuracy", "wiki: perplexity"]
     assert texts(table, "stars: accuracy") == {"none (none: data-free)": "0.75±0.16", "rtn (none: data-free)": "0.38"}
-    chosen = recipe_table(store, [manifest], ["accuracy"], against="none")
+    chosen = recipe_table(store, [manifest], ["accuracy"])
     assert [name for name in chosen.header if ": " in name] == ["stars: accuracy"]
-    assert texts(chosen, "− none")["rtn (none: data-free)"] == "-0.38±0.18"
     with pytest.raises(StoreError, match=r"metric acuracy: no task of these sweeps has it. There are: .*accuracy"):
         recipe_table(store, [manifest], ["acuracy"])
 
 
-class Grid:
-    """Stored runs of which each has its settings, its draw and its loss."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.cells: list[CellEntry] = []
-        self.add("fp", "none", 0.0, None, bits_model=32.0, effective_bits=None)
-        self.cells.clear()
-
-    def add(
-        self, run_id: str, quantizer: str, loss: float, calib: dict[str, Any] | None, bits: int = 4, **fields: Any
-    ) -> None:
-        weight = (
-            {} if quantizer == "none" else {"weight": {"_target_": "quantbench.formats.int.IntFormat", "bits": bits}}
-        )
-        rounding = {} if calib is None else {"rounding": {"_target_": f"quantbench.{quantizer}", "damp": 0.01}}
-        config: dict[str, Any] = {"model": {"path": "m"}, "quantizer": {**weight, **rounding}}
-        if calib is not None:
-            config |= {"calib": {"source": {"hub": "wiki"}, "n": 8, "draw": 0, **calib}, "seed": 42, "replicate": 0}
-        usual: dict[str, Any] = {"config": config, "calibration": None if calib is None else config["calib"]}
-        usual["choices"] = {"model": "smollm2", "quantizer": quantizer}
-        self.store.save_run(record(run_id, **(usual | fields)))
-        frame = items("wiki", loss, loss / 4 if loss else None)
-        frame["nll"] += 0.01 * loss * np.random.default_rng(len(run_id) + ord(run_id[-1])).normal(size=len(frame))
-        self.store.save_score(score(run_id, frame, "wiki"), frame)
-        tasks = {"wiki": "a" * 64}
-        self.cells.append(cell("wiki", quantizer, run_id, key=run_id, tasks=tasks, data_free=calib is None))
-
-    def manifest(self, name: str) -> Manifest:
-        cells, self.cells = self.cells, []
-        return Manifest(name=name, overrides=[], cells=cells)
-
-    def paired(self, run_id: str, other: str) -> str:
-        found = paired("perplexity", *(self.store.load_items(one, "wiki", "a" * 64) for one in (run_id, other)))
-        assert found is not None
-        return change(found.difference, found.stderr)
-
-
-def differences(table: Table, against: str) -> dict[str, str]:
-    """The column of differences by the names of recipe and calibration set, which must be no one else's."""
-    index = table.header.index(f"− {against}")
-    names = [f"{row[0].value} | {row[1].value}" for row in table.rows]
-    assert len(set(names)) == len(names)
-    return {name: row[index].value + row[index].marks for name, row in zip(names, table.rows, strict=True)}
-
-
-@pytest.mark.parametrize("setting", ["draw", "n", "seed"])
-def test_a_run_is_compared_with_the_reference_that_is_calibrated_alike(store: Store, setting: str) -> None:
-    grid = Grid(store)
-    for value, (gptq, awq) in {0: (0.09, 0.08), 1: (0.05, 0.06), 2: (0.12, 0.03)}.items():
-        grid.add(f"gptq{value}", "gptq", gptq, {setting: value})
-        grid.add(f"awq{value}", "awq", awq, {setting: value})
-    table = recipe_table(store, [grid.manifest("seeds")], ["perplexity"], against="gptq")
-    found = differences(table, "gptq")
-    for value in range(3):
-        assert found[f"awq | wiki {setting}={value}"] == grid.paired(f"awq{value}", f"gptq{value}")
-        assert found[f"gptq | wiki {setting}={value}"] == ""
-    only = [item for item in store.run_ids() if item != "gptq2"]
-    grid.cells = [cell("wiki", one[:-1], one, key=one, tasks={"wiki": "a" * 64}) for one in only if one != "fp"]
-    table = recipe_table(store, [grid.manifest("seeds")], ["perplexity"], against="gptq")
-    assert differences(table, "gptq")[f"awq | wiki {setting}=2"].startswith("[")
-    assert any("no run of gptq with these settings, calibrated on the same sequences" in line for line in table.notes)
-
-
-def test_sweeps_that_call_recipes_alike_are_compared_by_their_settings(store: Store) -> None:
-    grid = Grid(store)
+def test_runs_of_sweeps_that_call_them_alike_have_names_of_their_own(store: Store) -> None:
+    grid = Grid(store, tasks=("wiki",))
     manifests = []
-    for bits, (rtn, gptq) in {4: (0.25, 0.09), 8: (0.02, 0.01)}.items():
-        grid.add(f"rtn{bits}", "rtn", rtn, None, bits)
-        grid.add(f"gptq{bits}", "gptq", gptq, {}, bits)
+    for bits in (4, 8):
+        grid.add(f"rtn{bits}", "rtn", 0.25, None, bits=bits)
+        for draw in range(2):
+            grid.add(f"gptq{bits}{draw}", "gptq", 0.09, "wiki", draw, bits)
         manifests.append(grid.manifest(f"w{bits}"))
+    expected = {f"rtn weight.bits={bits} | {DATA_FREE}" for bits in (4, 8)}
+    expected |= {f"gptq weight.bits={bits} | wiki draw={draw}" for bits in (4, 8) for draw in range(2)}
     for order in (1, -1):
-        found = differences(recipe_table(store, manifests[::order], ["perplexity"], against="rtn"), "rtn")
-        for bits in (4, 8):
-            assert found[f"gptq weight.bits={bits} | wiki"] == grid.paired(f"gptq{bits}", f"rtn{bits}")
-            assert found[f"rtn weight.bits={bits} | {DATA_FREE}"] == ""
-    grid.add("gptq2", "gptq", 0.4, {}, 2)
-    table = recipe_table(store, [*manifests, grid.manifest("w2")], ["perplexity"], against="rtn")
-    assert differences(table, "rtn")["gptq weight.bits=2 | wiki"].startswith("[")
-
-
-def test_an_ambiguous_reference_is_none(store: Store) -> None:
-    grid = Grid(store)
-    grid.add("rtn4", "rtn", 0.25, None, 4)
-    grid.add("rtn8", "rtn", 0.02, None, 8)
-    grid.add("nf", "nf4", 0.2, None, config={"model": {"path": "m"}, "quantizer": {"weight": {"values": "nf4"}}})
-    table = recipe_table(store, [grid.manifest("all")], ["perplexity"], against="rtn")
-    assert differences(table, "rtn")[f"nf4 | {DATA_FREE}"].startswith("[")
-    assert any("2 runs of rtn differ in weight.bits, and none is like this one" in line for line in table.notes)
+        rows = recipe_table(store, manifests[::order], ["perplexity"]).rows
+        assert {f"{row[0].value} | {row[1].value}" for row in rows} == expected | {f"none | {DATA_FREE}"}
 
 
 def test_full_precision_has_the_bits_of_its_own_dtype(store: Store) -> None:
-    grid = Grid(store)
+    grid = Grid(store, tasks=("wiki",))
     grid.add("rtn4", "rtn", 0.25, None)
     table = recipe_table(store, [grid.manifest("all")], ["perplexity"])
     assert texts(table, "bits")[f"none {DATA_FREE}"] == "32"
 
 
 def test_scores_of_two_protocols_have_a_column_each(store: Store) -> None:
-    grid = Grid(store)
+    grid = Grid(store, tasks=("wiki",))
     grid.add("rtn4", "rtn", 0.25, None)
     first = grid.manifest("first")
     for run_id in ("fp", "rtn4"):

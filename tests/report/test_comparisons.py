@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from quantbench.metrics.totals import Totals
 
 from made_up_arms import Lab, answers, text
 from quantbench.core.errors import ConfigError
 from quantbench.metrics.draws import crossed_error, gap_error
 from quantbench.metrics.multiplicity import benjamini_hochberg, holm
 from quantbench.metrics.paired_shares import bonett_price, mcnemar_mid_p
+from quantbench.metrics.totals import Totals
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.comparison_columns import COMPARISON_COLUMNS, KINDS
 from quantbench.report.comparisons import compared

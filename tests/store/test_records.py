@@ -32,7 +32,7 @@ def test_a_run_record_survives_json(make_record: Record) -> None:
     assert again == record
     assert again.layers[0] == layer
     assert again.to_json() == text
-    assert json.loads(text)["schema_version"] == 3
+    assert json.loads(text)["schema_version"] == 4
 
 
 def test_a_score_survives_json(make_score: Scored, make_items: Items) -> None:
@@ -60,7 +60,7 @@ def test_another_schema_is_refused_with_what_to_do(
     make_record: Record, tmp_path: Path, version: int, remedy: str
 ) -> None:
     data = json.loads(make_record("r").to_json()) | {"schema_version": version, "colour": 1}
-    expected = rf"x\.json has result schema {version}; quantbench {quantbench.__version__} reads schema 3: {remedy}"
+    expected = rf"x\.json has result schema {version}; quantbench {quantbench.__version__} reads schema 4: {remedy}"
     with pytest.raises(SchemaError, match=expected):
         RunRecord.from_json(json.dumps(data), "x.json")
     path = tmp_path / "x.json"
@@ -109,7 +109,7 @@ def test_unknown_and_wrong_fields_are_refused_by_name(
     make_record: Record, change: dict[str, Any], message: str
 ) -> None:
     data = json.loads(make_record("r").to_json()) | change
-    with pytest.raises(StoreError, match=f"x.json is not a run record of schema 3: .*{message}"):
+    with pytest.raises(StoreError, match=f"x.json is not a run record of schema 4: .*{message}"):
         RunRecord.from_json(json.dumps(data), "x.json")
 
 

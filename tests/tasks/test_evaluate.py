@@ -133,7 +133,7 @@ def test_scores_of_a_large_vocabulary_are_those_of_float64(
     for name, expected in {"nll": nll, "kl": kl, "reverse_kl": reverse, "entropy": entropy, "delta_p": delta}.items():
         found = positions[name].to_numpy(np.float64)
         size = float(expected.abs().max())
-        assert found == pytest.approx(expected.flatten().numpy(), rel=1e-5, abs=1e-6 * size), name
+        assert found == pytest.approx(expected.flatten().numpy(), rel=1e-5, abs=1e-5 * size), name
     assert positions["same_top1"].tolist() == same.flatten().tolist()
     values = {name: metrics.measure(name, items, outcome.estimates).value for name in windows.metrics}
     assert values["perplexity"] == pytest.approx(nll.mean().exp().item(), rel=1e-5)
@@ -143,7 +143,7 @@ def test_scores_of_a_large_vocabulary_are_those_of_float64(
     assert values["kl_unsure"] == pytest.approx(kl[~surer].mean().item(), rel=1e-5)
     ordered = kl.flatten().sort().values
     for name, rank in {"kl_median": 39, "kl_p90": 71, "kl_p99": 78, "kl_p999": 78, "kl_max": 78}.items():
-        assert values[name] == pytest.approx(ordered[rank - (name == "kl_median")].item(), rel=1e-5), name
+        assert values[name] == pytest.approx(ordered[rank - 1].item(), rel=1e-5), name
 
 
 def test_log_likelihoods_and_answers_of_a_bfloat16_model_are_those_of_a_float32_head() -> None:

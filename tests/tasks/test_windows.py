@@ -186,3 +186,31 @@ def test_items_are_named_by_offset() -> None:
         "n_tokens": [3, 3],
         "n_bytes": [3, 3],
     }
+
+
+def clusters_of(*documents: str, **options: Any) -> list[str]:
+    return list(cut(*documents, joiner="", **options).clusters)
+
+
+def test_windows_of_one_document_are_a_cluster_where_there_are_enough_of_them() -> None:
+    documents = [letter * 12 for letter in "abcdefgh"]
+    found = cut(*documents, joiner="")
+    assert list(found.clusters) == [f"document {i // 3}" for i in range(24)]
+    assert found.frame()["cluster"].tolist() == list(found.clusters)
+    assert "document" in found.protocol_values["clusters"]
+
+
+def test_neighbouring_windows_of_few_documents_are_a_cluster_and_never_of_two_documents() -> None:
+    # 64 windows in 16 runs; the second document begins within the run 8.
+    found = clusters_of("a" * 136, "b" * 120)
+    assert found[:5] == ["document 0, run 0"] * 4 + ["document 0, run 1"]
+    assert found[31:36] == ["document 0, run 7", *["document 0, run 8"] * 2, *["document 1, run 8"] * 2]
+    assert len(set(found)) == 17
+    assert len(set(clusters_of("a" * 40, n_windows=5))) == 5
+    assert cut("a" * 40).protocol_values["clusters"] != cut(*"abcdefgh" * 8).protocol_values["clusters"]
+
+
+def test_lines_of_an_article_are_one_document() -> None:
+    lines = [line for title in "abcdefgh" for line in (f" = {title} = \n", "12345678\n", "12345678\n")]
+    found = cut(*lines, joiner="", window=9)
+    assert len(set(found.document_ids)) > len(set(found.clusters)) == 8

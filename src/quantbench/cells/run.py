@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from quantbench.cells.cell_log import cell_log
+from quantbench.cells.observing import ensure_observed
 from quantbench.cells.quantizing import ensure_quantized
 from quantbench.cells.scoring import ensure_score
 from quantbench.cells.session import Session
@@ -18,5 +19,6 @@ def run_cell(session: Session, cell: Cell, baseline: Cell) -> bool:
         torch.set_num_threads(cell.settings.threads)
         torch.manual_seed(cell.settings.seed)
         quantized = ensure_quantized(session, cell, inputs)
+        ensure_observed(session, cell, inputs)
         scored = [ensure_score(session, cell, baseline, inputs, task) for task in cell.tasks]
     return quantized or any(scored)

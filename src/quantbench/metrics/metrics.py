@@ -100,6 +100,17 @@ def _span_f1(items: pd.DataFrame) -> Estimate:
     return statistics.ratio(2 * column(items, "tp"), spans)
 
 
+ANSWERS = {
+    name: MetricInfo(unit, better, None, relative=True, items="items")
+    for name, unit, better in (
+        ("agreement", "share of items", True),
+        ("flips_wrong", "share of items", False),
+        ("flips_right", "share of items", True),
+        ("recovery", "%", True),
+    )
+}
+"""Metrics of answers beside those of full precision: made when results are collated, from two scores."""
+
 METRICS: dict[str, MetricInfo] = {
     "perplexity": MetricInfo("per token", False, _perplexity, log_scale=True),
     "nll": MetricInfo("nats/token", False, _per_token("nll")),
@@ -115,15 +126,7 @@ METRICS: dict[str, MetricInfo] = {
     **{f"macro_{name}": MetricInfo("share of items", True, _macro(name), items="items") for name in MACRO},
     "macro_f1": MetricInfo("mean over labels", True, _macro_f1, items="items"),
     "span_f1": MetricInfo("over spans", True, _span_f1, items="items"),
-    **{
-        name: MetricInfo(unit, better, None, relative=True, items="items")
-        for name, unit, better in (
-            ("agreement", "share of items", True),
-            ("flips_wrong", "share of items", False),
-            ("flips_right", "share of items", True),
-            ("recovery", "%", True),
-        )
-    },
+    **ANSWERS,
 }
 """Metrics with an estimator of their own. Any other is the plain mean of the item column that has its name."""
 

@@ -32,11 +32,14 @@ def answered(totals: dict[str, Totals]) -> str | None:
 def changed_answers(store: Store, name: str, own: ByCluster, full: ByCluster) -> list[tuple[Metric, Totals]]:
     """CHANGES between two scores over the same items in the same clusters; nothing where items are not 0 or 1.
 
-    Items are read only where a cluster holds several. Raises StoreError if these are damaged.
+    Items are read only where a cluster holds several; nothing where these are left out, as of merged scores. Raises
+    StoreError if they are damaged.
     """
     if own[0].n_clusters == own[0].n_items:
         ours, theirs = (outcomes(totals[name]) for _, totals in (own, full))
         clusters = None
+    elif not all(store.has_items(one.run_id, one.task, one.protocol) for one, _ in (own, full)):
+        return []
     else:
         frames = [store.load_items(one.run_id, one.task, one.protocol).sort_values("item") for one, _ in (own, full)]
         ours, theirs = (_right_or_wrong(frame[name].to_numpy(np.float64)) for frame in frames)

@@ -48,7 +48,8 @@ def compared(
     sweeps: Sequence[SweepScores], margins: Mapping[str, float] | None = None, kinds: Sequence[str] = KINDS
 ) -> pd.DataFrame:
     """As `comparisons`, of scores that are read once for several purposes, and of some kinds."""
-    found = [_Sweep(scores, kinds) for scores in sorted(sweeps, key=lambda one: natural(one.manifest.name))]
+    ordered = sorted(sweeps, key=lambda one: natural(one.manifest.name))
+    found = [Compared(sorted(pairs(scores, arms(scores.runs), kinds), key=_order)) for scores in ordered]
     check_margins(margins or {}, {name for one in found for name in one.names})
     frames = [one.frame(margins or {}) for one in found if one.names]
     if not frames:
@@ -56,32 +57,35 @@ def compared(
     return pd.concat(frames, ignore_index=True)
 
 
-class _Sweep:
-    """The comparisons of one sweep: pairs and their effects, and of these a row for each metric."""
+class Compared:
+    """Pairs of arms and their effects, and of these a row for each metric.
 
-    def __init__(self, scores: SweepScores, kinds: Sequence[str]) -> None:
-        self._pairs = sorted(pairs(scores, arms(scores.runs), kinds), key=_order)
-        self._effects = [effects(pair) for pair in self._pairs]
-        lengths = [len(one.names) for one in self._effects]
-        self._owner = np.repeat(np.arange(len(lengths)), lengths)
-        self.names = [name for one in self._effects for name in one.names]
+    owner  [rows] the pair of each row; names: its metric
+    """
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = pairs
+        self.effects = [effects(pair) for pair in pairs]
+        lengths = [len(one.names) for one in self.effects]
+        self.owner = np.repeat(np.arange(len(lengths)), lengths)
+        self.names = [name for one in self.effects for name in one.names]
 
     def frame(self, margins: Mapping[str, float]) -> pd.DataFrame:
-        """All rows."""
-        constant = [_constants(pair, effect) for pair, effect in zip(self._pairs, self._effects, strict=True)]
+        """All rows, as a frame of COMPARISON_COLUMNS; there is at least one."""
+        constant = [_constants(pair, effect) for pair, effect in zip(self.pairs, self.effects, strict=True)]
         of_pair = {
             name: series(name, kind, [row.get(name) for row in constant])
             for name, kind in COMPARISON_COLUMNS.items()
             if name in constant[0]
         }
         studies = [(row["kind"], row["model"], row["scale"]) for row in constant]
-        told = significance(self._effects, [studies[index] for index in self._owner], margins)
+        told = significance(self.effects, [studies[index] for index in self.owner], margins)
         told["metric"] = self.names
         told["unit"] = [metrics.unit(name) for name in self.names]
         told["higher_is_better"] = [metrics.higher_is_better(name) for name in self.names]
         return pd.DataFrame(
             {
-                name: of_pair[name].take(self._owner).reset_index(drop=True)
+                name: of_pair[name].take(self.owner).reset_index(drop=True)
                 if name in of_pair
                 else series(name, kind, told[name])
                 for name, kind in COMPARISON_COLUMNS.items()

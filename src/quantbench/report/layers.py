@@ -9,6 +9,7 @@ import pandas as pd
 from quantbench.core import files
 from quantbench.report.sweep_runs import SweepRun, sweep_runs
 from quantbench.store.manifest import Manifest
+from quantbench.store.records import Observed
 from quantbench.store.store import Store
 
 FLOAT_FORMAT = "%.10g"
@@ -41,7 +42,7 @@ def layers(store: Store, manifests: Sequence[Manifest]) -> pd.DataFrame:
         for run in sweep_runs(store, manifest):
             if run.run_id is not None and run.run_id not in seen:
                 seen.add(run.run_id)
-                rows += _rows(run)
+                rows += _rows(run, store.load_observed(run.run_id))
     return pd.DataFrame(rows, columns=list(LAYER_COLUMNS)).astype(LAYER_COLUMNS)
 
 
@@ -51,21 +52,19 @@ def write_layers(store: Store, name: str, frame: pd.DataFrame) -> None:
     files.write_text(store.sweep_dir(name) / "layers.csv", text)
 
 
-def _rows(run: SweepRun) -> list[tuple[object, ...]]:
+def _rows(run: SweepRun, observed: Observed | None) -> list[tuple[object, ...]]:
     record = run.record
     if record is None or not record.layers:
         return []
     recipe = " ".join(part for part in (run.quantizer, run.variant) if part)
     calib = " ".join(part for part in (run.calib, run.calib_variant) if part)
     told = (run.sweep, record.run_id, recipe, calib, run.identity("draw"))
-    return [
-        (
-            *told,
-            layer.name,
-            layer.relative_loss,
-            layer.loss,
-            layer.bits_per_weight,
-            None if layer.relative_loss is None else calib,
-        )
-        for layer in record.layers
-    ]
+    measured = {} if observed is None else observed.relative_loss
+    found = []
+    for layer in record.layers:
+        loss, text = layer.relative_loss, calib
+        if loss is None and observed is not None:
+            loss, text = measured.get(layer.name), observed.text
+        on = None if loss is None else text
+        found.append((*told, layer.name, loss, layer.loss, layer.bits_per_weight, on))
+    return found

@@ -1,84 +1,55 @@
-"""The lines of a table: which rows of the tidy frame make one up, and what it shows of them."""
+"""The lines of a table: a recipe and what it was calibrated on, with the runs of all its draws."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from quantbench.metrics import metrics
-from quantbench.report.caption import RELATION_MARKS
+from quantbench.report.arms import without_seeds
 from quantbench.report.columns import ResultRow
-from quantbench.report.digits import change, rounded, with_error
-from quantbench.report.footnotes import Footnotes
-from quantbench.report.table import TableCell
 
-Line = dict[str, ResultRow]
-"""The rows of a line, all of one metric, by task."""
-
-REPLICATES: tuple[Literal["seed", "draw", "replicate"], ...] = ("seed", "draw", "replicate")
+FULL = "(full precision)"
 
 
-def lines_of(rows: Sequence[ResultRow]) -> dict[str, Line]:
-    """The rows of each line of the table, by task; a line's name says what sets it apart from the others."""
-    apart = {name for name in REPLICATES if len({row[name] for row in rows} - {None}) > 1}
-    lines: dict[str, Line] = {}
-    for row in rows:
-        parts = ["(full precision)" if row["full_precision"] else row["calib"], row["calib_variant"]]
-        parts += [f"{name}={row[name]}" for name in REPLICATES if name in apart and row[name] is not None]
-        name = " ".join(part for part in parts if part)
-        if row["task"] in lines.get(name, {}):
-            name = f"{name} [{row['run_id'] or 'no run'}]"
-        lines.setdefault(name, {})[row["task"]] = row
-    return lines
+@dataclass(frozen=True)
+class Line:
+    """A recipe calibrated on one set.
 
-
-def cells_of(line: Line, tasks: Sequence[str], notes: Footnotes) -> list[TableCell]:
-    """What the line shows for each task."""
-    return [_cell(line.get(task), notes) for task in tasks]
-
-
-def _cell(row: ResultRow | None, notes: Footnotes) -> TableCell:
-    if row is None:
-        return TableCell("–", marks=notes.number("– = not part of this sweep"))
-    if row["status"] == "failed":
-        return TableCell("FAILED", marks=notes.number(f"failed: {row['error']}"))
-    if row["value"] is None:
-        reasons = {"pending": "– = not run yet", "missing": "– = done, but no such score is stored"}
-        return TableCell("–", marks=notes.number(reasons[row["status"]]))
-    marks = RELATION_MARKS.get(row["relation"] or "", "") + notes.mark_fallbacks(row)
-    marks += notes.mark_cut(row) + notes.mark_overlap(row)
-    alone = row["full_precision"] or metrics.is_relative(row["metric"] or "")
-    if not alone and row["difference"] is None:
-        marks += notes.number(row["error"] or "no difference: this metric keeps no per-item outcomes")
-    error = row["stderr"]
-    own = bool(row["in_distribution"])
-    if row["difference"] is None:
-        return TableCell(with_error(row["value"], error), marks=marks, in_distribution=own)
-    return TableCell(rounded(row["value"], error), change(row["difference"], row["difference_stderr"]), marks, own)
-
-
-def gap_of(line: Line, against: Sequence[str], waiting: Sequence[str], notes: Footnotes) -> TableCell | None:
-    """Mean over out-of-distribution columns of the paired difference from each column's own calibration.
-
-    against  columns that have differences
-    waiting  columns that will have: the run that was calibrated on them has no score yet. A note counts them
-    The columns are independent samples: se = sqrt(sum of se^2) / k. None unless all of them have a difference.
+    rows  those of one metric by task: one for each draw, seed and replicate
     """
-    outside = [line[task] for task in against if task in line and line[task]["in_distribution"] is False]
-    gaps = [gap for row in outside if (gap := row["transfer_gap"]) is not None]
-    errors = [error for row in outside if (error := row["transfer_gap_stderr"]) is not None]
-    if not outside or len(errors) < len(outside):
-        return None
-    marks, missing = "", sum(task in line and line[task]["in_distribution"] is False for task in waiting)
-    if missing:
-        whole = len(gaps) + missing
-        marks = notes.number(f"the mean of {len(gaps)} of {whole} columns: the others' own runs have no score yet")
-    mean = math.fsum(gaps) / len(gaps)
-    return TableCell(change(mean, math.sqrt(math.fsum(e**2 for e in errors)) / len(gaps)), marks=marks)
+
+    recipe: str
+    calib: str
+    rows: dict[str, list[ResultRow]] = field(default_factory=dict)
+
+    def all_rows(self) -> Iterable[ResultRow]:
+        """The rows of all tasks."""
+        return (row for rows in self.rows.values() for row in rows)
+
+    @property
+    def n_draws(self) -> int:
+        """How many runs it has, done or not; 0 where nothing is drawn."""
+        most = max(map(len, self.rows.values()))
+        drawn = any(not (row["full_precision"] or row["data_free"]) for row in self.all_rows())
+        return most if drawn or most > 1 else 0
 
 
-def tokens_of(line: Line) -> str:
-    """Tokens calibrated on, "" if there is no one number."""
-    counts = {row["calib_tokens"] for row in line.values()} - {None}
-    return f"{counts.pop():,}" if len(counts) == 1 else ""
+def lines_of(rows: Sequence[ResultRow]) -> list[Line]:
+    """The lines, in the order of the rows. Two runs of one draw and one name have a line each, named by run id."""
+    lines: dict[tuple[str, str], Line] = {}
+    for row in rows:
+        parts = (row["quantizer"], without_seeds(row["variant"]))
+        recipe = FULL if row["full_precision"] else " ".join(part for part in parts if part)
+        calib = "" if row["full_precision"] else " ".join(p for p in (row["calib"], row["calib_variant"]) if p)
+        known = lines.get((recipe, calib))
+        if known is not None and any(_draw(one) == _draw(row) for one in known.rows.get(row["task"], [])):
+            calib = f"{calib} [{row['run_id'] or 'no run'}]".strip()
+        line = lines.setdefault((recipe, calib), Line(recipe, calib))
+        line.rows.setdefault(row["task"], []).append(row)
+    return list(lines.values())
+
+
+def _draw(row: ResultRow) -> tuple[object, ...]:
+    """Which draw a row is of; of a run without a record that is not known, and it is like no other."""
+    replicates = (row["seed"], row["draw"], row["replicate"], row["variant"])
+    return replicates if row["status"] in {"done", "missing"} else (*replicates, id(row))

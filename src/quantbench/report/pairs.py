@@ -55,7 +55,7 @@ Columns = dict[str, dict[str, Side]]
 def pairs(scores: SweepScores, arms: Sequence[Arm], kinds: Sequence[str]) -> Iterator[Pair]:
     """The comparisons of these kinds (quantbench.report.comparison_columns.KINDS), in the order of the arms."""
     ordered = sorted(arms, key=_order)
-    columns = [_columns(scores, arm) for arm in ordered]
+    columns = [columns_of(scores, arm) for arm in ordered]
     known = list(zip(ordered, columns, strict=True))
     quantized = [one for one in known if not one[0].first.full_precision]
     if FULL_PRECISION in kinds:
@@ -89,7 +89,8 @@ def _order(arm: Arm) -> list[Any]:
     return [not run.full_precision, not run.data_free, *map(natural, (arm.recipe, arm.calib, run.run_id))]
 
 
-def _columns(scores: SweepScores, arm: Arm) -> Columns:
+def columns_of(scores: SweepScores, arm: Arm) -> Columns:
+    """The texts on which an arm has scores, with the draws that have them."""
     found: dict[str, dict[str, list[Draw]]] = {}
     for key, run in zip(arm.keys, arm.runs, strict=True):
         for task, protocol in run.tasks:

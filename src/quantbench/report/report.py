@@ -1,4 +1,4 @@
-"""What every command ends with: the results, comparisons, costs, layers and tables of a sweep, written and printed."""
+"""What every command ends with: the results of a sweep and what is computed from them, written and printed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from quantbench.core.errors import ConfigError, StoreError
 from quantbench.report.collate import collate, collated, write, write_comparisons
 from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs, write_costs
+from quantbench.report.draw_means import draw_means, totals_of
+from quantbench.report.evidence import Evidence
 from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
 from quantbench.report.page.write import NAME, try_report
-from quantbench.report.render import console, write_tables
+from quantbench.report.render import console
 from quantbench.report.scored import SweepScores
-from quantbench.report.shown import DEFAULT_METRICS
+from quantbench.report.shown import DEFAULT_METRICS, default_metrics
 from quantbench.report.tables import tables
+from quantbench.report.variance import variance
+from quantbench.report.variance_table import write_variance
+from quantbench.report.writing import write_tables
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
@@ -43,16 +48,18 @@ def report(store: Store, manifests: Sequence[Manifest], *, page: bool = False) -
         scores = SweepScores(store, manifest)
         frame = collated([scores])
         write(store, manifest.name, frame)
-        found = compared([scores])
-        write_comparisons(store, manifest.name, found)
+        comparisons = compared([scores])
+        write_comparisons(store, manifest.name, comparisons)
+        write_variance(store, manifest.name, variance([scores]))
         write_costs(store, manifest.name, costs(store, [manifest]))
         write_layers(store, manifest.name, layers(store, [manifest]))
         names = legend(manifest)
-        for table in write_tables(store, manifest.name, frame, legend=names):
+        found = Evidence(comparisons, draw_means(frame, default_metrics(frame), totals_of(scores)))
+        for table in write_tables(store, manifest.name, frame, legend=names, evidence=found):
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        written = "results.csv, comparisons.csv, costs.csv, layers.csv, tables/"
-        if page and try_report(scores, frame, found) is not None:
+        written = "results.csv, comparisons.csv, variance.csv, costs.csv, layers.csv, tables/"
+        if page and try_report(scores, frame, comparisons) is not None:
             written += f", {NAME}"
         sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")

@@ -115,7 +115,7 @@ class SweepScores:
 
     def _recovery(self, name: str, own: Scored, full: Scored) -> tuple[Metric, dict[str, tuple[float, float]]] | None:
         key = (full.score.run_id, full.score.task, full.score.protocol)
-        if key not in self._chances:
-            self._chances[key] = chance_level(self.store.load_items(*key))
+        if key not in self._chances:  # merged scores have no items: what needs them is not known
+            self._chances[key] = chance_level(self.store.load_items(*key)) if self.store.has_items(*key) else None
         chance = self._chances[key]
         return None if chance is None else recovered(own.totals[name], full.totals[name], chance)

@@ -6,16 +6,17 @@ have been found; one calibration draw decides nothing. Verdicts are defined in d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from quantbench.metrics.clusters import RELIABLE
 from quantbench.metrics.verdict import Verdict
 from quantbench.report import wording
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP, RECIPE
 from quantbench.report.several import standing, together
 from quantbench.report.shown import default_metrics
-from quantbench.report.wording import FULL_PRECISION, GAP, RECIPE, Row
+from quantbench.report.wording import Row
 
 STUDY = ("sweep", "model", "scale")
 """What is told apart by a heading of its own."""
@@ -35,7 +36,7 @@ def sentence(row: Row) -> str:
 
 
 def summary(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> list[str]:
-    """What a frame of comparisons says: for each study and metric how recipes stand, then pair by pair and gap by gap.
+    """What a frame of comparisons says of each study: how recipes stand, each pair, gaps, full precision.
 
     metrics: None for those that have a table; recipes and gaps are then judged by kl where there is kl, not by
     perplexity. A frame without comparisons gives no sentences. More than one study: each sentence names its own.
@@ -47,31 +48,43 @@ def summary(frame: pd.DataFrame, metrics: Sequence[str] | None = None) -> list[s
     for study in studies:
         own = [row for row in rows if tuple(row[key] for key in STUDY) == study]
         head = f"{', '.join(str(part) for part in study if part)}: " if len(studies) > 1 else ""
-        left_out = set() if metrics or not any(row["metric"] == "kl" for row in own) else {"perplexity"}
-        for metric in chosen:
-            of_metric = [row for row in own if row["metric"] == metric]
-            found += [head + words for words in _of_metric(of_metric, whole=metric not in left_out)]
+        for kind in (RECIPE, GAP, FULL_PRECISION):
+            for metric in chosen:
+                if kind == FULL_PRECISION or metrics or not is_left_out(own, metric):
+                    stand = _standing(own, metric) if kind == RECIPE else []
+                    found += [head + words for words in (*stand, *of_kind(own, metric, kind))]
     return found
 
 
-def _of_metric(rows: Sequence[Row], *, whole: bool) -> list[str]:
-    """The sentences of one study and metric; `whole`: not only those about full precision."""
-    recipes = [row for row in rows if row["kind"] == RECIPE and whole]
-    gaps = [row for row in rows if row["kind"] == GAP and whole]
-    full = [row for row in rows if row["kind"] == FULL_PRECISION]
-    return [
-        *([standing(recipes)] if recipes else []),
-        *_each(recipes, ("recipe", "reference_recipe")),
-        *_each(gaps, ("recipe",)),
-        *_each(full, ("recipe",)),
-    ]
+def answers(rows: Sequence[Row], metric: str) -> list[str]:
+    """What a table of one metric closes with: how recipes stand, what each loses by gaps and from full precision.
+
+    rows: all comparisons of one study, as plain values.
+    """
+    known = wording.with_places(rows)
+    full = of_kind(known, metric, FULL_PRECISION)
+    if is_left_out(rows, metric):
+        return full
+    return [*_standing(known, metric), *of_kind(known, metric, GAP), *full]
 
 
-def _each(rows: Iterable[Row], keys: Sequence[str]) -> list[str]:
-    groups: dict[tuple[object, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return [sentence(own[0]) if len(own) == 1 else together(own) for own in groups.values()]
+def of_kind(rows: Sequence[Row], metric: str, kind: str) -> list[str]:
+    """A sentence for each recipe, or pair of recipes, about its comparisons of a kind in one metric."""
+    own = [row for row in rows if (row["metric"], row["kind"]) == (metric, kind)]
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in own:
+        groups.setdefault((row["recipe"], row["reference_recipe"] if kind == RECIPE else ""), []).append(row)
+    return [sentence(group[0]) if len(group) == 1 else together(group) for group in groups.values()]
+
+
+def _standing(rows: Sequence[Row], metric: str) -> list[str]:
+    recipes = [row for row in rows if (row["metric"], row["kind"]) == (metric, RECIPE)]
+    return [standing(recipes)] if recipes else []
+
+
+def is_left_out(rows: Sequence[Row], metric: str) -> bool:
+    """Whether recipes and gaps are judged by kl, so that nothing is said of them in perplexity."""
+    return metric == "perplexity" and any(row["metric"] == "kl" for row in rows)
 
 
 def _verdict(row: Row) -> str:

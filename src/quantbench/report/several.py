@@ -8,7 +8,8 @@ from quantbench.metrics.clusters import RELIABLE
 from quantbench.metrics.verdict import Verdict
 from quantbench.report import wording
 from quantbench.report.columns import DATA_FREE
-from quantbench.report.wording import FULL_PRECISION, GAP, RECIPE, Row, listed
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP, RECIPE
+from quantbench.report.wording import Row, listed
 
 MOST = 3
 """Comparisons of one verdict that a sentence lists, the largest differences first; the others are counted."""
@@ -59,7 +60,7 @@ def _where(row: Row) -> str:
     calib = (
         row["calib"] if row["calib"] != DATA_FREE else row["reference_calib"] if row["kind"] == RECIPE else DATA_FREE
     )
-    return wording.place(row) if calib in {"", None, DATA_FREE} else f"{wording.place(row)} calibrated on {calib}"
+    return wording.place(row) if calib in {"", None, DATA_FREE} else f"{wording.place(row)} when calibrated on {calib}"
 
 
 def _decided(rows: Sequence[Row], word: str) -> list[str]:

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
+from quantbench.metrics.positions import BUCKETS, NAMES
+
 DEFAULT_METRICS = ("perplexity", "kl")
 """Metrics of running text that have a table of their own."""
 
 HIDDEN_METRICS = (
-    "nll",
-    "bits_per_byte",
-    "kl_median",
-    "kl_p90",
-    "kl_p99",
-    "kl_p999",
-    "kl_max",
-    "reverse_kl",
-    "kl_confident",
-    "kl_unsure",
-    "rms_dp",
-    "top1_agreement",
-    "macro_f1",
-    "agreement",
-    "flips_wrong",
-    "flips_right",
-    "recovery",
+    *("nll", "bits_per_byte", *NAMES, *BUCKETS, "reverse_kl", "top1_agreement", "rms_dp", "macro_f1"),
+    *("agreement", "flips_wrong", "flips_right", "recovery"),
 )
 """Metrics that are in results.csv and comparisons.csv only, unless a table of them is asked for."""
 

@@ -13,15 +13,10 @@ import pandas as pd
 
 from quantbench.metrics.errors import POWER
 from quantbench.report.columns import DATA_FREE
+from quantbench.report.comparison_columns import FULL_PRECISION, GAP, ONE_DRAW
 from quantbench.report.digits import rounded
 
 Row = Mapping[str, Any]
-
-FULL_PRECISION, RECIPE, GAP = "full precision", "recipe", "transfer gap"
-"""The kinds of comparison."""
-
-ONE_DRAW = "this draw only"
-"""The note of a comparison that has no error over calibration draws: it decides nothing."""
 
 INTERVAL_ERRORS = 4
 """Standard errors that a 95 % interval is about wide: decides the digits of its ends."""
@@ -74,10 +69,20 @@ def amount(row: Row, *, named: bool = True) -> str:
     named: whether the metric is said.
     """
     name = f"{row['metric']} " if named else ""
-    change: float = 100 * (row["ratio"] - 1) if is_ratio(row) else row["difference"]
-    unit = " %" if is_ratio(row) else unit_of(row)
-    size = rounded(abs(change), _width(_percents(row) if is_ratio(row) else (row["low"], row["high"])))
-    return f"{name}the same" if change == 0 else f"{name}{size}{unit} {'higher' if change > 0 else 'lower'}"
+    words = difference(row)
+    if row["difference"] == 0 or not words:
+        return f"{name}{'the same' if words else 'of unknown size'}"
+    unit = "" if is_ratio(row) else unit_of(row)
+    return f"{name}{words[1:]}{unit} {'higher' if row['difference'] > 0 else 'lower'}"
+
+
+def difference(row: Row) -> str:
+    """The difference with its sign, as precise as its interval: "+0.120", of a logarithm "+3.10 %"; "" if unknown."""
+    if row["difference"] is None:
+        return ""
+    if is_ratio(row):
+        return f"{_signed(100 * (row['ratio'] - 1), _percents(row))} %"
+    return _signed(row["difference"], (row["low"], row["high"]))
 
 
 def unit_of(row: Row) -> str:
@@ -91,7 +96,7 @@ def interval(row: Row) -> str:
     ends = _percents(row) if is_ratio(row) else (row["low"], row["high"])
     if None in ends:
         return ""
-    low, high = (rounded(end, _width(ends), signed=True) for end in ends)
+    low, high = (_signed(end, ends) for end in ends if end is not None)
     percent = " %" if is_ratio(row) else ""
     return f"95 % [{low}{percent}, {high}{percent}]"
 
@@ -123,7 +128,7 @@ def is_one_draw(row: Row) -> bool:
 
 def margin_of(row: Row) -> str:
     """The margin of equivalence, in the unit of the test: "0.01 nats/token"."""
-    return _on_test_scale(row, row["margin"])
+    return on_test_scale(row, row["margin"])
 
 
 def detectable_of(rows: Sequence[Row]) -> str:
@@ -134,28 +139,32 @@ def detectable_of(rows: Sequence[Row]) -> str:
     known = sorted(row["detectable"] for row in rows if row["detectable"] is not None)
     if not known:
         return ""
-    ends = [_on_test_scale(rows[0], end) for end in (known[0], known[-1])]
+    ends = [on_test_scale(rows[0], end) for end in (known[0], known[-1])]
     span = ends[0] if ends[0] == ends[1] else " to ".join(ends)
     tests = "this test alone finds a difference" if len(rows) == 1 else "each of these tests alone finds a difference"
     return f"{tests} of {span} with power {POWER:.2g}"
 
 
-def listed(words: Iterable[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    several = list(words)
-    return several[0] if len(several) == 1 else f"{', '.join(several[:-1])} and {several[-1]}"
-
-
-def _on_test_scale(row: Row, value: float) -> str:
-    """A size on the scale of the tests: of a logarithm as percents."""
+def on_test_scale(row: Row, value: float) -> str:
+    """A size in the unit of the tests, "0.03 nats/token"; of a logarithm as percents, "3 %"."""
     if is_ratio(row):
         return f"{100 * math.expm1(value):.2g} %"
     return f"{value:.2g}{unit_of(row)}"
 
 
+def listed(words: Iterable[str]) -> str:
+    """Words as in a sentence: a, b and c."""
+    several = list(words)
+    return several[0] if len(several) == 1 else f"{', '.join(several[:-1])} and {several[-1]}"
+
+
 def _percents(row: Row) -> tuple[float | None, float | None]:
     low, high = row["ratio_low"], row["ratio_high"]
     return None if low is None else 100 * (low - 1), None if high is None else 100 * (high - 1)
+
+
+def _signed(change: float, ends: tuple[float | None, float | None]) -> str:
+    return rounded(change, _width(ends), signed=True)
 
 
 def _width(ends: tuple[float | None, float | None]) -> float | None:

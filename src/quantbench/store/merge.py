@@ -56,6 +56,8 @@ def merge(store: Store, packed: Mapping[str, bytes], source: str, counts: Counts
         if old is None or (old.status == "failed" and record.status != "failed"):
             store.save_run(record)
         _add_costs(store, record.run_id, contents.costs.get(record.run_id, []))
+        if (observed := contents.observed.get(record.run_id)) and store.load_observed(record.run_id) is None:
+            store.save_observed(observed)
     for score, totals, known in scores:
         if known is None:
             _save(store, score, totals)

@@ -34,7 +34,7 @@ LARGEST = 2**30
 
 _NAME = SAFE_NAME.pattern
 MEMBER = re.compile(
-    rf"runs/(?P<run>{_NAME})/(?:(?P<record>record\.json)|(?P<costs>costs\.jsonl)"
+    rf"runs/(?P<run>{_NAME})/(?:(?P<record>record\.json)|(?P<costs>costs\.jsonl)|(?P<observed>observed\.json)"
     rf"|scores/{_NAME}?(?P<kind>\.failed\.json|\.json|{re.escape(TOTALS)}))"
     rf"|sweeps/(?P<sweep>{_NAME})/manifest\.json"
 )
@@ -63,8 +63,7 @@ def pack(store: Store, manifests: Sequence[Manifest], counts: Counts) -> Files:
     if not any(name.startswith("runs/") for name in found):
         names = ", ".join(manifest.name for manifest in manifests)
         raise StoreError(f"nothing to pack: no run of {names} has a record in {store.root}")
-    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "quantbench": __version__}
-    return {HEAD: (json.dumps(head) + "\n").encode()} | dict(sorted(found.items()))
+    return dict(sorted(found.items()))
 
 
 def plain_manifest(manifest: Manifest, counts: Counts) -> Manifest:
@@ -93,6 +92,8 @@ def _run(store: Store, run_id: str) -> Files:
     if record.error is not None:  # the traceback and the log name folders of this machine
         record = dataclasses.replace(record, error={key: record.error.get(key, "") for key in ("type", "message")})
     found = {f"runs/{run_id}/record.json": record.to_json().encode()}
+    if (observed := store.load_observed(run_id)) is not None:
+        found[f"runs/{run_id}/observed.json"] = observed.to_json().encode()
     costs = "".join(json.dumps(cost, ensure_ascii=False) + "\n" for cost in store.load_costs(run_id))
     return found | ({f"runs/{run_id}/costs.jsonl": costs.encode()} if costs else {})
 
@@ -122,8 +123,10 @@ def _bytes(path: Path) -> bytes:
 
 def write_pack(path: Path, contents: Mapping[str, bytes]) -> int:
     """Write them as a tar archive compressed with xz, atomically; its size in bytes."""
+    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "quantbench": __version__}
+    whole = {HEAD: (json.dumps(head) + "\n").encode(), **contents}
     with files.replacing(path) as temporary, tarfile.open(temporary, "w:xz", preset=9) as archive:
-        for name, content in contents.items():
+        for name, content in whole.items():
             member = tarfile.TarInfo(name)  # without owner and time
             member.size, member.mode = len(content), 0o644
             archive.addfile(member, io.BytesIO(content))

@@ -16,20 +16,21 @@ from quantbench.store.json_record import JsonRecord
 from quantbench.store.layout import Layout
 from quantbench.store.manifest import Manifest
 from quantbench.store.pack import MEMBER, TOTALS
-from quantbench.store.records import Failure, RunRecord, Score
+from quantbench.store.records import Failure, Observed, RunRecord, Score
 
 R = TypeVar("R", bound=JsonRecord)
 
 
 @dataclass
 class Contents:
-    """Manifests, run records, scores with their totals [metrics, clusters], failures by their path, costs by run."""
+    """Manifests; records, costs and layers by run; scores with their totals [metrics, clusters]; failures by path."""
 
     manifests: list[Manifest] = field(default_factory=list)
     records: dict[str, RunRecord] = field(default_factory=dict)
     scores: list[tuple[Score, NDArray[np.float64]]] = field(default_factory=list)
     failures: dict[str, Failure] = field(default_factory=dict)
     costs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    observed: dict[str, Observed] = field(default_factory=dict)
 
 
 def contents_of(packed: Mapping[str, bytes], source: str, layout: Layout) -> Contents:
@@ -54,6 +55,9 @@ def contents_of(packed: Mapping[str, bytes], source: str, layout: Layout) -> Con
             found.records[record.run_id] = record
         elif match["costs"]:
             found.costs[match["run"]] = _costs(content, where)
+        elif match["observed"]:
+            found.observed[match["run"]] = _parsed(Observed, content, where)
+            own = f"runs/{found.observed[match['run']].run_id}/observed.json"
         elif match["kind"] == ".failed.json":
             found.failures[name] = _parsed(Failure, content, where)
         elif match["kind"] == ".json":

@@ -117,6 +117,24 @@ class Score(JsonRecord):
 
 
 @dataclass(config=STRICT, frozen=True, kw_only=True)
+class Observed(JsonRecord):
+    """What the layers of a data-free run lose on a calibration text that was at hand; no part of the run's identity.
+
+    text           the calibration set's name; fingerprint: of its tokens; n_tokens: how many of them were run
+    relative_loss  by layer, as in LayerRecord
+    """
+
+    what: ClassVar[str] = "record of layers"
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    text: str
+    fingerprint: str
+    n_tokens: int
+    relative_loss: dict[str, float]
+
+
+@dataclass(config=STRICT, frozen=True, kw_only=True)
 class Failure(JsonRecord):
     """Why a run has no score on a task under a protocol; gone when it has one.
 

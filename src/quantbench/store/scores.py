@@ -31,6 +31,10 @@ class ScoreStore(LockedFolder):
         """Whether there is such a score; it is not read."""
         return is_there(self.score_path(run_id, task, protocol))
 
+    def has_items(self, run_id: str, task: str, protocol: str) -> bool:
+        """Whether the items behind a score are here: those of merged scores are not (quantbench.store.merge)."""
+        return is_there(self.score_path(run_id, task, protocol).with_suffix(".parquet"))
+
     def load_items(self, run_id: str, task: str, protocol: str) -> pd.DataFrame:
         """The per-item outcomes behind a score, one row per item. Raises StoreError if missing or damaged."""
         path = self.score_path(run_id, task, protocol)

@@ -15,7 +15,7 @@ from quantbench.core.errors import StoreError
 from quantbench.store.base import load_record, refuse_change
 from quantbench.store.json_record import check_schema
 from quantbench.store.manifest import CellEntry, Manifest
-from quantbench.store.records import RunRecord
+from quantbench.store.records import Observed, RunRecord
 from quantbench.store.scores import ScoreStore
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,18 @@ class Store(ScoreStore):
                 files.write_text(folder / "record.json", text)
             else:
                 refuse_change(folder / "record.json", old, record)
+
+    # Losses of layers
+
+    def load_observed(self, run_id: str) -> Observed | None:
+        """What the layers of a data-free run lose on some text, None if that is not known. StoreError if damaged."""
+        path = self.run_dir(run_id) / "observed.json"
+        return load_record(Observed, path, f"Delete {path}: it is measured again")
+
+    def save_observed(self, observed: Observed) -> None:
+        """Store it, in place of what was there."""
+        with self.lock(observed.run_id) as folder:
+            files.write_text(folder / "observed.json", observed.to_json())
 
     # Costs: measurements, of which there may be any number
 

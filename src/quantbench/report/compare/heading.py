@@ -4,52 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from quantbench.report.columns import ResultRow
-from quantbench.report.compare.groups import Arm
-from quantbench.store.store import Store
+from quantbench.report.arms import Arm
+from quantbench.store.records import RunRecord, Score
 
 
-def heading(store: Store, arms: Sequence[Arm], today: str) -> list[str]:
+def heading(arms: Sequence[Arm], scores: Iterable[Score], today: str) -> list[str]:
     """Model, scale, items and clusters of each test, calibration tokens, draws, and dates.
 
-    today: ISO 8601 date of the comparison.
+    scores  of the tests: one of each is enough
+    today   ISO 8601 date of the comparison
     """
     runs = [run for arm in arms for run in arm.runs]
-    first = [run.first for run in runs]
-    created = [record.created[:10] for run in runs if (record := store.load_run(run.id)) is not None]
+    records = [run.record for run in runs if run.record is not None]
+    tests = {(score.task, score.protocol): _test(score) for score in scores}
     return [
-        f"Model: {_listed(row['model'] for row in first)}",
-        f"Scale: {_listed(row['scale'] or 'not named' for row in first)}",
-        f"Tests: {_tests(store, [row for run in runs for row in run.rows])}",
-        f"Calibration: {_calibration(first)}",
+        f"Model: {_listed(run.model for run in runs)}",
+        f"Scale: {_listed(run.scale or 'not named' for run in runs)}",
+        f"Tests: {'; '.join(tests.values()) or 'nothing scored'}",
+        f"Calibration: {_calibration(records)}",
         f"Draws: {_draws(arms)}",
-        f"Measured: {_span(created)}; compared: {today}",
+        f"Measured: {_span([record.created[:10] for record in records])}; compared: {today}",
     ]
 
 
-def _tests(store: Store, rows: Iterable[ResultRow]) -> str:
-    """How much each test is measured on, once for each protocol."""
-    told: dict[tuple[str, str], str] = {}
-    for row in rows:
-        task, protocol, run_id = row.get("task"), row.get("protocol"), row["run_id"]
-        if task and protocol and run_id and (task, protocol) not in told and row.get("value") is not None:
-            score = store.load_score(run_id, task, protocol)
-            if score is not None:
-                items = "windows" if score.origin.family == "lm" else "items"
-                size = f"{score.n_items:,d} {items} ({score.n_tokens:,d} tokens) in {score.n_clusters:,d} clusters"
-                told[task, protocol] = f"{task}: {size}"
-    return "; ".join(told.values()) or "nothing scored"
+def _test(score: Score) -> str:
+    items = "windows" if score.origin.family == "lm" else "items"
+    size = f"{score.n_items:,d} {items} ({score.n_tokens:,d} tokens) in {score.n_clusters:,d} clusters"
+    return f"{score.task}: {size}"
 
 
-def _calibration(rows: Iterable[ResultRow]) -> str:
-    tokens = sorted({count for row in rows if (count := row["calib_tokens"])})
+def _calibration(records: Iterable[RunRecord]) -> str:
+    known = [record.calibration or {} for record in records]
+    tokens = sorted({count for one in known if (count := one.get("n_tokens"))})
     return f"{' or '.join(f'{count:,d}' for count in tokens)} tokens" if tokens else "none: no data are read"
 
 
 def _draws(arms: Sequence[Arm]) -> str:
-    counts = sorted({len(arm.runs) for arm in arms if arm.calibrated})
+    counts = sorted({len(arm.runs) for arm in arms if not arm.fixed})
     if not counts:
-        return "none: no data are read"
+        return "none: nothing is drawn"
     if counts == [1]:
         return "1 of each calibration set; what is found holds for this draw only"
     return f"{' to '.join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))} of each calibration set"

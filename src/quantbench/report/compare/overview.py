@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from quantbench.report.alike import Run, labels
 from quantbench.report.caption import IN_DISTRIBUTION
 from quantbench.report.columns import ResultRow
-from quantbench.report.compare.runs import columns_of, runs_of
-from quantbench.report.compare.scores import Column
+from quantbench.report.compare.runs import Column, columns_of, runs_of
 from quantbench.report.digits import change, rounded, with_error
 from quantbench.report.footnotes import FALLBACK, Footnotes
 from quantbench.report.table import Table, TableCell
@@ -29,7 +28,11 @@ def recipe_table(store: Store, manifests: Sequence[Manifest], chosen: Sequence[s
     columns = columns_of(rows, chosen)
     notes = Footnotes()
     body = [
-        [*_head(run, label, notes), *_values(run, columns, notes), *spent(store, run)]
+        [
+            *_head(run, label, notes),
+            *_values(run, columns, notes),
+            *spent(store, run.id, full_precision=run.first["full_precision"]),
+        ]
         for run, label in zip(runs, labels(runs), strict=True)
     ]
     return Table(
@@ -76,10 +79,10 @@ def _value(row: ResultRow | None, first: ResultRow, notes: Footnotes) -> TableCe
     return TableCell(rounded(row["value"], row["stderr"]), paired, marks, own)
 
 
-def spent(store: Store, run: Run) -> list[TableCell]:
-    """Processor seconds and GiB of the last time the run was quantized."""
-    found = [cost for cost in store.load_costs(run.id) if cost.get("what") == "quantize"]
-    if run.first["full_precision"] or not found:
+def spent(store: Store, run_id: str, *, full_precision: bool) -> list[TableCell]:
+    """Processor seconds and GiB of the last time the run was quantized; empty where nothing was."""
+    found = [cost for cost in store.load_costs(run_id) if cost.get("what") == "quantize"]
+    if full_precision or not found:
         return [TableCell(""), TableCell("")]
     return [
         TableCell(_text(found[-1].get("cpu_seconds"), ".0f")),

@@ -11,10 +11,12 @@ from quantbench.core.errors import StoreError
 from quantbench.report.alike import Run
 from quantbench.report.collate import collate
 from quantbench.report.columns import ResultRow, result_rows
-from quantbench.report.compare.scores import Column
 from quantbench.report.shown import default_metrics
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
+
+Column = tuple[str, str | None, str]
+"""Task, protocol and metric."""
 
 
 def runs_of(store: Store, manifests: Sequence[Manifest]) -> tuple[list[ResultRow], list[Run]]:
@@ -26,11 +28,6 @@ def runs_of(store: Store, manifests: Sequence[Manifest]) -> tuple[list[ResultRow
     if not by_run:
         raise StoreError("nothing has run yet in " + ", ".join(manifest.name for manifest in manifests))
     return rows, [Run(run_id, own, _identity(store, run_id)) for run_id, own in by_run.items()]
-
-
-def metrics_in(rows: Sequence[ResultRow]) -> list[str]:
-    """All metrics of the rows."""
-    return list(dict.fromkeys(row["metric"] for row in rows if row["metric"]))
 
 
 def columns_of(rows: Sequence[ResultRow], chosen: Sequence[str] | None) -> list[Column]:

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from quantbench.core.errors import StoreError
-from quantbench.report.alike import differing
+from quantbench.report.alike import differing, flat
+from quantbench.report.arms import Arm, undrawn
 from quantbench.report.columns import DATA_FREE
-from quantbench.report.compare.groups import Arm, text_of
 
 FORMS = (
     "X is a recipe (rtn), a calibration set (calib=wiki), a variant in one argument ('gptq quantizer.weight.bits=4'), "
@@ -76,79 +76,90 @@ def parse(text: str, arms: Sequence[Arm]) -> Selector:
 
 def matches(arm: Arm, chosen: Selector) -> bool:
     """Whether the arm is what X says, as far as it says it."""
-    first = arm.first.first
-    named = {first["calib"], first["calib_distribution"], arm.calib}
+    named = {arm.first.calib, arm.calib, " + ".join(one.name for one in arm.first.calib_origins)}
     return (
-        (chosen.run is None or any(run.id == chosen.run for run in arm.runs))
-        and chosen.recipe in (None, first["quantizer"])
+        (chosen.run is None or any(run.run_id == chosen.run for run in arm.runs))
+        and chosen.recipe in (None, arm.first.quantizer)
         and (chosen.calib is None or chosen.calib in named)
-        and _has(arm.first.recipe, chosen.quantizer_settings)
-        and _has(text_of(arm.first), chosen.calib_settings)
+        and _has(recipe_of(arm), chosen.quantizer_settings)
+        and _has(text_of(arm), chosen.calib_settings)
     )
 
 
+def recipe_of(arm: Arm) -> dict[str, Any]:
+    """The resolved settings of an arm's recipe, by dotted keys."""
+    return _settings(arm, "quantizer")
+
+
+def text_of(arm: Arm) -> dict[str, Any]:
+    """Those of what it is calibrated on, whichever draw of it; {} for a recipe that reads none."""
+    return _settings(arm, "calib")
+
+
+def _settings(arm: Arm, part: str) -> dict[str, Any]:
+    config = {} if arm.first.record is None else arm.first.record.config
+    return flat(undrawn(config.get(part) or {}))
+
+
 class Choice:
-    """For each arm the one that X means for it: of the same model and scale, and alike in what X does not say."""
+    """For each arm those that X means for it: of the same model and scale, and alike in what X does not say."""
 
     def __init__(self, arms: Sequence[Arm], chosen: Selector) -> None:
         self._chosen = chosen
-        self._candidates = [arm for arm in arms if arm.first.identity and matches(arm, chosen)]
+        self._candidates = [arm for arm in arms if matches(arm, chosen)]
         by_option: dict[str, list[Arm]] = {}
         for arm in arms:
-            if arm.first.identity:
-                by_option.setdefault(arm.first.first["quantizer"], []).append(arm)
-        differ = (differing(one.first.recipe for one in several) for several in by_option.values())
+            by_option.setdefault(arm.first.quantizer, []).append(arm)
+        differ = (differing(map(recipe_of, several)) for several in by_option.values())
         self._axes = {key for keys in differ for key in keys} - chosen.quantizer_settings.keys()
 
     def of(self, arm: Arm) -> tuple[list[Arm], str]:
         """The arms that `arm` is compared with, or none and why; no reason where it is one of them itself.
 
-        Several only for one that reads no data: it is compared with each calibration set of a recipe.
+        Full precision is compared with nothing: what recipes lose from it stands in comparisons.csv. Several only for
+        one that reads no data: it is compared with each calibration set of a recipe.
         """
         chosen = self._chosen
-        if any(arm is one for one in self._candidates):
+        if any(arm is one for one in self._candidates) or arm.first.full_precision:
             return [], ""
-        if not arm.calibrated and chosen.of_calib and not chosen.of_recipe:
+        if arm.first.data_free and chosen.of_calib and not chosen.of_recipe:
             return [], ""
-        if not arm.first.identity:
-            return [], f"{name_of(arm)}: not compared, its settings are not known yet"
         found = [one for one in self._candidates if self._fits(one, arm)]
         if not found:
             return [], f"{name_of(arm)}: not compared, nothing that {chosen.text!r} means is otherwise like it"
-        if len(found) > 1 and arm.calibrated:
+        if len(found) > 1 and not arm.first.data_free:
             found = [one for one in found if _sizes(one) == _sizes(arm)] or found
-            found = [one for one in found if one.calibrated] or found
-        recipes = differing(one.first.recipe for one in found)
-        apart = recipes or (differing(text_of(one.first) for one in found) if arm.calibrated else [])
-        if len(found) > 1 and (apart or arm.calibrated):
-            told = ", ".join(apart) or "their runs"
+            found = [one for one in found if not one.first.data_free] or found
+        recipes = differing(map(recipe_of, found))
+        apart = recipes or ([] if arm.first.data_free else differing(map(text_of, found)))
+        if len(found) > 1 and (apart or not arm.first.data_free):
+            told = ", ".join(apart) or "their names"
             return [], f"{name_of(arm)}: not compared, {chosen.text!r} means {len(found)} that differ in {told}"
         return found, ""
 
     def _fits(self, one: Arm, arm: Arm) -> bool:
-        chosen, ours, theirs = self._chosen, arm.first, one.first
-        if any(ours.identity.get(key) != theirs.identity.get(key) for key in ("model", "numerics_version")):
-            return False
-        if ours.first["scale"] != theirs.first["scale"]:
+        chosen = self._chosen
+        if one.model_id != arm.model_id or one.first.scale != arm.first.scale:
             return False
         if chosen.run is not None:
             return True
-        if not chosen.of_recipe and ours.recipe != theirs.recipe:
-            return False
-        mine, other = ours.recipe, theirs.recipe
-        if chosen.of_recipe and any(mine[key] != other[key] for key in self._axes & mine.keys() & other.keys()):
+        ours, theirs = recipe_of(arm), recipe_of(one)
+        if not chosen.of_recipe:
+            return ours == theirs
+        if any(ours[key] != theirs[key] for key in self._axes & ours.keys() & theirs.keys()):
             return False
         # One that reads no data is the same beside every calibration set; two that read are set beside each other.
-        return chosen.of_calib or not one.calibrated or not arm.calibrated or text_of(ours) == text_of(theirs)
+        free = one.first.data_free or arm.first.data_free
+        return chosen.of_calib or free or text_of(one) == text_of(arm)
 
 
 def name_of(arm: Arm) -> str:
     """The arm in words."""
-    return f"{arm.recipe} calibrated on {arm.calib}" if arm.calibrated else arm.recipe
+    return arm.recipe if arm.first.data_free else f"{arm.recipe} calibrated on {arm.calib}"
 
 
 def _sizes(arm: Arm) -> tuple[Any, Any]:
-    text = text_of(arm.first)
+    text = text_of(arm)
     return text.get("n"), text.get("length")
 
 
@@ -158,15 +169,16 @@ def _has(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def _run_or_recipe(word: str, arms: Sequence[Arm]) -> str | None:
     """The id of the run that the word begins, unless it is a recipe."""
-    if any(arm.first.first["quantizer"] == word for arm in arms):
+    if any(arm.first.quantizer == word for arm in arms):
         return None
-    found = sorted({run.id for arm in arms for run in arm.runs if run.id.startswith(word)})
+    known = {run.run_id or "" for arm in arms for run in arm.runs}
+    found = sorted(one for one in known if one.startswith(word))
     if len(found) > 1:
         raise StoreError(f"against {word!r}: {len(found)} runs begin like that: {', '.join(found[:5])}. {FORMS}")
     return found[0] if found else None
 
 
 def _there_is(arms: Sequence[Arm]) -> str:
-    recipes = sorted({arm.first.first["quantizer"] for arm in arms})
-    sets = sorted({arm.first.first["calib"] for arm in arms} - {DATA_FREE})
+    recipes = sorted({arm.first.quantizer for arm in arms})
+    sets = sorted({arm.first.calib for arm in arms} - {DATA_FREE})
     return f"There are: recipes {', '.join(recipes)}; calibration sets {', '.join(sets) or 'none'}"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from quantbench.core import origin
 from quantbench.core.errors import StoreError
-from quantbench.metrics import metrics as known_metrics
 from quantbench.metrics.metric import Metric
-from quantbench.report.alike import Run, differing, flat, labels
-from quantbench.report.columns import DATA_FREE, ResultRow
-from quantbench.report.compare.groups import Arm
+from quantbench.report.alike import differing, flat
+from quantbench.report.arms import Arm, arms
+from quantbench.report.columns import DATA_FREE
+from quantbench.report.compare.against import pairs_of
 from quantbench.report.compare.overview import spent
-from quantbench.report.compare.pairing import compare_sides
-from quantbench.report.compare.rows import Compared
-from quantbench.report.compare.scores import Scores
+from quantbench.report.compare.rows import Line, lines
+from quantbench.report.comparisons import Compared
 from quantbench.report.digits import with_error
-from quantbench.report.sweep_runs import one_line
+from quantbench.report.margins import check_margins
+from quantbench.report.pairs import columns_of
+from quantbench.report.scored import SweepScores
+from quantbench.report.sweep_runs import SweepRun, one_line
 from quantbench.report.table import Table, TableCell
+from quantbench.store.manifest import Manifest
 from quantbench.store.records import RunRecord, Score
 from quantbench.store.store import Store
 
@@ -27,12 +29,12 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs of one model: their records, scores and arms of one run each, and why some scores are not compared."""
+    """Two runs of one model: records, scores, arms of one run each, comparisons, and why some scores have none."""
 
     records: tuple[RunRecord, RunRecord]
     scores: tuple[list[Score], list[Score]]
     arms: tuple[Arm, Arm]
-    compared: list[Compared]
+    lines: list[Line]
     reasons: list[str]
 
 
@@ -46,10 +48,17 @@ def find_run(store: Store, beginning: str) -> str:
     return found[0]
 
 
-def pair_of(store: Store, first: str, second: str) -> Pair:
-    """The runs of two ids, compared in every metric that both have under one protocol.
+def pair_of(
+    store: Store,
+    first: str,
+    second: str,
+    metrics: Sequence[str] | None = None,
+    margins: Mapping[str, float] | None = None,
+) -> Pair:
+    """The runs of two ids, compared in the metrics that both have under one protocol.
 
-    Raises StoreError for one run twice, and for runs of two models.
+    metrics, margins: as for quantbench.report.compare.against. Raises StoreError for one run twice, for runs of two
+    models, and for a metric that is not compared; ConfigError for a margin that is none.
     """
     if first == second:
         raise StoreError(f"compare {first}: that is one run; name two")
@@ -63,16 +72,19 @@ def pair_of(store: Store, first: str, second: str) -> Pair:
             "that of the models, not of the recipes: compare runs of one model"
         )
     scores = store.scores(first), store.scores(second)
-    runs = [Run(record.run_id, _rows(record, own), record.config) for record, own in zip(records, scores, strict=True)]
-    (recipe, calib), (other, other_calib) = labels(runs)
-    arms = Arm(recipe, calib, (runs[0],)), Arm(other, other_calib, (runs[1],))
-    reader, compared = Scores(store), []
-    for row in runs[0].rows:
-        column = row["task"], row["protocol"], row["metric"] or ""
-        ours, theirs = reader.side(arms[0], column), reader.side(arms[1], column)
-        if ours is not None and theirs is not None:
-            compared.append(Compared(arms[0], arms[1], row, compare_sides(ours, theirs)))
-    return Pair(records, scores, arms, compared, _reasons(records, scores))
+    sides = _arms([_run(record, own) for record, own in zip(records, scores, strict=True)])
+    reader = SweepScores(store, Manifest(name="runs", overrides=[], cells=[]))
+    compared = Compared(list(pairs_of(sides[0], columns_of(reader, sides[0]), sides[1], columns_of(reader, sides[1]))))
+    if compared.names or metrics:
+        check_margins(margins or {}, set(compared.names))
+    shown = lines(compared, metrics, margins or {})
+    return Pair(records, scores, sides, shown, _reasons(records, scores))
+
+
+def name_of_run(pair: Pair, index: int) -> str:
+    """The recipe of one of the two runs and what it was calibrated on, in words."""
+    arm = pair.arms[index]
+    return arm.recipe if arm.first.data_free else f"{arm.recipe}, calibrated on {arm.calib}"
 
 
 def settings_table(store: Store, pair: Pair) -> Table:
@@ -82,8 +94,8 @@ def settings_table(store: Store, pair: Pair) -> Table:
         ("recipe", *(arm.recipe for arm in pair.arms)),
         ("calibrated on", *(arm.calib for arm in pair.arms)),
         ("calibration tokens", *(_number((one.calibration or {}).get("n_tokens"), ",d") for one in pair.records)),
-        ("effective bits", *(_number(one.effective_bits or one.bits_model, ".4g") for one in pair.records)),
-        ("CPU s", *(spent(store, arm.first)[0].value for arm in pair.arms)),
+        ("effective bits", *(_number(arm.first.bits, ".4g") for arm in pair.arms)),
+        ("CPU s", *(spent(store, arm.first.run_id or "", full_precision=False)[0].value for arm in pair.arms)),
         ("made", *(record.created for record in pair.records)),
     ]
     rows = [row for row in told if any(row[1:])]
@@ -96,20 +108,16 @@ def settings_table(store: Store, pair: Pair) -> Table:
     return Table("settings", "What differs", header, cells, [f"{ABSENT} = that run has no such setting."], notes)
 
 
-def scores_table(pair: Pair, chosen: Sequence[str]) -> Table:
-    """The scores side by side, those of one run alone included. chosen: metrics."""
+def scores_table(pair: Pair) -> Table:
+    """The scores side by side, those of one run alone included, in the metrics that are compared; all if none is."""
     values = [{(s.task, s.protocol, m.name): m for s in own for m in s.metrics} for own in pair.scores]
-    keys = [key for key in dict.fromkeys([*values[0], *values[1]]) if key[2] in chosen]
+    chosen = {line.row["metric"] for line in pair.lines}
+    keys = [key for key in dict.fromkeys([*values[0], *values[1]]) if not chosen or key[2] in chosen]
     texts = [[f"{key[0]} [{key[1][:8]}]", key[2], *(_shown(one.get(key)) for one in values)] for key in keys]
     header = ["test", "metric", *(record.run_id for record in pair.records)]
     cells = [[TableCell(text) for text in row] for row in texts]
     caption = ["Values ± standard errors over clusters of test items; in brackets the protocol."]
-    return Table("scores", "Scores", header, cells, caption, list(pair.reasons))
-
-
-def metrics_of(pair: Pair) -> list[str]:
-    """All metrics that one of the two has."""
-    return list(dict.fromkeys(metric.name for own in pair.scores for score in own for metric in score.metrics))
+    return Table("scores", "Scores", header, cells, caption)
 
 
 def _record(store: Store, run_id: str) -> RunRecord:
@@ -118,42 +126,41 @@ def _record(store: Store, run_id: str) -> RunRecord:
     return record
 
 
-def _rows(record: RunRecord, scores: Sequence[Score]) -> list[ResultRow]:
-    """What results.csv says of a run, and of its scores; one row for a run without scores."""
-    calib = " + ".join(one.name for one in record.origins) or (DATA_FREE if record.calibration is None else "unknown")
-    common: ResultRow = {
-        "sweep": "",
-        "model": record.choices.get("model", ""),
-        "calib": calib,
-        "calib_variant": "",
-        "calib_distribution": calib,
-        "quantizer": record.choices.get("quantizer", ""),
-        "variant": "",
-        "scale": record.choices.get("scale", ""),
-        "run_id": record.run_id,
-        "status": record.status,
-        "full_precision": record.effective_bits is None and not record.layers,
-        "data_free": record.calibration is None,
-        "effective_bits": record.effective_bits if record.effective_bits is not None else record.bits_model,
-        "calib_tokens": (record.calibration or {}).get("n_tokens"),
-    }
-    rows = [common | _row(record, score, metric) for score in scores for metric in score.metrics]
-    return rows or [common]
+def _run(record: RunRecord, scores: Sequence[Score]) -> SweepRun:
+    """The run as it would stand in a sweep of its own."""
+    data_free = record.calibration is None
+    return SweepRun(
+        sweep="",
+        model=record.choices.get("model", ""),
+        calib=DATA_FREE if data_free else " + ".join(one.name for one in record.origins) or "unknown",
+        calib_variant="",
+        quantizer=record.choices.get("quantizer", ""),
+        variant="",
+        scale=record.choices.get("scale", ""),
+        run_id=record.run_id,
+        baseline=next((score.reference for score in scores if score.reference), None),
+        status="done",
+        error=None,
+        data_free=data_free,
+        full_precision=record.choices.get("quantizer") == "none",
+        tasks=tuple((score.task, score.protocol) for score in scores),
+        task_origins={score.task: score.origin for score in scores},
+        calib_origins=tuple(record.origins),
+        record=record,
+    )
 
 
-def _row(record: RunRecord, score: Score, metric: Metric) -> ResultRow:
-    return {
-        "task": score.task,
-        "protocol": score.protocol,
-        "distribution": score.origin.name,
-        "family": score.origin.family,
-        "relation": origin.relation(tuple(record.origins), score.origin),
-        "metric": metric.name,
-        "unit": known_metrics.unit(metric.name),
-        "higher_is_better": metric.higher_is_better,
-        "value": metric.value,
-        "n_tokens": score.n_tokens,
+def _arms(runs: Sequence[SweepRun]) -> tuple[Arm, Arm]:
+    """An arm for each of two runs; of one arm, if they differ only in draws, each is called by its id."""
+    found = arms(runs)
+    if len(found) == 2:
+        return found[0], found[1]
+    whole = found[0]
+    parts = {
+        run.run_id: replace(whole, runs=(run,), keys=(key,), calib=f"{whole.calib} [{run.run_id}]")
+        for run, key in zip(whole.runs, whole.keys, strict=True)
     }
+    return parts[runs[0].run_id], parts[runs[1].run_id]
 
 
 def _reasons(records: Sequence[RunRecord], scores: Sequence[list[Score]]) -> list[str]:
