@@ -66,7 +66,8 @@ def test_the_same_seed_twice_is_the_same_to_the_bit_and_a_replicate_is_not(tmp_p
         )
         own = found[(found.quantizer == "gptq") & (found.replicate == 0)]
         values.append(own.set_index(["task", "metric"]).value)
-    pd.testing.assert_series_equal(*values, check_exact=True)
+    one, other = values
+    pd.testing.assert_series_equal(one, other, check_exact=True)
     first, again = records(tmp_path / "first", "gptq"), records(tmp_path / "second", "gptq")
     assert len(first) == 2
     weights = [record["fingerprints"]["weights"] for record in (*first, *again)]
