@@ -62,9 +62,8 @@ def test_the_same_seed_twice_is_the_same_to_the_bit_and_a_replicate_is_not(tmp_p
     for name, replicates in (("first", "0,1"), ("second", "0")):
         outputs = tmp_path / name
         outputs.mkdir()
-        found = run(
-            outputs, "quantizer=gptq", "calib=wiki_sample", "eval=two_samples", f"replicate={replicates}", *SCALE
-        )
+        grid = ["quantizer=gptq", "calib=wiki_sample", "calib.n=4", f"replicate={replicates}"]
+        found = run(outputs, *grid, "eval=two_samples", *SCALE)
         own = found[(found.quantizer == "gptq") & (found.replicate == 0)]
         values.append(own.set_index(["task", "metric"]).value)
     one, other = values
