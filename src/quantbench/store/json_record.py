@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -54,6 +55,14 @@ class JsonRecord:
         Raises SchemaError if it was written with another schema, StoreError if it is truncated or no JSON, or has
         unknown, missing or wrongly typed fields.
         """
+        if not ("NaN" in text or "Infinity" in text):
+            try:
+                found: Self = _adapter(cls).validate_json(text)
+            except ValidationError:
+                pass  # what is wrong is said below, in the order of how likely it is
+            else:
+                _check_version(getattr(found, "schema_version", SCHEMA_VERSION), source)
+                return found
         try:
             data = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
@@ -61,10 +70,16 @@ class JsonRecord:
         if isinstance(data, dict):
             _check_version(data.get("schema_version", SCHEMA_VERSION), source)
         try:
-            return TypeAdapter(cls).validate_json(text)
+            checked: Self = _adapter(cls).validate_json(text)
+            return checked
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, e['loc'])) or cls.what}: {e['msg']}" for e in error.errors()]
             raise StoreError(f"{source} is not a {cls.what} of schema {SCHEMA_VERSION}: {'; '.join(faults)}") from error
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def check_schema(path: Path) -> bool:
@@ -101,7 +116,7 @@ def differences(old: JsonRecord, new: JsonRecord) -> list[str]:
 
 
 def _plain(record: JsonRecord) -> dict[str, Any]:
-    data: dict[str, Any] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    data: dict[str, Any] = _adapter(type(record)).dump_python(record, mode="json")
     return data
 
 
