@@ -109,7 +109,7 @@ def _rows(run: dict[str, Any], random: np.random.Generator) -> Iterator[ResultRo
 def _means(results: pd.DataFrame) -> Means:
     """Means over draws with an interval of their range."""
     found: Means = {
-        (frozenset(own["run_id"]), task, protocol, metric): (
+        (frozenset(own["run_id"]), str(task), str(protocol), str(metric)): (
             own["value"].mean(),
             own["value"].min(),
             own["value"].max(),

@@ -33,7 +33,7 @@ TABLE_ROWS = 200
 STILL = 24
 """Charts that are also in the file as pictures, for print and for browsers without scripts."""
 
-STILL_MARKS = 1500
+STILL_MARKS = 400
 """Rows above which a chart has no such picture: it would be larger than the page."""
 
 
