@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -77,9 +76,13 @@ class JsonRecord:
             raise StoreError(f"{source} is not a {cls.what} of schema {SCHEMA_VERSION}: {'; '.join(faults)}") from error
 
 
-@cache
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def check_schema(path: Path) -> bool:
