@@ -86,3 +86,17 @@ def test_what_cannot_be_read_again_is_an_error(lab: Workdir) -> None:
     assert done.returncode != 0
     assert "cannot be read again without a network, so runs on compute nodes would fail" in done.stderr
     assert "data fleeting: it was never kept" in done.stderr
+
+
+def test_everything_is_tried_and_what_cannot_be_had_is_listed(workdir: Workdir) -> None:
+    options = workdir.folder / "mine" / "calib"
+    options.mkdir(parents=True)
+    for name in ("absent", "missing"):
+        (options / f"{name}.yaml").write_text(f"path: {workdir.folder}/{name}.txt\nfamily: local\ndomain: local\n")
+    tested = "eval.sets=[absent,local,missing]"
+    done = workdir.quantbench("prepare", "--config-dir=mine", *workdir.base, tested, "quantizer=gptq")
+    assert done.returncode == 1, done.stderr
+    assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == ["model", "task", "text"]
+    first, *problems = done.stderr.splitlines()
+    assert first == "quantbench: prepare: not everything can be had; what can be is prepared."
+    assert [f"{name}.txt" in line for name, line in zip(("absent", "missing"), problems, strict=True)] == [True, True]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from quantbench.cli import sweeps
+from quantbench.cli.commands import show
 from quantbench.config.composer import compose_cells
 from quantbench.core.errors import ConfigError
 from quantbench.launch.overview import Watch, key_of
@@ -18,6 +20,7 @@ from quantbench.report.collate import collate
 from quantbench.report.tables import tables
 from quantbench.report.variants import Variants
 from quantbench.store.manifest import CellEntry, Manifest
+from quantbench.store.records import RunRecord
 from quantbench.store.store import Store
 
 PATH = "model.path=/a/long/folder/with/many/parts/and/a/model/in/it"
@@ -97,3 +100,33 @@ def test_an_option_of_one_set_of_a_grid_is_said_to_be_its_own(tmp_path: Path) ->
     with pytest.raises(ConfigError) as caught:
         compose_cells(["calib=wiki_sample", f"calib.path={text}"])
     assert "every set of the grid" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sets", "weight", "answer"),
+    [
+        ("mix,wiki", 1, "mix would take the calib options given here"),
+        ("wiki,mix", 2, "mix has them, and refuses their values (calib: calib.parts: the weights wiki=2 add up to 2"),
+    ],
+)
+def test_parts_of_a_mixture_in_a_grid_of_sets_are_said_to_be_the_mixtures(sets: str, weight: int, answer: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_cells(["-m", f"calib={sets}", f"calib.parts.wiki={weight}"])
+    assert f"count for every set of the grid ({sets.replace(',', ', ')}); {answer}" in str(caught.value)
+
+
+def test_a_run_shows_the_choices_that_it_depends_on_and_not_those_of_its_first_command(
+    store: Store, make_record: Callable[..., RunRecord], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = {"model": "smollm2", "calib": "wiki", "quantizer": "rtn", "eval": "auto", "scale": "smoke"}
+    plain: dict[str, Any] = {"model": {}, "quantizer": {}}
+    store.save_run(make_record("full", choices=typed | {"quantizer": "none"}, config=plain))
+    store.save_run(make_record("rtn", choices=typed, config=plain))
+    store.save_run(make_record("gptq", choices=typed | {"quantizer": "gptq"}, config=plain | {"calib": {}}))
+    for run, expected in (
+        ("full", "model: smollm2\n  quantizer: none"),
+        ("rtn", "model: smollm2\n  quantizer: rtn"),
+        ("gptq", "model: smollm2\n  calib: wiki\n  quantizer: gptq\n  scale: smoke"),
+    ):
+        assert show([run, f"--output-dir={store.root}"]) == 0
+        assert f"\nchoices:\n  {expected}\n\nidentity:" in capsys.readouterr().out

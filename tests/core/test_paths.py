@@ -43,6 +43,6 @@ def test_only_paths_are_shortened(override: str, short: str) -> None:
 def test_the_output_folder_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     options = {"seed": 0, "replicate": 0, "device": "cpu", "threads": 1, "save": "none", "dry_run": False}
-    options |= {"checkpoint_blocks": 0, "detach": False, "retry_failed": True}
+    options |= {"checkpoint_blocks": 0, "detach": False, "retry_failed": True, "report": True}
     made = Settings(**options, output_dir="~/results")  # type: ignore[arg-type]
     assert made.output_dir == Path("/home/someone/results") == local_path("~/results")

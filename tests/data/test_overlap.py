@@ -9,7 +9,7 @@ from torch import Tensor
 
 from quantbench.calibration.base import CalibSet
 from quantbench.core.errors import DataError
-from quantbench.datasets.overlap import LONG_RUN, SHORT_RUN, Overlap, overlap
+from quantbench.datasets.overlap import LONG_RUN, SHORT_RUN, SHORTEST_DOCUMENT, Overlap, overlap
 
 LONG = "a long document " * 20
 
@@ -88,8 +88,37 @@ def test_a_hundredth_of_the_windows_may_share_a_run() -> None:
 
 @pytest.mark.parametrize("found", [Overlap(0.0, 0.0, 1), Overlap(0.5, 0.011, 0)])
 def test_the_check_refuses_what_cannot_be_a_test(found: Overlap) -> None:
-    with pytest.raises(DataError, match=r"calib=wiki and task news overlap: .*Calibrate on another split"):
+    with pytest.raises(DataError) as refused:
         found.check("wiki", "news")
+    assert str(refused.value) == (
+        f"calib=wiki and task news overlap: {found.shared_documents} whole documents are in both (allowed: none), and "
+        f"{found.share_64gram:.1%} of the test windows share a run of 64 tokens with the calibration set (allowed: "
+        "1%). Calibrate on another split (calib.split) or text, or leave this task out."
+    )
+
+
+def test_one_item_in_common_is_refused_with_what_may_help() -> None:
+    with pytest.raises(DataError) as refused:
+        Overlap(0.0, 0.0, 0, 1).check("sst2", "mr")
+    assert str(refused.value) == (
+        "calib=sst2 and task mr overlap: 1 items are in both, word for word or nearly so, and the model would be "
+        "tested on what it was calibrated on. Another draw (calib.draw, seed) may be free of them; where one set is "
+        "cut in two, calib.group=COLUMN keeps rows of one passage, premise or template on one side; otherwise "
+        "calibrate on another split (calib.split) or set, or leave this task out."
+    )
+
+
+def test_items_in_both_are_counted_once_however_often_they_are_tested() -> None:
+    ours = CalibSet(distinct(1, 16), "c", "train", "r", "f", (), seed=0, draw=0, contents=("A fine film.", "dull"))
+    theirs = ["a fine film", "a fine film", "what a mess", "dull"]
+    assert overlap(ours, list(distinct(1, 16, start=99)), [], theirs).shared_items == 2
+
+
+def test_documents_count_from_256_characters_without_superfluous_white_space() -> None:
+    rows = distinct(1, 16), list(distinct(1, 16, start=99))
+    shortest = "two words  " + "x" * (SHORTEST_DOCUMENT - len("two words "))
+    assert overlap(calib(rows[0], shortest), rows[1], [shortest]).shared_documents == 1
+    assert overlap(calib(rows[0], shortest[:-1]), rows[1], [shortest[:-1]]).shared_documents == 0
 
 
 def test_a_quarter_million_tokens_take_no_minute() -> None:

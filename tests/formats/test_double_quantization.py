@@ -188,15 +188,33 @@ def test_scales_of_any_packed_format_can_have_a_second_level() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"group_size": "tensor"}, "double_quantization needs group_size"),
-        ({"zero_rounding": True}, "zero_bits needs zero_rounding=false"),
-        ({"range": "mse"}, "zero_rounding=false needs range=minmax"),
-        ({"symmetric": True, "scale_convention": "full_range"}, "zero_rounding=false needs symmetric=false"),
+        (
+            {"group_size": "tensor"},
+            "double_quantization needs group_size=channel or a number: one scale in all is stored as it is",
+        ),
+        ({"block_rows": 2}, "double_quantization has runs of rows already: block_rows=2 must be 1"),
+        (
+            {"zero_rounding": True},
+            "double_quantization.zero_bits needs zero_rounding=false: zero points are rounded once; or null",
+        ),
+        (
+            {"range": "mse"},
+            "zero_rounding=false needs range=minmax: the mse search is for integer zero points",
+        ),
+        (
+            {"symmetric": True, "scale_convention": "full_range"},
+            "zero_rounding=false needs symmetric=false: a symmetric format has no zero point",
+        ),
     ],
 )
 def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError) as refused:
         two_level(**options)
+    assert str(refused.value) == message
+
+
+def test_without_double_quantization_scales_are_those_of_one_level() -> None:
+    assert two_level().without_double_quantization() == real_zero()
 
 
 @pytest.mark.parametrize("options", [{"scale_bits": 1}, {"zero_bits": 9}, {"group_size": 1}])

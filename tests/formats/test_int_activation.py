@@ -88,16 +88,36 @@ def test_only_static_formats_need_calibration() -> None:
 
 
 def test_missing_and_superfluous_parameters_are_refused() -> None:
-    x = random(2, 4, seed=5)
-    scale = torch.tensor(1.0)
-    with pytest.raises(ValueError, match="needs the scale and zero"):
-        STATIC.fake_quantize(x, scale)
-    with pytest.raises(ValueError, match="pass no scale or zero"):
-        PER_TOKEN.fake_quantize(x, scale)
+    x, scale = random(2, 4, seed=5), torch.tensor(1.0)
+    symmetric = IntActivation(
+        bits=8, symmetric=True, scale_convention="full_range", granularity="tensor", dynamic=False
+    )
+    for grid, given, message in (
+        (STATIC, (None, scale), "a static activation format needs the scale and zero that static_params returned"),
+        (STATIC, (scale, None), "a static activation format needs the scale and zero that static_params returned"),
+        (
+            symmetric,
+            (scale, scale),
+            "a static activation format needs the scale and no zero that static_params returned",
+        ),
+        (
+            PER_TOKEN,
+            (scale, None),
+            "a dynamic activation format takes its range from the values: pass no scale or zero",
+        ),
+        (
+            PER_TOKEN,
+            (None, scale),
+            "a dynamic activation format takes its range from the values: pass no scale or zero",
+        ),
+    ):
+        with pytest.raises(ValueError, match=rf"^{message}$"):
+            grid.fake_quantize(x, *given)
 
 
 def test_contradictions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="needs dynamic=true"):
+    message = "^granularity='token' needs dynamic=true: the tokens to come are not known in advance$"
+    with pytest.raises(ConfigError, match=message):
         IntActivation(bits=8, symmetric=False, granularity="token", dynamic=False)
     with pytest.raises(ConfigError, match="full_range, narrow_range or twos_complement"):
         IntActivation(bits=8, symmetric=True, granularity="token", dynamic=True)

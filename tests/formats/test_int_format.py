@@ -204,8 +204,11 @@ def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_a_scale_that_overflows_is_refused_and_one_that_underflows_is_the_smallest() -> None:
-    with pytest.raises(ValueError, match="1e\\+07 need a scale that overflows scale_dtype='float16'"):
-        int_format().params(torch.tensor([[1e7, 0.0]]))
+    for largest in (1e7, -1e7):
+        with pytest.raises(
+            ValueError, match=r"^weights up to 1e\+07 need a scale that overflows scale_dtype='float16'$"
+        ):
+            int_format().params(torch.tensor([[largest, 0.5]]))
     tiny = quantize(torch.tensor([[1e-9, -1e-9]]), int_format())
     assert tiny.params.scale.item() == 2.0**-24
     assert tiny.dequantize().tolist() == [[0.0, 0.0]]
@@ -215,6 +218,11 @@ def test_a_scale_that_overflows_is_refused_and_one_that_underflows_is_the_smalle
 def test_contradicting_conventions_are_refused(symmetric: bool, convention: Convention | None) -> None:
     with pytest.raises(ConfigError, match="scale_convention"):
         IntFormat(bits=4, group_size=8, symmetric=symmetric, scale_convention=convention)
+
+
+def test_one_scale_in_all_has_no_blocks_of_rows() -> None:
+    with pytest.raises(ConfigError, match="block_rows=2 must be 1"):
+        int_format(group_size="tensor", block_rows=2)
 
 
 @pytest.mark.parametrize(

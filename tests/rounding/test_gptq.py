@@ -17,7 +17,8 @@ from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import Rounding
-from quantbench.rounding.gptq import Gptq, column_order
+from quantbench.rounding.gptq import Columns, Gptq
+from quantbench.rounding.prepared import column_order
 from recipes import make_recipe
 
 GROUPS: list[int | Literal["channel", "tensor"]] = [8, 12, "channel", "tensor"]
@@ -133,6 +134,7 @@ def test_activation_order_is_gptq_on_permuted_columns() -> None:
     torch.testing.assert_close(result.dequantize()[:, order], permuted.dequantize())
     assert result.group_index is not None
     assert result.group_index[order].tolist() == [i // 8 for i in range(28)]
+    assert result.group_index.dtype is torch.int32
     assert result.bits_per_weight() == grid.bits_per_weight((8, 28)) + 32 * 28 / (8 * 28)
 
 
@@ -142,6 +144,12 @@ def test_group_aware_order_takes_groups_by_their_largest_and_columns_by_their_ow
     assert column_order(diagonal, "activation", 3).tolist() == [6, 3, 5, 1, 4, 2, 0]
     assert column_order(diagonal, "natural", 3).tolist() == list(range(7))
     assert column_order(diagonal, "group_aware", 7).tolist() == column_order(diagonal, "activation", 7).tolist()
+
+
+@pytest.mark.parametrize("order", ["natural", "activation", "group_aware"])
+def test_the_order_of_equals_is_their_own_and_lies_where_the_diagonal_does(order: Any) -> None:
+    assert column_order(torch.ones(400), order, 3).tolist() == list(range(400))
+    assert column_order(torch.ones(8, device="meta"), order, 3).device.type == "meta"
 
 
 def test_group_aware_order_is_gptq_on_permuted_columns_and_stores_no_group_index() -> None:
@@ -184,16 +192,44 @@ def test_weights_of_the_range_search_choose_ranges_by_what_columns_count(mode: t
     assert errors[1] < 0.9 * errors[0]
     equal = hessian_stats(3 * torch.eye(20))
     assert torch.equal(gptq(weight, equal, grid, weighted_range=True, **options).dequantize(), plain.dequantize())
+    small = hessian_stats(1e-24 * diagonal.diag())  # its square is 0 in float32
+    assert torch.equal(gptq(weight, small, grid, weighted_range=True, **options).dequantize(), weighted.dequantize())
 
 
 def test_weights_of_a_search_that_is_not_made_are_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"weight: rounding.weighted_range=true .* range=minmax has none: set range=mse"
+    for option, found in (
+        ("quantizer.weight.range=minmax", "range=minmax"),
+        ("format@quantizer.weight=nf4", "ScaledFormat"),
     ):
-        make_recipe("gptq", "quantizer.rounding.weighted_range=true")
+        with pytest.raises(ConfigError) as refused:
+            make_recipe("gptq", "quantizer.rounding.weighted_range=true", option)
+        assert str(refused.value).endswith(
+            f"weight: rounding.weighted_range=true weights a search of ranges; {found} has none: "
+            "set range=mse, or false here"
+        )
     with pytest.raises(ValueError, match="range='minmax' has none"):
         asymmetric(3, 8).params(random(2, 8, seed=0), torch.ones(8))
     assert make_recipe("gptq", "quantizer.rounding.weighted_range=true", "quantizer.weight.range=mse").weight
+
+
+def test_dynamic_groups_need_formats_whose_groups_have_scales_of_their_own() -> None:
+    shared = "format@quantizer.weight=nvfp4"
+    assert make_recipe("gptq", shared, "quantizer.rounding.static_groups=true").weight
+    assert make_recipe("gptq", "quantizer.rounding.static_groups=false").weight
+    with pytest.raises(ConfigError) as refused:
+        make_recipe("gptq", shared, "quantizer.rounding.static_groups=false")
+    assert str(refused.value).endswith(
+        "rounding.static_groups=false fits groups one by one, but the groups of weight share a scale: set "
+        "rounding.static_groups=true"
+    )
+
+
+def test_columns_know_the_weight_as_it_was_and_as_grids_are_fitted_to_it() -> None:
+    weight, stats = random(3, 6, seed=4), stats_of(correlated_inputs(50, 6, seed=4))
+    columns = Columns.of(weight, stats, "activation", 2, 0.01, torch.full_like(weight, 0.5))
+    assert columns is not None
+    assert torch.equal(columns.original(), weight)
+    assert torch.equal(columns.original(clip=True), weight.clamp(-0.5, 0.5))
 
 
 def test_static_groups_keep_the_parameters_of_the_original_weight() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +17,25 @@ from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.merge import merge
 from quantbench.store.pack import Files, pack, read_pack, write_pack
+from quantbench.store.records import Observed
 from quantbench.store.store import Store
-from stored_sweep import cell, items, record, score
-
-Build = Callable[..., tuple[Store, Manifest]]
+from stored_sweep import build, cell, items, record, score
 
 
-@pytest.fixture
-def packed(build_sweep: Build, tmp_path: Path) -> tuple[Store, Files]:
-    store, manifest = build_sweep(tmp_path / "there")
-    cells = [
-        dataclasses.replace(
-            one,
-            key=" ".join(sorted([*one.overrides, f"output_dir={tmp_path}"])),
-            overrides=[*one.overrides, f"output_dir={tmp_path}"],
-        )
-        for one in manifest.cells
-    ]
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Files]:
+    root = tmp_path_factory.mktemp("packed")
+    store, manifest = build(root / "there")
+    cells = []
+    for one in manifest.cells:
+        overrides = [*one.overrides, f"output_dir={root}"]
+        cells.append(dataclasses.replace(one, key=" ".join(sorted(overrides)), overrides=overrides))
     manifest = dataclasses.replace(manifest, cells=cells)
     store.save_manifest(manifest)
     store.append_cost("rtn", {"environment": "e", "what": "quantize", "seconds": 2.0})
-    path = tmp_path / "part.tar.xz"
+    losses = {"0.q": 0.01}
+    store.save_observed(Observed(run_id="rtn", text="wiki", fingerprint="f", n_tokens=512, relative_loss=losses))
+    path = root / "part.tar.xz"
     write_pack(path, pack(store, [manifest], tells_apart))
     return store, read_pack(path)
 
@@ -66,6 +63,7 @@ def test_a_merged_store_gives_the_same_results_without_items(packed: tuple[Store
         for name, totals in here.load_totals(one).items():
             assert np.array_equal(totals.totals, store.load_totals(one)[name].totals)
     assert here.load_costs("rtn") == store.load_costs("rtn")
+    assert here.load_observed("rtn") == store.load_observed("rtn")
 
 
 def test_merging_again_changes_nothing(packed: tuple[Store, Files], tmp_path: Path) -> None:
@@ -78,12 +76,12 @@ def test_merging_again_changes_nothing(packed: tuple[Store, Files], tmp_path: Pa
     assert files_of(here) == before
 
 
-def test_what_only_this_machine_knows_stays_behind(packed: tuple[Store, Files], tmp_path: Path) -> None:
+def test_what_only_this_machine_knows_stays_behind(packed: tuple[Store, Files]) -> None:
     store, files = packed
     failed = store.load_run("reviews-gptq")
     assert failed is not None
     text = b"".join(files.values()).decode("utf-8", "replace")
-    assert str(tmp_path) not in text
+    assert str(store.root.parent) not in text
     assert "traceback" not in text
     assert "ModelError" in text
     assert all(b"threads=2" not in content for content in files.values())
@@ -197,7 +195,9 @@ def test_another_file_is_no_pack(tmp_path: Path) -> None:
         archive.add(tmp_path / "passwd", "../passwd")
     with pytest.raises(StoreError, match=r"'../passwd' does not belong"):
         read_pack(path)
-    write_pack(path, {"pack.json": b'{"format": 99}'})
+    (tmp_path / "pack.json").write_text('{"format": 99}', encoding="utf-8")
+    with tarfile.open(path, "w:xz") as archive:
+        archive.add(tmp_path / "pack.json", "pack.json")
     with pytest.raises(StoreError, match=r"has format 99"):
         read_pack(path)
     with pytest.raises(StoreError, match=r"cannot read .*missing"):

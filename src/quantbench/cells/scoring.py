@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from quantbench.cells.quantizing import install
@@ -28,19 +26,24 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
     path = session.store.reference_path(baseline.run_id, task, protocol) if test.uses_reference else None
     scored = session.store.load_score(cell.run_id, task, protocol) is not None
     # The full-precision model is evaluated again where its reference was deleted: others are measured against it.
-    if scored and (path is None or path.exists() or not cell.recipe.full_precision):
+    captures = cell.run_id == baseline.run_id
+    if scored and (path is None or path.exists() or not captures):
         return False
     _refuse_again(session, cell, task, protocol)
     device = session.device(cell)
     meter = Meter(device)
     try:
-        outcome = _outcome(session, cell, inputs, task, path)
+        reference = None
+        if path is not None:
+            reference = Reference.capture(path) if captures else Reference.load(path)
+        outcome = _outcome(session, cell, inputs, task, reference)
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         failure = Failure(error=why, attempt=session.attempt, created=now())
         session.store.save_failure(cell.run_id, task, protocol, failure)
         raise
-    items = outcome.items
+    items, handle = outcome.items, session.handle(cell)
+    metrics.check_items(items, len(items), f"the items of task {task!r}")
     overlap = inputs.overlaps.get(task)
     score = Score(
         run_id=cell.run_id,
@@ -54,7 +57,8 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
         clusters=clusters_digest(items["item"].tolist(), items["cluster"].tolist()),
         n_tokens=int(items["n_tokens"].sum()),
         n_bytes=int(items["n_bytes"].sum()),
-        environment=environment(device, cell.settings.threads),
+        environment=environment(device, cell.settings.threads)
+        | {"dtype": str(handle.model.dtype).removeprefix("torch.")},
         cut_prompts=_count(items, "truncated"),
         cut_answers=_count(items, "unfinished"),
         overlap=None if overlap is None else overlap.to_dict(),
@@ -69,12 +73,9 @@ def _count(items: pd.DataFrame, column: str) -> int | None:
     return int(items[column].sum()) if column in items else None
 
 
-def _outcome(session: Session, cell: Cell, inputs: Inputs, task: str, path: Path | None) -> Outcome:
-    """What scoring gives. path: of the full-precision reference, which is captured or compared with; None: neither."""
+def _outcome(session: Session, cell: Cell, inputs: Inputs, task: str, reference: Reference | None) -> Outcome:
+    """What scoring gives. reference: of full precision, which is captured or compared with; None: neither."""
     handle = install(session, cell, inputs)
-    reference = None
-    if path is not None:
-        reference = Reference.capture(path) if cell.recipe.full_precision else Reference.load(path)
     with progress(f"evaluating {task}", "item") as show:
         return inputs.tests[task].score(handle, task, reference, session.device(cell), show)
 

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.calibration.base import CalibSet
+from quantbench.calibration.replicates import reordered
 from quantbench.config.cell import Cell
 from quantbench.config.node import ConfigNode
 from quantbench.core.environment import pick_device
@@ -27,7 +28,7 @@ from quantbench.tasks.task import TestSet, load_test_set, protocol_id
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything a cell reads besides the model's weights; calib is None for a recipe that uses no data."""
+    """Everything a cell reads besides the model's weights; calib is None where Cell.calib is."""
 
     calib: CalibSet | None
     tests: dict[str, TestSet]
@@ -103,7 +104,7 @@ class Session:
                 self._overlaps[pair] = overlap(calib, test.token_rows, test.documents, test.contents)
             _check_overlap(self._overlaps[pair], calib, test, name)
             overlaps[name] = self._overlaps[pair]
-        return Inputs(calib, tests, overlaps)
+        return Inputs(reordered(calib, cell.settings.replicate), tests, overlaps)
 
     def text_at_hand(self, cell: Cell) -> CalibSet | None:
         """The first calibration set that was drawn for a cell of the same model; None if none was."""

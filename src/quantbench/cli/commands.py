@@ -15,6 +15,7 @@ from quantbench.core.paths import local_path, outputs_folder
 
 if TYPE_CHECKING:
     from quantbench.store.manifest import Manifest
+    from quantbench.store.records import RunRecord
     from quantbench.store.store import Store
 
 
@@ -46,7 +47,7 @@ def show(arguments: list[str]) -> int:
     assert record is not None
     _say(f"run {record.run_id}   {record.status}   {record.created}")
     for title, value in (
-        ("choices", record.choices),
+        ("choices", own_choices(record)),
         ("identity", record.config),
         ("fingerprints", record.fingerprints),
         ("calibration", record.calibration),
@@ -78,6 +79,12 @@ def show(arguments: list[str]) -> int:
     if log_path.exists():
         _say(f"\nlog ({log_path}):\n{_indent(log_path.read_text('utf-8', 'replace').rstrip())}")
     return 0
+
+
+def own_choices(record: RunRecord) -> dict[str, str]:
+    """What was chosen of the groups that a run depends on: what else its first command chose says nothing of it."""
+    used = ("model", "quantizer", *(("calib", "scale") if "calib" in record.config else ()))
+    return {group: option for group, option in record.choices.items() if group in used}
 
 
 def _indent(text: str) -> str:

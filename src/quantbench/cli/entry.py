@@ -48,14 +48,14 @@ def reporting_errors() -> Iterator[None]:
     except SystemExit as end:
         status = end.code
     except QuantbenchError as error:
-        status = _told(str(error), EXIT_USAGE)
+        status = told(str(error), EXIT_USAGE)
     except KeyboardInterrupt:
         kept = "Finished parts are kept; the same command continues where it stopped."
-        status = _told(f"interrupted. {kept}", EXIT_INTERRUPTED)
+        status = told(f"interrupted. {kept}", EXIT_INTERRUPTED)
     except BrokenPipeError as error:
-        status = _told(foreign(error), EXIT_FAILED) if _is_read() else EXIT_NOT_READ
+        status = told(foreign(error), EXIT_FAILED) if _is_read() else EXIT_NOT_READ
     except Exception as error:
-        status = _told(foreign(error), EXIT_FAILED)
+        status = told(foreign(error), EXIT_FAILED)
     sys.exit(_flushed(status))
 
 
@@ -81,7 +81,8 @@ def _where(error: Exception) -> str:
     return f"({place}{TRACEBACK}=1 shows all of it, for a report)"
 
 
-def _told(message: str, status: int) -> int:
+def told(message: str, status: int) -> int:
+    """Say on stderr what went wrong; returns the status to end with."""
     with suppress(OSError):  # nobody is there to read it
         sys.stderr.write(f"quantbench: {message}\n")
         sys.stderr.flush()
@@ -95,7 +96,7 @@ def _flushed(status: int | str | None) -> int | str | None:
     except BrokenPipeError:  # `| head`, for instance
         status = status or EXIT_NOT_READ
     except OSError as error:
-        status = _told(f"the output cannot be written: {error.strerror}", EXIT_FAILED)
+        status = told(f"the output cannot be written: {error.strerror}", EXIT_FAILED)
     else:
         if status != EXIT_NOT_READ:
             return status

@@ -28,6 +28,7 @@ Commands (each has its own --help):
   quantbench retry SWEEP             submit again what failed, was lost or cancelled
   quantbench compare SWEEP ...       recipes side by side; --against X: tests against a recipe, text, variant or run
   quantbench compare RUN RUN         what two runs differ in, and what that does
+  quantbench report SWEEP ...        one HTML page: findings, figures, numbers and commands; also figures as files
   quantbench pack SWEEP ... --to F   records and scores as one small file; merge F ...: add them to the results here
 """
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "cancel": "quantbench.cli.sweeps.cancel",
     "retry": "quantbench.cli.sweeps.retry",
     "compare": "quantbench.cli.comparing.compare",
+    "report": "quantbench.cli.reporting.report",
     "pack": "quantbench.cli.packing.pack",
     "merge": "quantbench.cli.packing.merge",
 }

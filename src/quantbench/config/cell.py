@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One checked point of the grid. calib_part is None for a recipe that uses no calibration data.
+    """One checked point of the grid. calib_part is None for a recipe that reads no calibration data, unless such cells
+    are told apart (Settings.share_data_free=false).
 
     choices    the option chosen in each group
     overrides  those that tell it apart from other cells
@@ -54,7 +55,7 @@ class Cell:
 
     @property
     def calib(self) -> AnyCalibration | None:
-        """What it is calibrated on; None for a recipe that uses no data."""
+        """What it is calibrated on; None for a recipe that reads no data, unless its cells are told apart."""
         return None if self.calib_part is None else self.calib_part.component
 
     @cached_property
@@ -81,7 +82,7 @@ class Cell:
 
     @cached_property
     def baseline(self) -> Cell:
-        """The full-precision run on the cell's tasks."""
+        """The full-precision run on the cell's tasks: one for all cells of a model."""
         recipe = ConfigNode(FULL_PRECISION, Recipe, "quantizer")
         choices = {**self.choices, "quantizer": "none"}
         return dataclasses.replace(self, recipe_part=recipe, calib_part=None, choices=choices, overrides=())
@@ -148,7 +149,7 @@ def checked(
     for part in (recipe, scale, model, calib, *tasks.values(), cluster):
         if part is not None:
             part.component  # noqa: B018 - building is the check
-    used = None if recipe.component.data_free else calib
+    used = None if recipe.component.data_free and settings.share_data_free else calib
     return Cell(settings, scale, model, recipe, used, tasks, cluster, choices, overrides)
 
 

@@ -29,7 +29,7 @@ from quantbench.models.loading import ModelSource
 from quantbench.pipeline.recipe import Recipe
 from quantbench.tasks.task import Task
 
-SHARED = ("sweep=", "cluster", "detach=", "retry_failed=")
+SHARED = ("sweep=", "cluster", "detach=", "retry_failed=", "report=")
 """Beginnings of overrides that say how a sweep is run, the same for all its cells."""
 
 Composed = tuple[dict[str, Node], dict[str, str], tuple[str, ...]]
@@ -95,14 +95,21 @@ class Composer:
             first.setdefault(cell[1]["calib"], cell)
         if len(first) < 2 or not re.match(r"calib[.:]", str(error)):
             return error
-        taken = []
+        taken: list[str] = []
+        known: dict[str, str] = {}  # the options are its own, their values are refused
         for option, cell in first.items():
             try:
                 self._cell(*cell, names)
                 taken.append(option)
-            except ConfigError:
-                continue
+            except ConfigError as other:
+                if "no such option" not in str(other):
+                    known[option] = str(other)
         belongs = f"{', '.join(taken)} would take the calib options given here" if taken else "no set here takes them"
+        if not taken and len(known) < len(first):
+            reasons = {option: f" ({why})" * (option != refused) for option, why in known.items()}
+            belongs = (
+                "; ".join(f"{one} has them, and refuses their values{why}" for one, why in reasons.items()) or belongs
+            )
         return ConfigError(
             f"calib={refused}: {error}\n  Options of calib count for every set of the grid ({', '.join(first)}); "
             f"{belongs}. Run the sets in commands of their own, or give such a set an option file (docs/own_data.md)"

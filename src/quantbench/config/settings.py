@@ -18,6 +18,7 @@ OPERATIONAL = (
     "cluster",
     "detach",
     "retry_failed",
+    "report",
     "checkpoint_blocks",
     "hydra.",
 )
@@ -41,7 +42,12 @@ class Scale:
 
 @component
 class Settings:
-    """The scalar options at the root; none but seed and replicate belong to a run's identity."""
+    """The scalar options at the root; none but seed and replicate belong to a run's identity.
+
+    replicate        which order the calibration sequences come in (quantbench.calibration.replicates); 0: as drawn
+    share_data_free  whether the cells of a recipe that reads no calibration data are one run. false: each is run with
+                     its own calibration set, which then belongs to its identity; full precision as a cell, too
+    """
 
     seed: Annotated[int, Field(ge=0)]
     replicate: Annotated[int, Field(ge=0)]
@@ -53,6 +59,8 @@ class Settings:
     checkpoint_blocks: Annotated[int, Field(ge=0)]
     detach: bool
     retry_failed: bool
+    report: bool
+    share_data_free: bool = True
 
 
 def tells_apart(override: str) -> bool:

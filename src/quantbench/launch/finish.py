@@ -43,12 +43,12 @@ def finish(
     log.info("sweep %s: %s", sweep.name, summary(views) or "everything was done before")
     manifest = updated(refreshed(manifest, store), views)
     store.save_manifest(manifest)
-    report_sweep(store, manifest)
+    report_sweep(store, manifest, page=settings.report)
 
 
-def report_sweep(store: Store, manifest: Manifest) -> None:
-    """Print the tables of a sweep. Ends the process with status 1 if a cell failed."""
-    report(store, [manifest])
+def report_sweep(store: Store, manifest: Manifest, *, page: bool) -> None:
+    """Print the tables of a sweep, and write its report. Ends the process with status 1 if a cell failed."""
+    report(store, [manifest], page=page)
     failed = [entry for entry in manifest.cells if entry.status == "failed"]
     if failed:
         log.error("%d of %d cells failed; the same command tries them again.", len(failed), len(manifest.cells))

@@ -44,4 +44,4 @@ def run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappin
         work = [work_of(cell, entry, launcher) for cell, entry in zip(cells, manifest.cells, strict=True)]
         finish(store, manifest, launcher, work)
     else:
-        report_sweep(store, run_here(session, cells, manifest))
+        report_sweep(store, run_here(session, cells, manifest), page=settings.report)

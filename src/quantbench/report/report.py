@@ -1,4 +1,4 @@
-"""What every command ends with: results, comparisons, costs, layers and tables of a sweep, written and printed."""
+"""What every command ends with: the results of a sweep and what is computed from them, written and printed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from quantbench.report.draw_means import draw_means, totals_of
 from quantbench.report.evidence import Evidence
 from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
+from quantbench.report.page.write import NAME, try_report
 from quantbench.report.render import console
 from quantbench.report.scored import SweepScores
 from quantbench.report.shown import DEFAULT_METRICS, default_metrics
 from quantbench.report.tables import tables
+from quantbench.report.variance import variance
+from quantbench.report.variance_table import write_variance
 from quantbench.report.writing import write_tables
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
@@ -36,14 +39,18 @@ def check_columns(store: Store, manifest: Manifest) -> None:
         ) from error
 
 
-def report(store: Store, manifests: Sequence[Manifest]) -> None:
-    """Collate each sweep into its folder and print its tables. Raises StoreError for damaged results."""
+def report(store: Store, manifests: Sequence[Manifest], *, page: bool = False) -> None:
+    """Collate each sweep into its folder and print its tables; with `page` also write report.html.
+
+    Raises StoreError for damaged results; what goes wrong with the page is logged.
+    """
     for manifest in manifests:
         scores = SweepScores(store, manifest)
         frame = collated([scores])
         write(store, manifest.name, frame)
         comparisons = compared([scores])
         write_comparisons(store, manifest.name, comparisons)
+        write_variance(store, manifest.name, variance([scores]))
         write_costs(store, manifest.name, costs(store, [manifest]))
         write_layers(store, manifest.name, layers(store, [manifest]))
         names = legend(manifest)
@@ -52,5 +59,7 @@ def report(store: Store, manifests: Sequence[Manifest]) -> None:
             sys.stdout.write("\n" + console(table))
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
-        written = "results.csv, comparisons.csv, costs.csv, layers.csv, tables/"
+        written = "results.csv, comparisons.csv, variance.csv, costs.csv, layers.csv, tables/"
+        if page and try_report(scores, frame, comparisons) is not None:
+            written += f", {NAME}"
         sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")

@@ -28,7 +28,8 @@ class CellEntry:
     task_origins     task name -> the data set it tests on
     calib_origins    the data sets calibrated on: several for a mixture, none for a data-free recipe
     error            of a failed cell: one line, "Type: message"
-    data_free        the recipe reads no calibration data: cells that differ only in it are one run
+    data_free        the recipe reads no calibration data, and cells that differ only in it are one run: not so with
+                     share_data_free=false, where each is a run of its own and names its calib_origins
     """
 
     key: str

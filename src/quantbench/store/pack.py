@@ -63,8 +63,7 @@ def pack(store: Store, manifests: Sequence[Manifest], counts: Counts) -> Files:
     if not any(name.startswith("runs/") for name in found):
         names = ", ".join(manifest.name for manifest in manifests)
         raise StoreError(f"nothing to pack: no run of {names} has a record in {store.root}")
-    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "quantbench": __version__}
-    return {HEAD: (json.dumps(head) + "\n").encode()} | dict(sorted(found.items()))
+    return dict(sorted(found.items()))
 
 
 def plain_manifest(manifest: Manifest, counts: Counts) -> Manifest:
@@ -124,8 +123,10 @@ def _bytes(path: Path) -> bytes:
 
 def write_pack(path: Path, contents: Mapping[str, bytes]) -> int:
     """Write them as a tar archive compressed with xz, atomically; its size in bytes."""
+    head = {"format": FORMAT, "schema_version": SCHEMA_VERSION, "quantbench": __version__}
+    whole = {HEAD: (json.dumps(head) + "\n").encode(), **contents}
     with files.replacing(path) as temporary, tarfile.open(temporary, "w:xz", preset=9) as archive:
-        for name, content in contents.items():
+        for name, content in whole.items():
             member = tarfile.TarInfo(name)  # without owner and time
             member.size, member.mode = len(content), 0o644
             archive.addfile(member, io.BytesIO(content))

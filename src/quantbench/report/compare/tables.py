@@ -9,7 +9,7 @@ from quantbench.metrics import metrics
 from quantbench.metrics.verdict import Verdict
 from quantbench.report import wording
 from quantbench.report.compare.rows import Line, told
-from quantbench.report.comparison_columns import RECIPE
+from quantbench.report.comparison_columns import GAP, RECIPE
 from quantbench.report.digits import rounded
 from quantbench.report.footnotes import Footnotes
 from quantbench.report.sentences import is_left_out, of_kind
@@ -61,7 +61,7 @@ def _table(lines: Sequence[Line], name: str) -> Table:
         rows=[_cells(line, notes, several=several, drawn=drawn) for line in lines],
         caption=_caption(rows, drawn=drawn),
         notes=notes.lines(),
-        heads=2,
+        heads=header.index("test") + 1,
         follows=frozenset({len(header) - 1} if drawn else ()),
     )
 
@@ -111,6 +111,8 @@ def _caption(rows: Sequence[Row], *, drawn: bool) -> list[str]:
         "Differences are paired over clusters of test items, and over calibration draws where both sides have the same."
         f"{scale} p (Holm): adjusted over {families or 'this comparison'}; verdicts go by it.",
     ]
+    if any(row["kind"] == GAP for row in rows):
+        found.append("Draws of two calibration sets are other texts: these are no pairs, and both add to the error.")
     if drawn:
         unit = "percent, of the logarithm" if percent else metrics.unit(first["metric"])
         found.append(f"draws: the difference under each calibration draw ({unit}); spread: their standard deviation.")

@@ -1,0 +1,61 @@
+"""The report of sweeps as a file, and its figures as files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from quantbench.core import files
+from quantbench.report.page.content import Content
+from quantbench.report.page.drawing import write_figures
+from quantbench.report.page.figures import sections
+from quantbench.report.page.gather import content_of, gather
+from quantbench.report.page.page import html
+from quantbench.report.scored import SweepScores
+from quantbench.store.manifest import Manifest
+from quantbench.store.store import Store
+
+log = logging.getLogger("quantbench")
+
+NAME = "report.html"
+
+
+def write_report(
+    store: Store, manifests: Sequence[Manifest], margins: Mapping[str, float], path: Path | None = None
+) -> tuple[Path, Content]:
+    """Write the page on the sweeps; returns where, and what it is made of.
+
+    path  None: report.html in the folder of the sweep, or reports/A+B.html beside sweeps/ for several
+
+    Raises ConfigError for a margin that is none, SchemaError for a store of another schema.
+    """
+    content = gather(store, manifests, margins)
+    chosen = default_path(store, [manifest.name for manifest in manifests]) if path is None else path
+    files.make_folder(chosen.parent)
+    files.write_text(chosen, html(content, sections(content)))
+    return chosen, content
+
+
+def default_path(store: Store, names: Sequence[str]) -> Path:
+    """Where the report on sweeps of these names lies unless another place is given."""
+    return store.sweep_dir(names[0]) / NAME if len(names) == 1 else store.root / "reports" / f"{'+'.join(names)}.html"
+
+
+def try_report(scores: SweepScores, results: pd.DataFrame, comparisons: pd.DataFrame) -> Path | None:
+    """The page at the end of a sweep; where it lies. What goes wrong with it is logged: the results are there."""
+    path = default_path(scores.store, [scores.manifest.name])
+    try:
+        content = content_of([scores], results, comparisons)
+        files.write_text(path, html(content, sections(content)))
+    except Exception:
+        log.warning("no %s was made; `quantbench report %s` tries it again", path, scores.manifest.name, exc_info=True)
+        return None
+    return path
+
+
+def write_all_figures(content: Content, folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Every figure of the page as files, for a paper; returns them."""
+    return write_figures(folder, [figure for section in sections(content) for figure in section.figures], suffixes)
