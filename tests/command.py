@@ -25,7 +25,13 @@ SRC = str(Path(__file__).parents[1] / "src")
 IMPORTED = [
     *("hydra", "submitit", "transformers.models.llama.modeling_llama", "transformers.tokenization_utils_tokenizers"),
     *("quantbench.cli.main", "quantbench.cli.sweeps", "quantbench.launch.grid", "quantbench.launch.launchers"),
-    *("quantbench.rounding.gptq", "quantbench.transforms.awq", "quantbench.datasets.text"),
+    *(
+        "quantbench.rounding.gptq",
+        "quantbench.kernels.columns",
+        "quantbench.kernels.ranges",
+        "quantbench.transforms.awq",
+        "quantbench.datasets.text",
+    ),
 ]
 """What the process that commands are forked from imports before; without one of them they only take longer."""
 

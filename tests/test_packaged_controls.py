@@ -14,6 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
+SMALL = ["scale=smoke", "scale.windows=4"]
 SCALE = ["scale=smoke", "quantizer.weight.group_size=64"]
 
 
@@ -36,14 +37,14 @@ def records(outputs: Path, quantizer: str) -> list[dict[str, Any]]:
 
 def test_full_precision_and_data_free_recipes_do_not_vary_when_really_run(tmp_path: Path) -> None:
     grid = ["quantizer=none,rtn,easyquant,self_noise", "calib=wiki_sample,code_sample", "calib.draw=0,1"]
-    found = run(tmp_path, *grid, "share_data_free=false", "scale=smoke", "scale.windows=4")
+    found = run(tmp_path, *grid, "share_data_free=false", "eval=two_samples", *SMALL)
     cells = found[found.calib.isin(["wiki_sample", "code_sample"])]
     spread = cells.groupby(["quantizer", "task", "metric"]).value.agg(["nunique", "size"])
     assert set(spread["nunique"]) == {1}
     assert set(spread["size"]) == {4}
     null = cells[cells.quantizer == "none"]
     distances = null[null.metric.isin(["kl", "reverse_kl", "kl_max", "kl_p999", "rms_dp"])]
-    assert len(distances) >= 12
+    assert len(distances) >= 8
     assert (distances.value == 0).all()
     assert (null[null.metric == "top1_agreement"].value == 1).all()
     kl = cells[cells.metric == "kl"].groupby("quantizer").value
@@ -61,12 +62,12 @@ def test_the_same_seed_twice_is_the_same_to_the_bit_and_a_replicate_is_not(tmp_p
     for name, replicates in (("first", "0,1"), ("second", "0")):
         outputs = tmp_path / name
         outputs.mkdir()
-        found = run(
-            outputs, "quantizer=gptq", "calib=wiki_sample", "eval=two_samples", f"replicate={replicates}", *SCALE
-        )
+        grid = ["quantizer=gptq", "calib=wiki_sample", "calib.n=4", f"replicate={replicates}"]
+        found = run(outputs, *grid, "eval=two_samples", *SCALE)
         own = found[(found.quantizer == "gptq") & (found.replicate == 0)]
         values.append(own.set_index(["task", "metric"]).value)
-    pd.testing.assert_series_equal(*values, check_exact=True)
+    one, other = values
+    pd.testing.assert_series_equal(one, other, check_exact=True)
     first, again = records(tmp_path / "first", "gptq"), records(tmp_path / "second", "gptq")
     assert len(first) == 2
     weights = [record["fingerprints"]["weights"] for record in (*first, *again)]

@@ -96,7 +96,7 @@ def _text(value: float | None, form: str, unit: int = 1) -> str:
 
 def _caption(rows: Sequence[ResultRow]) -> list[str]:
     lines = [
-        "Cells: value, then its difference from full precision ± standard error over windows or items, paired; kl and "
+        "Cells: value, then its difference from full precision ± standard error over clusters of items, paired; kl and "
         "top1_agreement are measured against full precision already. same: no item has another outcome.",
         "bits: effective bits per quantized weight, everything stored counted; of full precision, those of its dtype. "
         "CPU s, GiB: processor seconds and peak memory of quantizing, as measured when the run was made.",
