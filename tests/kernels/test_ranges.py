@@ -48,7 +48,7 @@ def test_the_polynomial_is_below_and_close(weighted: bool) -> None:
 def test_the_norm_of_the_values_is_not_underestimated() -> None:
     rng = np.random.default_rng(1)
     for make in (rng.normal, lambda size: rng.standard_t(2, size), lambda size: np.eye(1, size, 3)[0]):
-        v, w = make(size=64).astype(np.float32), rng.uniform(0, 2, 64).astype(np.float32)
+        v, w = np.asarray(make(size=64), np.float32), rng.uniform(0, 2, 64).astype(np.float32)
         smallest, largest, _, mass, norm = range_parts.summary(v, w, True)
         assert (smallest, largest) == (v.min(), v.max())
         assert mass == pytest.approx(w.sum())
