@@ -15,8 +15,8 @@ from quantbench.formats.int import IntFormat
 from quantbench.formats.mixed import MixedIntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.range_search import smallest_error
-from quantbench.rounding.base import Rounding
 from quantbench.rounding import gptq
+from quantbench.rounding.base import Rounding
 from quantbench.rounding.gptq import Gptq
 from quantbench.rounding.hessian import inverse_cholesky
 from quantbench.rounding.slim_llm import SlimLlm, allocated, allocation_losses, salient, salient_groups
