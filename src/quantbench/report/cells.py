@@ -57,7 +57,7 @@ class Cells:
             marks += self._notes.number(_some_draws(rows, len(have)))
         mean = self._mean(have)
         if mean.stderr is None and len(have) > 1:
-            marks += self._notes.number("no error over draws: they do not have the same clusters of items")
+            marks += self._notes.number("no error over draws: it takes influences on the same clusters of items")
         own = bool(first["in_distribution"])
         paired = self._from_full_precision(have)
         if paired is None:
