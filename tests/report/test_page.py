@@ -30,6 +30,7 @@ from quantbench.report.page.heat import EXCLUDED, HELD, ONE_DRAW, UNKNOWN, state
 from quantbench.report.page.layers import layer_chart, place
 from quantbench.report.page.losses import gap_map, loss_map
 from quantbench.report.page.page import html
+from quantbench.report.page.tasks import flip_chart
 from quantbench.report.page.values import arm_values
 from quantbench.report.scored import SweepScores
 from quantbench.store.store import Store
@@ -176,6 +177,18 @@ def test_layers_are_told_by_block_and_kind() -> None:
     shown = rows(layer_chart(content().layers))
     assert {(row["block"], row["layer"]) for row in shown} >= {(0, "attn.q"), (5, "mlp.down")}
     assert layer_chart(content().layers.assign(relative_loss=math.nan)) is None
+
+
+def test_answers_that_changed_lie_on_both_sides_of_0() -> None:
+    few = content(recipes=("gptq",), draws=1).results
+    made = few[few["metric"] == "acc"].assign(value=0.25)
+    both = pd.concat([made.assign(metric="flips_wrong"), made.assign(metric="flips_right", value=0.1)])
+    shown = rows(flip_chart(arm_values(both, {})))
+    assert {(row["flip"], row["share"], row["signed"]) for row in shown} == {
+        ("right to wrong", 0.25, 0.25),
+        ("wrong to right", 0.1, -0.1),
+    }
+    assert flip_chart(arm_values(few, {})) is None
 
 
 def test_equal_names_of_figures_in_two_studies_are_told_apart() -> None:

@@ -65,8 +65,11 @@ def _plain(value: Any) -> Any:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A chart's rows, with `href`: the place on the page that has a mark's run, its settings and its command."""
-    return plain(frame.assign(href=["#" + anchor(runs) for runs in frame["runs"]]))
+    """A chart's rows, with `href`: the place on the page that has a mark's run, its settings and its command.
+
+    A mark of what has not run leads nowhere.
+    """
+    return plain(frame.assign(href=[f"#{anchor(runs)}" if runs.strip() else None for runs in frame["runs"]]))
 
 
 def named() -> alt.NamedData:
@@ -76,7 +79,7 @@ def named() -> alt.NamedData:
 
 def anchor(runs: str) -> str:
     """The anchor of the first of several run ids that are joined by spaces."""
-    return "run-" + (runs.split() or ["none"])[0]
+    return "run-" + runs.split()[0]
 
 
 def tooltip(columns: Sequence[str], frame: pd.DataFrame) -> list[alt.Tooltip]:

@@ -15,8 +15,10 @@ from quantbench.report.collate import collated
 from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs
 from quantbench.report.layers import layers
+from quantbench.report.matched import matched_is_best, sentence
 from quantbench.report.page.content import Content
 from quantbench.report.page.facts import facts
+from quantbench.report.page.figure import rows_of
 from quantbench.report.page.runs import run_entries
 from quantbench.report.page.values import MeanKey
 from quantbench.report.scored import SweepScores
@@ -48,11 +50,17 @@ def content_of(sweeps: Sequence[SweepScores], results: pd.DataFrame, comparisons
         comparisons=comparisons,
         layers=layers(store, manifests),
         costs=costs(store, manifests),
-        sentences=summary(comparisons),
+        sentences=[*summary(comparisons), *_matched(comparisons)],
         runs=run_entries(store, manifests),
         means={key: mean for scores, arm in groups for key, mean in _means(scores, arm, shown)},
         facts=facts(results),
     )
+
+
+def _matched(comparisons: pd.DataFrame) -> list[str]:
+    """How often a text's own calibration set is best, of the metrics that have figures, beside what chance gives."""
+    counted = matched_is_best(comparisons)
+    return [sentence(row) for row in rows_of(counted[counted["metric"].isin(default_metrics(comparisons))])]
 
 
 def _named(results: pd.DataFrame, names: Mapping[str | None, tuple[str, str]]) -> pd.DataFrame:

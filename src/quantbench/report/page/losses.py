@@ -8,16 +8,15 @@ from typing import Any
 import pandas as pd
 
 from quantbench.metrics import metrics
+from quantbench.metrics.verdict import Verdict
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.comparison_columns import FULL_PRECISION, GAP, ONE_DRAW
 from quantbench.report.digits import rounded
+from quantbench.report.evidence import VERDICT_MARKS
 from quantbench.report.page.figure import Figure, rows_of, slug
 from quantbench.report.page.heat import UNKNOWN, heat_map, state
 
-VERDICT_MARKS = {"better": " ▲", "worse": " ▼", "equivalent": " ≡", "undecided": " ?", "not comparable": " ×"}
-"""Behind a difference: which way the verdict goes, whatever the metric's direction."""
-
-MARK_WORDS = "▼ worse, ▲ better, ≡ equivalent, ? undecided, × not comparable, after Holm's correction."
+MARK_WORDS = ", ".join(f"{mark} {word}" for word, mark in VERDICT_MARKS.items()) + ", after Holm's correction."
 
 
 def task_names(frame: pd.DataFrame) -> dict[str, str]:
@@ -120,7 +119,7 @@ def _difference(row: Mapping[str, Any]) -> dict[str, Any]:
     one_draw = ONE_DRAW in str(row["note"])
     verdict = str(row["verdict"])
     return {
-        "shown": f"{rounded(difference, _half(row), signed=True)}{VERDICT_MARKS.get(verdict, '')}",
+        "shown": f"{rounded(difference, _half(row), signed=True)} {VERDICT_MARKS[Verdict(verdict)]}",
         "amount": difference,
         "difference": difference,
         "low": low,

@@ -27,6 +27,9 @@ else:
     jinja2 = lazy_module("jinja2")
     markupsafe = lazy_module("markupsafe")
 
+FINDINGS = 20
+"""Sentences that are seen at once; the others are behind a button."""
+
 TABLE_ROWS = 200
 """Rows of a table beside a chart; what is copied has all of them."""
 
@@ -67,6 +70,7 @@ def html(content: Content, sections: Sequence[Section]) -> str:
         runtime=safe(_inside_script(javascript()) if figures else ""),
         style=safe(_resource("page.css")),
         script=safe(_resource("page.js")),
+        most_findings=FINDINGS,
         failed=sum(run.status == "failed" for run in content.runs),
     )
 
