@@ -391,6 +391,7 @@ def test_what_tests_found_is_marked_and_told_below(build_sweep: Build, tmp_path:
     store, manifest = build_sweep(tmp_path)
     on = {"task": "wiki", "distribution": "wiki", "protocol": "a" * 64}
     found = frame_of(
+        against_full(**on | {"task": "news"}, run_ids="wiki-gptq", difference=9.9, verdict="better"),
         against_full(**on, run_ids="wiki-gptq", family="recipes x columns of perplexity: 6"),
         against_full(**on, recipe="rtn", calib=DATA_FREE, run_ids="rtn", verdict="undecided"),
         gap(**on, calib="news", run_ids="news-gptq", metric="perplexity", unit="per token", ratio=1.1),

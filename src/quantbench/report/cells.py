@@ -115,8 +115,8 @@ class Cells:
 
     def _compared(self, kind: str, rows: Sequence[ResultRow]) -> Paired | None:
         first = rows[0]
-        key = (first["sweep"], first["scale"], first["protocol"], first["metric"] or "", first["run_id"] or "")
-        found = self._index.of(kind, key)
+        scored = (first["task"], first["protocol"], first["metric"] or "", first["run_id"] or "")
+        found = self._index.of(kind, (first["sweep"], first["scale"], *scored))
         if found is None or found["difference"] is None:
             return None
         if found["family"]:
