@@ -89,7 +89,7 @@ def _table(slug: str, metric: str, kind: str, study: Study, rows: Sequence[Row])
             "finds with power 0.8.",
         ],
         notes=notes.lines(),
-        opening=opening(study.rows, study.columns(), _draws(rows), rows),
+        opening=opening(study.rows, study.columns(), _draws(rows)),
         closing=of_kind(rows, metric, kind),
         heads=len(HEADERS[kind]),
     )
