@@ -69,7 +69,7 @@ def test_totals_of_a_score_are_those_of_its_items_and_need_none(
     largest = {"kl_max": Estimate(0.5, np.full(8, np.nan))}
     names = ["perplexity", "kl", "kl_max"]
     score = make_score("r", items, metrics=[metrics.measure(name, items, largest) for name in names])
-    positions = pd.DataFrame({"item": pd.Categorical(["wiki:0", "wiki:1"]), "nll": np.float32([1, 2])})
+    positions = pd.DataFrame({"item": pd.Categorical(["wiki:0", "wiki:1"]), "nll": np.array([1, 2], dtype=np.float32)})
     store.save_score(score, items, estimates=largest, positions=positions)
     path = store.score_path("r", "wiki", PROTOCOL)
     path.with_suffix(".parquet").unlink()
