@@ -106,8 +106,7 @@ def test_parts_of_one_sweep_are_put_together(store: Store, tmp_path: Path) -> No
         base["nll"] *= 1 + 1e-7 * index  # another processor sums in another order
         for run_id, one in ((name, frame), ("fp", base)):
             part.save_run(record(run_id))
-            where = {"environment": {"id": f"machine {index}"}}
-            part.save_score(score(run_id, one, **where), one)
+            part.save_score(score(run_id, one, environment={"id": f"machine {index}"}), one)
         tasks = {"wiki": "a" * 64}
         cells = [cell(name, "gptq", name, tasks=tasks), cell("news", "rtn", None, tasks=tasks, status="pending")]
         manifest = Manifest(name="study", overrides=[], cells=cells)
