@@ -2,8 +2,8 @@
 
     python benchmarks/collation.py [--draws 5]
 
-A made-up store: 10 recipes calibrated on 13 sets, 5 draws each, and 5 data-free ones, on 10 texts with 30 clusters and 15
-metrics. Seconds are those of the processor.
+A made-up store: 10 recipes calibrated on 13 sets, 5 draws each, and 5 data-free ones, on 10 texts with 30 clusters and
+15 metrics. Seconds are those of the processor.
 """
 
 from __future__ import annotations
@@ -119,22 +119,13 @@ def main() -> None:
     draws = parser.parse_args().draws
     with tempfile.TemporaryDirectory() as folder:
         store, manifest = build(Path(folder), draws)
-        started = time.process_time()
         scores = SweepScores(store, manifest)
-        frame = collated([scores])
-        text = csv_text(frame)
-        collated_in, memory = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(
-            f"results.csv: {len(frame):,d} rows, {len(text) / 2**20:.0f} MiB, in {collated_in:.1f} s, {memory / 2**20:.2f} GiB"
-        )
-        started = time.process_time()
-        frame = compared([scores])
-        text = csv_text(frame)
-        compared_in, memory = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(
-            f"comparisons.csv: {len(frame):,d} rows, {len(text) / 2**20:.0f} MiB, in {compared_in:.1f} s more, "
-            f"{memory / 2**20:.2f} GiB"
-        )
+        for name, made in (("results.csv", collated), ("comparisons.csv", compared)):
+            started = time.process_time()
+            frame = made([scores])
+            size = len(csv_text(frame)) / 2**20
+            took, memory = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            print(f"{name}: {len(frame):,d} rows, {size:.0f} MiB, in {took:.1f} s, {memory:.2f} GiB so far")
 
 
 if __name__ == "__main__":

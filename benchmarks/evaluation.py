@@ -65,7 +65,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with torch.no_grad():
-        split = SplitModel(LlamaForCausalLM(SHAPE).eval())
+        split = SplitModel(LlamaForCausalLM(SHAPE).train(False))
         tokens = torch.randint(0, SHAPE.vocab_size, (1, given.length))
         hidden = split.hidden(tokens)
         ours, targets = split.logits(hidden), tokens[0].roll(-1)

@@ -1,14 +1,19 @@
-"""What GPTQ's order, range, damping and weighted search are worth, at 4 and 3 bits, over two texts and three draws.
+"""What the defaults of GPTQ and others cost or gain: order, range, damping, weighted search, at 4 and 3 bits.
 
-    python benchmarks/gptq_defaults.py                              # all candidates; hours on two cores
-    python benchmarks/gptq_defaults.py --only defaults --only mse   # some of them
-    python benchmarks/gptq_defaults.py --table                      # the table of what is done; computes nothing
+    python benchmarks/gptq_defaults.py                              # what is missing in gptq_defaults.csv; hours
+    python benchmarks/gptq_defaults.py --only defaults --only mse   # some candidates
+    python benchmarks/gptq_defaults.py --table                      # the table of what is there; computes nothing
 
-Each candidate is a grid of its own, in groups of 64, asymmetric and symmetric: calibrated on three disjoint draws of
-8 x 512 tokens of `wiki_sample` and of `code_sample` each, tested on both. Runs are stored in the usual place, so that
-an interrupted measurement goes on where it was. The table has the mean KL divergence from full precision, over draws
-and texts, tested on the text calibrated on and on the other one, each with the standard deviation of the three draws'
-means; and the difference from `defaults` with the standard error of the six paired differences.
+Each candidate is a grid of its own, in groups of 64, asymmetric and symmetric (or only as it is defined): calibrated on
+three disjoint draws of 8 x 512 tokens of `wiki_sample` and of `code_sample` each, tested on both. What is measured is
+added to gptq_defaults.csv beside this file, a line a draw, calibration text and test text, so that a measurement goes
+on where it was, on another machine as well; what is in it is not computed again. It is of one version of the numerics:
+lines of another one are refused.
+
+The table has the mean KL divergence from full precision, over draws and texts, tested on the text calibrated on and on
+the other one, each with the standard deviation of the three draws' means; the difference from the candidate's reference
+with the standard error of the six paired differences; and the CPU seconds of quantizing. "incomplete" marks candidates
+of which draws or texts are missing.
 """
 
 from __future__ import annotations
@@ -16,109 +21,222 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 import quantbench
-from quantbench.core.errors import StoreError
+from quantbench.core.version import NUMERICS_VERSION
 from quantbench.launch.naming import sweep_name
+
+FILE = Path(__file__).with_suffix(".csv")
+KEY = ["candidate", "grid", "bits", "calib", "test", "draw", "seed"]
+COLUMNS = [*KEY, "kl", "cpu_seconds", "numerics"]
 
 UPDATED = "quantizer.rounding.static_groups=false"
 MSE = "quantizer.weight.range=mse"
 AWARE = "quantizer.rounding.order=group_aware"
-
-CANDIDATES: dict[str, tuple[str, ...]] = {
-    "defaults": ("quantizer=gptq",),
-    "paper": ("quantizer=gptq", "quantizer.rounding.order=natural", UPDATED, "quantizer.true_sequential=false"),
-    "natural": ("quantizer=gptq", "quantizer.rounding.order=natural", UPDATED),
-    "activation, updated": ("quantizer=gptq", UPDATED),
-    "group-aware": ("quantizer=gptq", AWARE, UPDATED),
-    "group-aware, damping .05": ("quantizer=gptq", AWARE, UPDATED, "quantizer.rounding.damping=0.05"),
-    "group-aware, static": ("quantizer=gptq", AWARE),
-    "mse": ("quantizer=gptq", MSE),
-    "mse, damping .05": ("quantizer=gptq", MSE, "quantizer.rounding.damping=0.05"),
-    "mse, weighted": ("quantizer=gptq", MSE, "quantizer.rounding.weighted_range=true"),
-    "mse, natural": ("quantizer=gptq", MSE, "quantizer.rounding.order=natural", UPDATED),
-    "mse, group-aware": ("quantizer=gptq", MSE, AWARE, UPDATED),
-    "mse, group-aware, damping .05": ("quantizer=gptq", MSE, AWARE, UPDATED, "quantizer.rounding.damping=0.05"),
-    "mse, group-aware, weighted": ("quantizer=gptq", MSE, AWARE, UPDATED, "quantizer.rounding.weighted_range=true"),
-    "nearest": ("quantizer=rtn",),
-    "nearest, mse": ("quantizer=rtn", MSE),
-    "awq": ("quantizer=awq",),
-    "awq, mse": ("quantizer=awq", MSE),
-}
-"""Recipes by the words of the table. `awq, mse` searches ranges within what the clip left."""
+WEIGHTED = "quantizer.rounding.weighted_range=true"
+REAL = ("quantizer.weight.group_size=64", "quantizer.weight.zero_rounding=false")
+LEVELS = ("quantizer.weight.zero_rounding=true", "quantizer.weight.double_quantization.zero_bits=null")
 
 GRIDS = {
     "asymmetric": ("quantizer.weight.symmetric=false",),
     "symmetric": ("quantizer.weight.symmetric=true", "quantizer.weight.scale_convention=full_range"),
 }
-DRAWS = 3
-COMMON = (
-    "quantizer.weight.group_size=64",
-    "quantizer.weight.bits=4,3",
-    "calib=wiki_sample,code_sample",
-    f"calib.draw={','.join(map(str, range(DRAWS)))}",
-    "calib.n=8",
-    "eval=two_samples",
-    "save=none",
-)
+BOTH = ("asymmetric", "symmetric")
+OWN = "as defined"
+TEXTS, DRAWS, BITS, SEED = ("wiki_sample", "code_sample"), 3, (4, 3), 0
 
 
-def command(candidate: str, grid: str) -> list[str]:
-    """The overrides of one grid."""
-    return [*CANDIDATES[candidate], *GRIDS[grid], *COMMON]
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe: the options that make it; its grids; what it is compared with; its bits, and whether it reads data."""
+
+    options: tuple[str, ...]
+    reference: str = "defaults"
+    grids: tuple[str, ...] = BOTH
+    bits: tuple[int, ...] = BITS
+    calibrated: bool = True
 
 
-def measured(candidate: str, grid: str) -> pd.DataFrame | None:
-    """KL by bits, text calibrated on, text tested on, and draw, as far as it is there."""
-    try:
-        frame = quantbench.read_sweep(sweep_name(command(candidate, grid), {}))
-    except StoreError:
-        return None
+def _gptq(*options: str) -> Candidate:
+    return Candidate(("quantizer=gptq", *options))
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "defaults": _gptq(),
+    "paper": _gptq("quantizer.rounding.order=natural", UPDATED, "quantizer.true_sequential=false"),
+    "mse": _gptq(MSE),
+    "mse, weighted": _gptq(MSE, WEIGHTED),
+    "mse, group-aware, weighted": _gptq(MSE, AWARE, UPDATED, WEIGHTED),
+    "nearest": Candidate(("quantizer=rtn",), calibrated=False),
+    "nearest, mse": Candidate(("quantizer=rtn", MSE), "nearest", calibrated=False),
+    "natural": _gptq("quantizer.rounding.order=natural", UPDATED),
+    "activation, updated": _gptq(UPDATED),
+    "group-aware": _gptq(AWARE, UPDATED),
+    "group-aware, damping .05": _gptq(AWARE, UPDATED, "quantizer.rounding.damping=0.05"),
+    "group-aware, static": _gptq(AWARE),
+    "mse, damping .05": _gptq(MSE, "quantizer.rounding.damping=0.05"),
+    "mse, natural": _gptq(MSE, "quantizer.rounding.order=natural", UPDATED),
+    "mse, group-aware": _gptq(MSE, AWARE, UPDATED),
+    "mse, group-aware, damping .05": _gptq(MSE, AWARE, UPDATED, "quantizer.rounding.damping=0.05"),
+    "awq": Candidate(("quantizer=awq",)),
+    "awq, mse": Candidate(("quantizer=awq", MSE), "awq"),
+    "nearest, real zero points": Candidate(
+        ("quantizer=rtn", *REAL), "nearest, real zero points", (OWN,), calibrated=False
+    ),
+    "hqq": Candidate(("quantizer=hqq",), "nearest, real zero points", (OWN,), calibrated=False),
+    "spqr": Candidate(("quantizer=spqr",), "spqr", (OWN,)),
+    "spqr, integer zero points": Candidate(("quantizer=spqr", *LEVELS), "spqr", (OWN,)),
+    "spqr, integer zero points, mse": Candidate(("quantizer=spqr", *LEVELS, MSE), "spqr", (OWN,)),
+    "zeroquant, weights": Candidate(
+        ("quantizer=zeroquant", "quantizer.activation=null"), "zeroquant, weights", (OWN,), calibrated=False
+    ),
+    "zeroquant, weights, mse": Candidate(
+        ("quantizer=zeroquant", "quantizer.activation=null", MSE), "zeroquant, weights", (OWN,), calibrated=False
+    ),
+    "smoothquant": Candidate(("quantizer=smoothquant",), "smoothquant", (OWN,), (8,)),
+    "smoothquant, mse": Candidate(("quantizer=smoothquant", MSE), "smoothquant", (OWN,), (8,)),
+}
+"""Recipes by the words of the table, the most telling first. `awq, mse` searches ranges within what the clip left."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is measured by one command: a candidate on a grid with so many bits, one draw of both texts."""
+
+    candidate: str
+    grid: str
+    bits: int
+    draw: int
+
+    @property
+    def command(self) -> list[str]:
+        """Its overrides."""
+        chosen = CANDIDATES[self.candidate]
+        size = () if self.grid == OWN else ("quantizer.weight.group_size=64",)
+        return [
+            *chosen.options,
+            *GRIDS.get(self.grid, ()),
+            *size,
+            f"quantizer.weight.bits={self.bits}",
+            f"calib={','.join(TEXTS)}",
+            f"calib.draw={self.draw}",
+            f"seed={SEED}",
+            "calib.n=8",
+            "eval=two_samples",
+            "save=none",
+            "threads=1",
+        ]
+
+    @property
+    def keys(self) -> list[tuple[Any, ...]]:
+        """The lines that it makes: those of a recipe without data hold for every text and draw."""
+        calibs = TEXTS if CANDIDATES[self.candidate].calibrated else ("-",)
+        return [(self.candidate, self.grid, self.bits, c, t, self.draw, SEED) for c in calibs for t in TEXTS]
+
+
+def parts(names: list[str]) -> list[Part]:
+    """All that is to be measured, 4 bits and the first draw of every candidate first."""
+    found = [
+        Part(name, grid, bits, draw)
+        for name in names
+        for grid in CANDIDATES[name].grids
+        for bits in CANDIDATES[name].bits
+        for draw in range(DRAWS if CANDIDATES[name].calibrated else 1)
+    ]
+    return sorted(found, key=lambda part: (part.draw, -part.bits, BOTH.index(part.grid) if part.grid in BOTH else 0))
+
+
+def read() -> pd.DataFrame:
+    """What was measured. Exits if it is of another version of the numerics."""
+    if not FILE.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    frame = pd.read_csv(FILE)
+    if (frame.numerics != NUMERICS_VERSION).any():
+        sys.exit(f"{FILE} has lines of another version of the numerics than {NUMERICS_VERSION}: remove them")
+    return frame
+
+
+def done(frame: pd.DataFrame) -> set[tuple[Any, ...]]:
+    return set(frame[KEY].itertuples(index=False, name=None))
+
+
+def measure(part: Part) -> pd.DataFrame:
+    """Run the command, which goes on where it was, and give its lines. Raises CalledProcessError if it fails."""
+    subprocess.run([sys.executable, "-m", "quantbench", "-m", *part.command], check=True)
+    name = sweep_name(part.command, {})
+    frame = quantbench.read_sweep(name)
+    costs = pd.read_csv(quantbench_sweep(name) / "costs.csv")
+    seconds = costs[costs.what == "quantize"].groupby("run_id").cpu_seconds.min()
     kl = frame[(frame.metric == "kl") & ~frame.full_precision]
-    return None if kl.empty else kl
+    lines = pd.DataFrame(
+        {
+            "candidate": part.candidate,
+            "grid": part.grid,
+            "bits": part.bits,
+            "calib": kl.calib.where(~kl.data_free.astype(bool), "-"),
+            "test": kl.distribution,
+            "draw": part.draw,
+            "seed": SEED,
+            "kl": kl.value.astype(float).round(6),
+            "cpu_seconds": kl.run_id.map(seconds).astype(float).round(1),
+            "numerics": NUMERICS_VERSION,
+        }
+    )
+    return lines.drop_duplicates(KEY)
 
 
-def summary(kl: pd.DataFrame, reference: pd.DataFrame | None, bits: int) -> str:
-    """One row: tested on the text calibrated on, and on the other one."""
-    parts = []
-    for same in (True, False):
-        chosen = by_draw(kl, bits, same)
-        text = f"{chosen.mean():.4f} sd {chosen.groupby('draw').mean().std():.4f}"
-        if reference is not None:
-            paired = (chosen - by_draw(reference, bits, same)).dropna()
-            text += f" {paired.mean():+.4f}±{paired.std() / max(1, len(paired)) ** 0.5:.4f}"
-        parts.append(f"{text:>34}")
-    return "".join(parts)
+def quantbench_sweep(name: str) -> Path:
+    """The folder of a sweep."""
+    from quantbench.core.paths import outputs_folder
+
+    return outputs_folder() / "sweeps" / name
 
 
-def by_draw(kl: pd.DataFrame, bits: int, same: bool) -> pd.Series:
-    """The values with these bits, by text tested on and draw; `same`: which is the text calibrated on, too.
-
-    A recipe that reads no data has the same values in both, and for all draws.
-    """
-    chosen = kl[kl.variant.str.contains(f"bits={bits}", regex=False)]
-    if bool(chosen.data_free.all()):
-        once = chosen.drop_duplicates("distribution")
-        chosen = pd.concat([once.assign(draw=draw) for draw in range(DRAWS)])
+def values(frame: pd.DataFrame, part: Part, same: bool) -> pd.Series:
+    """KL by test text and draw of a candidate, tested on the text calibrated on or on the other one."""
+    chosen = frame[(frame.candidate == part.candidate) & (frame.grid == part.grid) & (frame.bits == part.bits)]
+    if not CANDIDATES[part.candidate].calibrated:
+        chosen = pd.concat([chosen.assign(draw=draw) for draw in range(DRAWS)]) if len(chosen) else chosen
     else:
-        own = chosen.relation == "in-distribution"
-        chosen = chosen[own if same else ~own]
-    values: pd.Series = chosen.set_index(["distribution", "draw"])["value"].astype(float).sort_index()
-    return values
+        chosen = chosen[(chosen.calib == chosen.test) == same]
+    found: pd.Series = chosen.set_index(["test", "draw"])["kl"].astype(float).sort_index()
+    return found
 
 
-def table() -> None:
-    for grid in GRIDS:
-        reference = measured("defaults", grid)
-        for bits in (4, 3):
-            print(f"\n{grid}, groups of 64, {bits} bits: KL, standard deviation over draws, difference from defaults")
-            print(f"{'':<32}{'same text':>34}{'other text':>34}")
-            for candidate in CANDIDATES:
-                if (kl := measured(candidate, grid)) is not None:
-                    against = None if candidate == "defaults" else reference
-                    print(f"{candidate:<32}{summary(kl, against, bits)}")
+def row(frame: pd.DataFrame, part: Part) -> str | None:
+    """A line of the table, None where nothing was measured."""
+    text, whole = "", len(TEXTS) * DRAWS
+    reference = CANDIDATES[part.candidate].reference
+    for same in (True, False):
+        found = values(frame, part, same)
+        if found.empty:
+            return None
+        text += f" | {found.mean():.4f} | {found.groupby('draw').mean().std():.4f} | "
+        paired = (found - values(frame, Part(reference, part.grid, part.bits, 0), same)).dropna()
+        if reference != part.candidate and len(paired):
+            text += f"{paired.mean():+.4f}±{paired.std() / len(paired) ** 0.5:.4f}"
+        whole = min(whole, len(found))
+    chosen = frame[(frame.candidate == part.candidate) & (frame.grid == part.grid) & (frame.bits == part.bits)]
+    missing = "" if whole == len(TEXTS) * DRAWS else " (incomplete)"
+    return f"| {part.candidate}{missing}{text} | {chosen.cpu_seconds.mean():.0f} |"
+
+
+def table(frame: pd.DataFrame) -> None:
+    """Print what there is."""
+    for grid in (*BOTH, OWN):
+        for bits in sorted({bits for one in CANDIDATES.values() for bits in one.bits}, reverse=True):
+            named = {name: one for name, one in CANDIDATES.items() if grid in one.grids and bits in one.bits}
+            rows = [found for name in named if (found := row(frame, Part(name, grid, bits, 0)))]
+            if rows:
+                print(f"\n{grid}, {bits} bits\n")
+                print("| candidate | same text | sd | difference | other text | sd | difference | CPU s |")
+                print("|---|---|---|---|---|---|---|---|")
+                print("\n".join(rows))
 
 
 def main() -> int:
@@ -126,18 +244,18 @@ def main() -> int:
     parser.add_argument("--only", action="append", metavar="CANDIDATE", help="this candidate; may be given again")
     parser.add_argument("--table", action="store_true", help="compute nothing")
     given = parser.parse_args()
-    if not given.table:
-        names = given.only or list(CANDIDATES)
-        for name in names:
-            if name not in CANDIDATES:
-                parser.error(f"--only {name}: no such candidate; there are {'; '.join(CANDIDATES)}")
-        for name in names:
-            for grid in GRIDS:
-                print(f"== {name}, {grid}", flush=True)
-                done = subprocess.run([sys.executable, "-m", "quantbench", "-m", *command(name, grid)], check=False)
-                if done.returncode:
-                    return done.returncode
-    table()
+    for name in given.only or []:
+        if name not in CANDIDATES:
+            parser.error(f"--only {name}: no such candidate; there are {'; '.join(CANDIDATES)}")
+    for part in [] if given.table else parts(given.only or list(CANDIDATES)):
+        frame = read()
+        missing = set(part.keys) - done(frame)
+        if missing:
+            print(f"== {part}", flush=True)
+            new = measure(part)
+            new = new[[key in missing for key in new[KEY].itertuples(index=False, name=None)]]
+            pd.concat([frame, new] if len(frame) else [new])[COLUMNS].to_csv(FILE, index=False, lineterminator="\n")
+    table(read())
     return 0
 
 

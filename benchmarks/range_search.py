@@ -1,10 +1,13 @@
-"""What the search for a range costs beside rounding, and that the quick one finds what trying every range finds.
+"""What the search for a range costs beside rounding, and that the quick ones find what trying every range finds.
 
     python benchmarks/range_search.py
 
-For the layers of a SmolLM2-135M block, on one thread, the least CPU time of REPEATS runs: "quick" is `smallest_error`,
-"every" is `every_range`, "gptq" GPTQ's rounding with ranges from smallest to largest. "powers" is how often the quick
-one takes the power of 2.4 of each error, of 80 ranges; "same" whether both found the same. Weights are random, normally
+For the layers of a SmolLM2-135M block, on one thread, the least CPU time of REPEATS runs, in turn: "kernel" is
+`smallest_error` with the compiled kernel, "torch" without it, "every" is `every_range`, all three less the time of
+ranges from smallest to largest. "gptq" is GPTQ's rounding with such ranges, layers that read one input sharing its
+factorization, and "loop" is gptq without factorizing; "before" is gptq as a loop over columns in torch, with a
+factorization for each layer. "kernel/..": the search by the kernel as a share of these. "compared" is the share of
+groups in which the kernel leaves several ranges; "same" whether all three found the same. Weights are random, normally
 distributed or with heavy tails (Student's t with 4 degrees of freedom).
 """
 
@@ -13,7 +16,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -21,93 +25,127 @@ from torch import Tensor
 from quantbench.core.input_stats import LinearStats
 from quantbench.formats import int as int_format
 from quantbench.formats import range_search
-from quantbench.formats.grid import IntGrid
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
+from quantbench.formats.range_kernel import ranges_left
+from quantbench.rounding import gptq
 from quantbench.rounding.gptq import Gptq
+from quantbench.rounding.prepared import Prepared
 
-T = TypeVar("T")
-LAYERS = ((576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536))  # [out, in]
-TOKENS, REPEATS = 4096, 3
+BLOCK = ((576, (576, 192, 192)), (576, (576,)), (576, (1536, 1536)), (1536, (576,)))
+"""Inputs of a block: their width, and the heights of the weights that read them."""
+TOKENS, REPEATS = 4096, 7
+
+Inputs = list[tuple[Tensor, list[Tensor]]]
 
 
-def weights(kind: str) -> list[Tensor]:
+def problem(kind: str) -> Inputs:
+    """H and the weights of each input."""
     torch.manual_seed(0)
     draw = torch.distributions.StudentT(4.0).sample if kind == "heavy tails" else torch.randn
-    return [draw((out, width)) / width**0.5 for out, width in LAYERS]
+    return [(hessian(width), [draw((out, width)) / width**0.5 for out in outs]) for width, outs in BLOCK]
 
 
-def stats(width: int) -> LinearStats:
+def hessian(width: int) -> Tensor:
     x = torch.randn(TOKENS, width) @ torch.randn(width, width) / width**0.5
-    return LinearStats(n_tokens=TOKENS, hessian=2 / TOKENS * x.T @ x)
+    return 2 / TOKENS * x.T @ x
 
 
-def timed(work: Callable[[], list[T]]) -> tuple[float, list[T]]:
-    """The least CPU seconds, and what was made."""
-    seconds = []
+def seconds(*works: Callable[[], Any]) -> list[float]:
+    """The least CPU seconds of each, all in turn."""
+    least = [float("inf")] * len(works)
     for _ in range(REPEATS):
-        start = time.process_time()
-        made = work()
-        seconds.append(time.process_time() - start)
-    return min(seconds), made
+        for index, work in enumerate(works):
+            start = time.process_time()
+            work()
+            least[index] = min(least[index], time.process_time() - start)
+    return least
 
 
-def powers(layers: list[Tensor], grid: IntFormat) -> float:
-    """Powers of 2.4 taken by the quick search, for each weight."""
-    error, taken = range_search._error, [0]
-
-    def counted(levels: IntGrid, values: Tensor, params: GridParams, importance: Tensor | None) -> Tensor:
-        taken[0] += values.numel()
-        return error(levels, values, params, importance)
-
-    setattr(range_search, "_error", counted)  # noqa: B010 - watched
-    try:
-        for weight in layers:
-            grid.params(weight)
-    finally:
-        setattr(range_search, "_error", error)  # noqa: B010
-    return taken[0] / sum(weight.numel() for weight in layers)
+def ranges(inputs: Inputs, grid: IntFormat) -> list[GridParams]:
+    return [grid.params(weight) for _, weights in inputs for weight in weights]
 
 
-def ranges(layers: list[Tensor], grid: IntFormat) -> list[GridParams]:
-    return [grid.params(weight) for weight in layers]
+def by_torch(inputs: Inputs, grid: IntFormat) -> list[GridParams]:
+    with mock.patch.object(range_search, "ranges_left", return_value=None):
+        return ranges(inputs, grid)
 
 
-def measure(kind: str, layers: list[Tensor], inputs: dict[int, LinearStats], **options: Any) -> None:
+def every(inputs: Inputs, grid: IntFormat) -> list[GridParams]:
+    with mock.patch.object(int_format, "smallest_error", range_search.every_range):
+        return ranges(inputs, grid)
+
+
+def rounded(inputs: Inputs, grid: IntFormat) -> None:
+    rounding = Gptq(order="activation", static_groups=True)
+    for H, weights in inputs:
+        stats = LinearStats(n_tokens=TOKENS, hessian=H)
+        for weight in weights:
+            rounding.round(weight, stats, grid)
+
+
+def rounded_before(inputs: Inputs, grid: IntFormat) -> None:
+    with mock.patch.object(gptq, "compiled_here", return_value=False):
+        for H, weights in inputs:
+            for weight in weights:
+                rounded([(H, [weight])], grid)
+
+
+def factorized(inputs: Inputs, grid: IntFormat) -> None:
+    for H, _ in inputs:
+        Prepared.of(H, "activation", int(grid.group_size), 0.01)
+
+
+def compared(inputs: Inputs, grid: IntFormat) -> float:
+    """The share of groups in which the kernel leaves several ranges."""
+    several, groups = 0, 0
+
+    def counted(*given: Any) -> Any:
+        nonlocal several, groups
+        found = ranges_left(*given)
+        assert found is not None
+        several, groups = several + int((found[0] < 0).sum()), groups + len(found[0])
+        return found
+
+    with mock.patch.object(range_search, "ranges_left", counted):
+        ranges(inputs, grid)
+    return several / groups
+
+
+def measure(kind: str, inputs: Inputs, **options: Any) -> None:
     """Prints a line."""
     plain, grid = IntFormat(**options), IntFormat(range="mse", **options)
-    rounding = Gptq(order="activation", static_groups=True)
-    quick, found = timed(lambda: ranges(layers, grid))
-    gptq, _ = timed(lambda: [rounding.round(w, inputs[w.shape[1]], plain) for w in layers])
-    search = range_search.smallest_error
-    patch(range_search.every_range)
-    try:
-        every, expected = timed(lambda: ranges(layers, grid))
-    finally:
-        patch(search)
-    same = all(torch.equal(a.scale, b.scale) for a, b in zip(found, expected, strict=True))
+    found = [make(inputs, grid) for make in (ranges, by_torch, every)]
+    same = all(
+        torch.equal(one.scale, other.scale) for others in found[1:] for one, other in zip(found[0], others, strict=True)
+    )
+    minmax, *searches, gptq_s, before, factors = seconds(
+        lambda: ranges(inputs, plain),
+        *(lambda make=make: make(inputs, grid) for make in (ranges, by_torch, every)),  # type: ignore[misc]
+        *(lambda work=work: work(inputs, plain) for work in (rounded, rounded_before, factorized)),  # type: ignore[misc]
+    )
+    kernel, torch_s, every_s = (search - minmax for search in searches)
+    loop = gptq_s - factors
     name = f"int{grid.bits} {'sym' if grid.symmetric else 'asym'} {grid.group_size}"
-    print(f"{kind:<12}{name:<18}{powers(layers, grid):>7.2f}{quick:>9.3f}{every:>9.3f}{gptq:>8.3f}", end="")
-    print(f"{quick / every:>12.3f}{quick / gptq:>11.3f}{'yes' if same else 'NO':>6}", flush=True)
+    print(f"{kind:<12}{name:<14}", end="")
+    print("".join(f"{value:>8.3f}" for value in (kernel, torch_s, every_s, gptq_s, loop, before)), end="")
+    print("".join(f"{kernel / value:>14.2f}" for value in (torch_s, gptq_s, loop, before)), end="")
+    print(f"{compared(inputs, grid):>10.4f}{'yes' if same else 'NO':>6}", flush=True)
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    inputs = {width: stats(width) for width in {width for _, width in LAYERS}}
-    print(f"SmolLM2-135M block, {torch.get_num_threads()} thread, torch {torch.__version__}")
-    print(f"{'weights':<12}{'grid':<18}{'powers':>7}{'quick s':>9}{'every s':>9}{'gptq s':>8}", end="")
-    print(f"{'quick/every':>12}{'quick/gptq':>11}{'same':>6}")
+    print(f"SmolLM2-135M block, {torch.get_num_threads()} thread, torch {torch.__version__}, CPU seconds")
+    columns = ("kernel", "torch", "every", "gptq", "loop", "before")
+    shares = ("kernel/torch", "kernel/gptq", "kernel/loop", "kernel/before")
+    print(f"{'weights':<12}{'grid':<14}{''.join(f'{name:>8}' for name in columns)}", end="")
+    print(f"{''.join(f'{name:>14}' for name in shares)}{'compared':>10}{'same':>6}")
     for kind in ("normal", "heavy tails"):
-        layers = weights(kind)
+        inputs = problem(kind)
         for bits, group in itertools.product((4, 3), (64, 128)):
-            measure(kind, layers, inputs, bits=bits, group_size=group, symmetric=False)
+            measure(kind, inputs, bits=bits, group_size=group, symmetric=False)
             symmetric: dict[str, Any] = {"symmetric": True, "scale_convention": "full_range"}
-            measure(kind, layers, inputs, bits=bits, group_size=group, **symmetric)
-
-
-def patch(search: Any) -> None:
-    """Let integer formats search with another function."""
-    setattr(int_format, "smallest_error", search)  # noqa: B010
+            measure(kind, inputs, bits=bits, group_size=group, **symmetric)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Running the command as a user does, with a tiny model and a text of one's own.
 
 `run` and `start` give each command a process of its own, forked from one that has imported torch and the rest: imports
-are most of what a small sweep takes. `subprocess_of` starts the interpreter anew, for what only that shows.
+are most of what a small sweep takes. `answer` needs none; `subprocess_of` starts the interpreter anew, for what only
+that shows.
 """
 
 from __future__ import annotations
@@ -17,13 +18,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from inside import in_process
 from tiny import save_tiny_model
 
 SRC = str(Path(__file__).parents[1] / "src")
 IMPORTED = [
     *("hydra", "submitit", "transformers.models.llama.modeling_llama", "transformers.tokenization_utils_tokenizers"),
     *("quantbench.cli.main", "quantbench.cli.sweeps", "quantbench.launch.grid", "quantbench.launch.launchers"),
-    *("quantbench.rounding.gptq", "quantbench.transforms.awq", "quantbench.datasets.text"),
+    *(
+        "quantbench.rounding.gptq",
+        "quantbench.kernels.columns",
+        "quantbench.kernels.ranges",
+        "quantbench.transforms.awq",
+        "quantbench.datasets.text",
+    ),
 ]
 """What the process that commands are forked from imports before; without one of them they only take longer."""
 
@@ -144,6 +152,11 @@ class Workdir:
         if any(name.startswith(READ_BY_IMPORTS) for name in extra):
             return self.subprocess_of(*arguments, outputs=outputs, **extra)
         return Command(arguments, self.environment(outputs, **extra), self.folder, self.folder / "said").finish()
+
+    def answer(self, *arguments: str, base: bool = True) -> Done:
+        """Like `run`, in the process of the tests: for what needs no process, with the folder's own outputs."""
+        ended = in_process(self.arguments(*arguments, base=base), self.folder)
+        return subprocess.CompletedProcess(list(arguments), ended.status, ended.printed, ended.said)
 
     def subprocess_of(self, *arguments: str, outputs: Path | None = None, **extra: str) -> Done:
         """Run a command line in an interpreter of its own."""

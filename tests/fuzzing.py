@@ -7,20 +7,19 @@ few by default, chosen by a fixed seed, so that every run of the tests tries the
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from unittest import mock
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+import inside
+from inside import Ended
 
 CASES = int(os.environ.get("QUANTBENCH_FUZZ", "0"))
 SECONDS = 60
@@ -39,49 +38,10 @@ def cases(few: int, share: float) -> settings:
     )
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: Any
-    printed: str
-    said: str
-
-    def check(self) -> Ended:
-        """It ended as a command may: done, or failed with a message; never with a traceback."""
-        assert self.status in {0, 1, 2}, self
-        assert "Traceback" not in self.printed + self.said, self
-        assert self.status == 0 or self.said.strip(), self
-        return self
-
-
 def in_process(arguments: Sequence[str], folder: Path) -> Ended:
-    """Run a command line in this process, in `folder`."""
-    from quantbench.cli.main import main
-
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
-    environment = {"QUANTBENCH_OUTPUTS": str(folder / "outputs"), "QUANTBENCH_CACHE": str(folder / "cache")}
-    status: Any = None
-    with (
-        mock.patch.object(sys, "argv", ["quantbench", *arguments]),
-        mock.patch.dict(os.environ, environment),
-        mock.patch.multiple(sys, stdout=out, stderr=err),
-        contextlib.chdir(folder),
-        _no_longer_than(SECONDS),
-    ):
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code
-        printed, said = (_text(stream) for stream in (out, err))
-    return Ended(status, printed, said)
-
-
-def _text(stream: io.TextIOWrapper) -> str:
-    stream.flush()
-    buffer = stream.buffer
-    assert isinstance(buffer, io.BytesIO)
-    return buffer.getvalue().decode("utf-8", "replace")
+    """Run a command line in this process, in `folder`; one that hangs is an error."""
+    with _no_longer_than(SECONDS):
+        return inside.in_process(arguments, folder)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ LOSS = {"rtn": 0.30, "gptq": 0.20, "awq": 0.15}
 BITS = {"rtn": 4.31, "gptq": 4.31, "awq": 4.5}
 
 
+@cache
 def content(
     recipes: Sequence[str] = ("rtn", "gptq", "awq"), calibs: Sequence[str] = TEXTS, draws: int = 3, sizes: int = 1
 ) -> Content:
@@ -26,8 +28,8 @@ def content(
     runs = list(_runs(recipes, calibs, draws, sizes))
     rows = [row for run in runs for row in _rows(run, random)]
     results = result_frame(rows)
-    recipes = ["full precision" if row.full_precision else row.quantizer for row in results.itertuples()]
-    calibrations = [f"{row.calib} {row.calib_variant}".strip() for row in results.itertuples()]
+    recipes = results["quantizer"].where(~results["full_precision"], "full precision").tolist()
+    calibrations = (results["calib"] + " " + results["calib_variant"]).str.strip().tolist()
     results = results.assign(recipe=recipes, calibration=calibrations)
     return Content(
         sweeps=["made_up"],
@@ -107,8 +109,12 @@ def _rows(run: dict[str, Any], random: np.random.Generator) -> Iterator[ResultRo
 def _means(results: pd.DataFrame) -> Means:
     """Means over draws with an interval of their range."""
     found: Means = {
-        (frozenset(own["run_id"]), *key[1:]): (own["value"].mean(), own["value"].min(), own["value"].max())
-        for key, own in results.groupby(["recipe", "task", "protocol", "metric"])
+        (frozenset(own["run_id"]), str(task), str(protocol), str(metric)): (
+            own["value"].mean(),
+            own["value"].min(),
+            own["value"].max(),
+        )
+        for (_, task, protocol, metric), own in results.groupby(["recipe", "task", "protocol", "metric"])
         for _, own in own.groupby("calibration")
         if len(own) > 1
     }

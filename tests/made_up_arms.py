@@ -35,6 +35,7 @@ class Lab(Store):
         self._scores: dict[tuple[str, str, str], tuple[Score, dict[str, Totals], pd.DataFrame]] = {}
         self._cells: dict[str, CellEntry] = {}
         self.broken: set[tuple[str, str, str]] = set()
+        self.items = "stored"
 
     def add(
         self,
@@ -133,7 +134,12 @@ class Lab(Store):
         return self._scores[score.run_id, score.task, score.protocol][1]
 
     def load_items(self, run_id: str, task: str, protocol: str) -> pd.DataFrame:
+        if self.items == "damaged":
+            raise StoreError(f"cannot read {run_id}-{task}.parquet")
         return self._scores[run_id, task, protocol][2]
+
+    def has_items(self, run_id: str, task: str, protocol: str) -> bool:
+        return self.items != "missing"
 
     def load_failure(self, run_id: str, task: str, protocol: str) -> Failure | None:
         return None
@@ -149,7 +155,9 @@ def text(values: Any, per_cluster: int = 4, names: Sequence[str] = ("kl",)) -> p
     return pd.DataFrame({"cluster": clusters, "n_tokens": 511, **dict.fromkeys(names, values)})
 
 
-def answers(right: Any) -> pd.DataFrame:
-    """Questions, each on its own, answered right (1) or wrong (0)."""
+def answers(right: Any, per_passage: int = 1, n_labels: int | None = None) -> pd.DataFrame:
+    """Questions answered right (1) or wrong (0), several on a passage, with so many labels to choose from."""
     right = np.asarray(right, dtype=np.float64)
-    return pd.DataFrame({"cluster": [f"q{index:04d}" for index in range(len(right))], "n_tokens": 1, "accuracy": right})
+    clusters = [f"q{index // per_passage:04d}" for index in range(len(right))]
+    known = {} if n_labels is None else {"n_labels": float(n_labels)}
+    return pd.DataFrame({"cluster": clusters, "n_tokens": 1, "accuracy": right, **known})

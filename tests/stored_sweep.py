@@ -84,6 +84,8 @@ def score(run_id: str, frame: pd.DataFrame, task: str = "wiki", **fields: Any) -
         "n_tokens": int(frame["n_tokens"].sum()),
         "n_bytes": int(frame["n_bytes"].sum()),
         "environment": {"torch": "2.13"},
+        "cut_prompts": int(frame["truncated"].sum()) if "truncated" in frame else None,
+        "cut_answers": int(frame["unfinished"].sum()) if "unfinished" in frame else None,
     }
     return Score(**(given | fields))
 

@@ -32,7 +32,8 @@ ROOT_PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CH
 
 LICENCE = "licence.md"
 
-COLUMNS = "<!-- columns of results.csv -->"
+RESULTS = "<!-- columns of results.csv -->"
+COMPARISONS = "<!-- columns of comparisons.csv -->"
 """Where results.md gets the table that quantbench.report.columns holds."""
 
 RENAMES = "<!-- renames -->"
@@ -68,7 +69,7 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     if page.file.src_uri not in (*ROOT_PAGES.values(), "migration.md"):  # those speak of names of before
         parts = _FENCED.split(markdown)
         markdown = "".join(part if part.startswith("```") else _NAME.sub(_reference, part) for part in parts)
-    for mark, table in ((COLUMNS, _columns), (RENAMES, _renames)):
+    for mark, table in ((RESULTS, _results), (COMPARISONS, _comparisons), (RENAMES, _renames)):
         markdown = markdown.replace(mark, table()) if mark in markdown else markdown
     return markdown
 
@@ -136,8 +137,18 @@ def _renames() -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * 3, *rows[1:]])
 
 
-def _columns() -> str:
+def _results() -> str:
     from quantbench.report.columns import RESULT_COLUMNS
 
-    rows = [f"| `{name}` | {column.dtype} | {column.description} |" for name, column in RESULT_COLUMNS.items()]
+    return _columns(RESULT_COLUMNS)
+
+
+def _comparisons() -> str:
+    from quantbench.report.comparison_columns import COMPARISON_COLUMNS
+
+    return _columns(COMPARISON_COLUMNS)
+
+
+def _columns(columns: dict[str, Any]) -> str:
+    rows = [f"| `{name}` | {column.dtype} | {column.description} |" for name, column in columns.items()]
     return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])

@@ -11,6 +11,7 @@ import pytest
 
 import quantbench
 from command import Workdir
+from inside import in_process
 from quantbench.config.folders import config_dir
 from quantbench.config.groups import GROUPS
 
@@ -23,7 +24,7 @@ for line in sys.argv[1:]:
         main()
     except SystemExit as end:
         print(line, "ended with", end.code)
-    found = {"torch", "transformers"} & set(sys.modules)
+    found = {"torch", "transformers", "numba"} & set(sys.modules)
     assert not found, (line, found)
 """
 
@@ -52,8 +53,8 @@ def test_nothing_heavy_is_imported_for_an_answer(workdir: Workdir) -> None:
 def test_help_fits_two_screens_and_counts_the_options_of_every_group(workdir: Workdir, tmp_path: Path) -> None:
     (tmp_path / "conf" / "calib").mkdir(parents=True)
     (tmp_path / "conf" / "calib" / "tickets.yaml").touch()
-    printed = workdir.quantbench("--help").stdout
-    with_own = workdir.quantbench("--help", f"--config-dir={tmp_path / 'conf'}").stdout
+    printed = in_process(["--help"], workdir.folder).printed
+    with_own = in_process(["--help", f"--config-dir={tmp_path / 'conf'}"], workdir.folder).printed
     assert len(printed.splitlines()) <= 50
     assert max(map(len, printed.splitlines())) <= 120
     for group in (one.name for one in GROUPS if one.listed and not one.parts and one.name != "lm_eval"):
@@ -66,10 +67,10 @@ def test_help_fits_two_screens_and_counts_the_options_of_every_group(workdir: Wo
 
 
 def test_the_version_is_ours(workdir: Workdir) -> None:
-    assert workdir.quantbench("--version").stdout == f"quantbench {quantbench.__version__}\n"
+    assert in_process(["--version"], workdir.folder).printed == f"quantbench {quantbench.__version__}\n"
 
 
-@pytest.mark.parametrize("line", ["list calib", "--help", "--cfg job"])
+@pytest.mark.parametrize("line", ["list calib", "show --help", "--help", "--cfg job"])
 def test_a_reader_that_stops_reading_gets_no_traceback(workdir: Workdir, line: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "quantbench", *line.split()],

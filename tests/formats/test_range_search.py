@@ -1,4 +1,4 @@
-"""The quick search finds what trying every range finds, bit for bit."""
+"""The quick search finds what trying every range finds, bit for bit: by the compiled kernel, and by torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from quantbench.formats import range_search
 from quantbench.formats.grid import Convention, IntGrid, containing_zero
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
+from quantbench.formats.range_kernel import ranges_left
 from quantbench.formats.range_search import every_range, smallest_error
 
 SHRINKS = [1 - i / 100 for i in range(80)]
@@ -46,6 +47,13 @@ def found_by(search: Any, grid: IntGrid, values: Tensor, factors: list[float], i
     return found
 
 
+def by_torch(*given: Any) -> GridParams:
+    """Without the kernel."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(range_search, "ranges_left", lambda *_given: None)
+        return smallest_error(*given)
+
+
 def assert_same(one: GridParams, other: GridParams) -> None:
     assert torch.equal(one.scale, other.scale)
     assert (one.zero is None) == (other.zero is None)
@@ -53,7 +61,7 @@ def assert_same(one: GridParams, other: GridParams) -> None:
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 8])
 @pytest.mark.parametrize("kind", VALUES)
 def test_it_finds_what_trying_every_range_finds(kind: str, bits: int, convention: Convention | None) -> None:
     for dtype, shape in (
@@ -67,7 +75,10 @@ def test_it_finds_what_trying_every_range_finds(kind: str, bits: int, convention
         weights = random(*shape[1:], seed=10).pow(4) * (random(*shape[1:], seed=11) > -1)  # some count nothing
         for importance in (None, weights):
             for factors in (SHRINKS, AROUND_ONE):
-                assert_same(*(found_by(s, grid, values, factors, importance) for s in (smallest_error, every_range)))
+                searches = (smallest_error, every_range, by_torch)
+                found = [found_by(search, grid, values, factors, importance) for search in searches]
+                assert_same(*found[:2])
+                assert_same(*found[1:])
 
 
 def test_many_groups_are_looked_at_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,8 +111,19 @@ def test_few_ranges_take_the_power_of_every_error(
 
     monkeypatch.setattr(range_search, "_error", counted)
     values = VALUES[kind](64, 4, 64)
-    found_by(smallest_error, IntGrid(bits, None, "float16"), values, SHRINKS, None)
+    found_by(by_torch, IntGrid(bits, None, "float16"), values, SHRINKS, None)
     assert values.numel() <= taken[0] <= most * values.numel()
+
+
+def test_the_kernel_leaves_few_groups_to_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, values = IntGrid(4, None, "float16"), VALUES["normal"](256, 64)
+    bounds = containing_zero(*values.aminmax(dim=-1, keepdim=True))
+    found = ranges_left(grid, values, bounds, torch.tensor(SHRINKS), None)
+    assert found is not None
+    only, left = found
+    assert float((only < 0).float().mean()) < 0.02
+    assert torch.equal(left.sum(1) == 1, only >= 0)
+    assert torch.equal(left.byte().argmax(1)[only >= 0], only[only >= 0])
 
 
 @pytest.mark.parametrize("group_size", [8, "channel", "tensor"])

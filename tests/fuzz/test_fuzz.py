@@ -14,7 +14,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from command import Workdir
-from fuzzing import CASES, FOREIGN, Ended, cases, commands, damaged, in_process, plain
+from fuzzing import CASES, FOREIGN, cases, commands, damaged, in_process, plain
+from inside import Ended
 from quantbench.cli import cells as cells_module
 from quantbench.config.composer import cells_of, offline_composer
 from quantbench.config.folders import Folders

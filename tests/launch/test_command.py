@@ -13,6 +13,7 @@ import pytest
 
 from command import Done, Workdir
 from quantbench.launch.naming import sweep_name
+from quantbench.report.verify import verify_sweep
 from quantbench.store.store import Store
 
 
@@ -34,7 +35,7 @@ def results(outputs: Path) -> pd.DataFrame:
 
 def test_a_grid_is_run_once_and_repeating_it_does_nothing(workdir: Workdir) -> None:
     printed = ok(workdir.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16"))
-    assert "kl (nats/token; lower is better): local, gptq" in printed
+    assert "kl (nats/token; lower is better): local" in printed
     before = finished(workdir.outputs)
     told = {path: path.read_text() for path in workdir.outputs.glob("sweeps/*/state/cells/*.json")}
     again = ok(workdir.run("-m", "quantizer.weight.group_size=16", "quantizer=rtn,gptq", "save=none"))
@@ -47,6 +48,11 @@ def test_a_grid_is_run_once_and_repeating_it_does_nothing(workdir: Workdir) -> N
     assert set(frame.status) == {"done"}
     assert len(list(workdir.outputs.glob("runs/*"))) == 3
     assert (frame[(frame.quantizer == "none") & (frame.metric == "kl")].value == 0).all()
+    assert set(frame.metric) >= {"kl_p999", "kl_max", "kl_unsure", "reverse_kl", "rms_dp"}
+    store = Store(workdir.outputs)
+    manifest = store.load_manifest(store.sweep_names()[0])
+    assert manifest is not None
+    assert verify_sweep(store, manifest) == 3
 
 
 def test_a_later_evaluation_in_a_new_process_equals_one_process(workdir: Workdir, tmp_path: Path) -> None:
@@ -93,7 +99,7 @@ def test_a_later_evaluation_in_a_new_process_equals_one_process(workdir: Workdir
 def test_bad_input_is_one_clear_message_before_anything_runs(
     workdir: Workdir, arguments: list[str], message: str
 ) -> None:
-    done = workdir.run(*arguments)
+    done = workdir.answer(*arguments)
     assert done.returncode != 0
     assert message in done.stderr
     assert not list(workdir.outputs.glob("runs/*"))
@@ -101,13 +107,13 @@ def test_bad_input_is_one_clear_message_before_anything_runs(
 
 
 def test_a_missing_required_option_is_named(workdir: Workdir) -> None:
-    done = workdir.run("model=local", base=False)
+    done = workdir.answer("model=local", base=False)
     assert done.returncode == 2
     assert "model.path: this option is required" in done.stderr
 
 
 def test_dry_run_runs_nothing(workdir: Workdir) -> None:
-    printed = ok(workdir.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16", "dry_run=true"))
+    printed = ok(workdir.answer("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16", "dry_run=true"))
     assert "2 cells, 2 runs, 2 not done." in printed
     assert "Expected: about" in printed
     assert not workdir.outputs.joinpath("runs").exists()
@@ -189,17 +195,17 @@ def test_a_failing_cell_costs_that_cell_only_and_is_tried_again(workdir: Workdir
 
 
 def test_a_run_whose_inputs_changed_is_refused(workdir: Workdir) -> None:
-    ok(workdir.run("quantizer=rtn", "quantizer.weight.group_size=16"))
+    ok(workdir.answer("quantizer=rtn", "quantizer.weight.group_size=16"))
     path = next(p for p in workdir.outputs.glob("runs/*/record.json") if json.loads(p.read_text())["layers"])
     record = json.loads(path.read_text())
     record["fingerprints"]["tokenizer"] = "0" * 64
     path.write_text(json.dumps(record))
-    done = workdir.run("quantizer=rtn", "quantizer.weight.group_size=16")
+    done = workdir.answer("quantizer=rtn", "quantizer.weight.group_size=16")
     assert done.returncode == 1
     assert "was made with another tokenizer" in done.stderr
     record["schema_version"] = 99
     path.write_text(json.dumps(record))
-    done = workdir.run("quantizer=rtn", "quantizer.weight.group_size=16")
+    done = workdir.answer("quantizer=rtn", "quantizer.weight.group_size=16")
     assert done.returncode != 0
     assert "Upgrade quantbench" in done.stderr
 
@@ -238,7 +244,7 @@ def test_two_texts_under_one_task_name_are_refused_before_anything_runs(workdir:
     for name in ("one", "two"):
         tests.append(workdir.folder / f"{name}.txt")
         tests[-1].write_text("\n\n".join(f"{name} {i} and {i * i} of it " * 20 for i in range(10)))
-    done = workdir.run("-m", "quantizer=gptq", f"calib.test_path={tests[0]},{tests[1]}")
+    done = workdir.answer("-m", "quantizer=gptq", f"calib.test_path={tests[0]},{tests[1]}")
     assert done.returncode == 2
     assert "nothing was run: task local: scores of protocol" in done.stderr
     assert "tests on different texts need different task names" in done.stderr
@@ -250,7 +256,7 @@ def test_two_files_make_a_table_of_both_tested_on_both(workdir: Workdir) -> None
     other.write_text("\n\n".join(f"sentence number {i} of another text, {i * i} of it " * 8 for i in range(60)))
     files = [argument for argument in workdir.base if not argument.startswith("calib.path")]
     grid = ["-m", *files, "quantizer=rtn,gptq", "quantizer.weight.group_size=16"]
-    ok(workdir.run(*grid, f"calib.path={workdir.text},'{other}'", base=False))
+    ok(workdir.answer(*grid, f"calib.path={workdir.text},'{other}'", base=False))
     frame = results(workdir.outputs)
     assert set(frame.task) == {"text", "my-notes"}
     assert set(frame.status) == {"done"}

@@ -10,7 +10,7 @@ from command import Workdir
 
 
 def test_the_cache_is_named_in_record_and_results(workdir: Workdir) -> None:
-    done = workdir.run("-m", "quantizer=kv4", "quantizer.kv_cache.bits=3", "quantizer.kv_cache.residual=2")
+    done = workdir.answer("-m", "quantizer=kv4", "quantizer.kv_cache.bits=3", "quantizer.kv_cache.residual=2")
     assert done.returncode == 0, done.stdout + done.stderr
     records = [json.loads(path.read_text()) for path in workdir.outputs.glob("runs/*/record.json")]
     (record,) = (record for record in records if record["kv_bits"] is not None)

@@ -70,8 +70,8 @@ def test_the_interval_covers_as_often_as_it_says(kind: str) -> None:
             found = compare(alone(statistics.mean(worse)), alone(statistics.mean(difficulty)))
             truth = shift
         else:
-            pair = statistics.perplexity(worse, tokens), statistics.perplexity(difficulty, tokens)
-            found = compare(*map(alone, pair))
+            one, other = (alone(statistics.perplexity(losses, tokens)) for losses in (worse, difficulty))
+            found = compare(one, other)
             truth = math.exp(3) * math.expm1(shift)
         assert found.lower is not None
         assert found.upper is not None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from quantbench.metrics import statistics
+from quantbench.metrics import bootstrap, statistics
 from quantbench.metrics.clusters import cluster_error, cluster_totals
 from quantbench.metrics.draws import crossed_error, gap_error, mean_squares, pseudo_values
 from quantbench.metrics.errors import Error, Source
@@ -77,6 +77,14 @@ def test_mean_squares_are_those_of_a_two_way_analysis_of_variance() -> None:
     draws, clusters = crossed_error(y).sources
     assert (draws.stderr, draws.df) == pytest.approx((math.sqrt(13.5 / 6), 1))
     assert (clusters.stderr, clusters.df) == pytest.approx((math.sqrt(23 / 6), 2))
+
+
+def test_resampled_draws_and_clusters_vary_as_the_formula_says() -> None:
+    rng = np.random.default_rng(6)
+    y = rng.normal(size=(12, 1)) + rng.normal(size=(1, 40)) + 0.1 * rng.normal(size=(12, 40))
+    resampled = bootstrap.crossed(y, 4000, rng)
+    assert np.mean(resampled) == pytest.approx(y.mean(), abs=0.02)
+    assert np.std(resampled) == pytest.approx(crossed_error(y).stderr * math.sqrt(11 / 12), rel=0.08)
 
 
 def test_the_error_never_falls_below_what_one_source_shows() -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from quantbench.core.errors import StoreError
+from quantbench.metrics import bootstrap
 from quantbench.metrics.positions import NAMES, by_confidence, estimates
 from quantbench.metrics.quantiles import maximum, quantile, sparsity
 from quantbench.metrics.totals import Totals
@@ -55,6 +56,18 @@ def test_the_error_of_a_quantile_is_its_spread_over_samples(alpha: float, bounds
         errors.append(found.stderr)
     typical = math.sqrt(np.mean(np.square(np.array(errors, dtype=np.float64))))
     assert bounds[0] < typical / np.std(values) < bounds[1]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.9])
+def test_resampled_clusters_have_the_error_of_the_formula(alpha: float) -> None:
+    rng = np.random.default_rng(2)
+    item = np.repeat(np.arange(60), 50)
+    values = np.exp(np.repeat(rng.normal(0, 0.4, 60), 50) + rng.normal(size=3000))
+    found = quantile(values, item, 60, alpha)
+    resampled = bootstrap.quantile(values, item, alpha, 400, rng)
+    assert found.stderr is not None
+    assert 0.75 < np.std(resampled) / found.stderr < 1.3
+    assert abs(np.mean(resampled) - found.value) < found.stderr
 
 
 def test_metrics_of_positions_follow_the_order_of_the_items() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -54,6 +55,12 @@ def only(frame: pd.DataFrame, **values: Any) -> pd.Series[Any]:
         frame = frame[frame[name] == value]
     assert len(frame) == 1, frame
     return frame.iloc[0]
+
+
+def of_recipes(frame: pd.DataFrame, recipe: str, reference: str, task: str) -> pd.Series[Any]:
+    """KL of two recipes calibrated on wiki, or on none."""
+    names = {"recipe": recipe, "reference_recipe": reference, "calib": "wiki", "task": task}
+    return only(frame, kind="recipe", metric="kl", **names)
 
 
 def table(lab: Lab, recipe: str, calib: str | None, task: str, metric: str, draws: int = 3) -> Any:
@@ -313,6 +320,27 @@ def test_one_cluster_gives_no_error_and_few_are_marked() -> None:
     assert only(frame, task="one")["note"] == "no error: one cluster, or a metric without influences"
     assert not frame["reliable"].any()
     assert only(frame, task="few")["p"] > 0
+
+
+def test_a_metric_without_influences_has_values_and_no_error() -> None:
+    lab = sweep(draws=2)
+    for _, totals, _ in lab._scores.values():
+        if "kl" in totals:
+            totals["kl"] = dataclasses.replace(totals["kl"], totals=np.full(N_CLUSTERS, np.nan))
+    frame = frame_of(lab)
+    rows = frame[frame["metric"] == "kl"]
+    assert set(rows["verdict"]) == {"not comparable"}
+    assert rows["difference"].notna().all()
+    assert rows[["stderr", "p", "p_holm", "p_bh", "family"]].isna().all(axis=None)
+    assert set(frame[frame["metric"] == "perplexity"]["verdict"]) != {"not comparable"}
+
+
+def test_a_damaged_score_is_left_out_of_its_arm() -> None:
+    lab = sweep()
+    lab.broken.add(("gptq-wiki-1", "wiki", "p"))
+    row = of_recipes(frame_of(lab), "gptq", "awq", "wiki")
+    assert (row["n_draws"], row["n_reference_draws"], row["run_ids"]) == (2, 2, "gptq-wiki-0 gptq-wiki-2")
+    assert row["note"] == "1 draw of the reference left out, which the other side has not"
 
 
 def test_two_recipes_under_one_name_stay_apart() -> None:

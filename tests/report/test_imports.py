@@ -49,5 +49,5 @@ def test_commands_that_read_results_are_light(build_sweep: Callable[..., object]
     """
     *printed, loaded = python(code, f"--output-dir={tmp_path}")
     assert loaded == "loaded: []"
-    for told in ("calibrated on: wiki, lm, wiki, en", "Recipes: demo", "sweep      done    failed  pending"):
+    for told in ("calibrated on: wiki, lm, wiki, en", "demo: against rtn", "sweep      done    failed  pending"):
         assert told in printed

@@ -32,8 +32,8 @@ def test_wins_are_counted_beside_chance_and_only_those_that_are_shown_count_as_s
     assert (row["n_texts"], row["chance"], row["n_draws"], row["n_shown"]) == (3, pytest.approx(1), 3, 1)
     assert row["n_best"] in (1, 2)
     assert sentence(row) == (
-        f"gptq, kl: the text's own calibration set is best on {row['n_best']} of 3 test texts; chance alone would give 1. "
-        "That is shown for 1, with p values adjusted (3 draws a set)."
+        f"gptq, kl: the text's own calibration set is best on {row['n_best']} of 3 test texts; "
+        "chance alone would give 1. That is shown for 1, with p values adjusted (3 draws a set)."
     )
 
 

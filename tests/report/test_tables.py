@@ -188,7 +188,7 @@ def test_markdown_and_csv_say_the_same(build_sweep: Build, tmp_path: Path) -> No
     assert text.startswith("# perplexity (per token; lower is better): smollm2, smoke\n# Model smollm2, scale smoke.\n")
     rows = pd.read_csv(io.StringIO(text), comment="#")
     assert list(rows.columns) == table.header
-    assert rows.loc[1, ["news", "reviews"]].tolist() == ["30.8 +1.676±0.085*†§", "49.9 +3.37±0.17†"]
+    assert rows[["news", "reviews"]].iloc[1].tolist() == ["30.8 +1.676±0.085*†§", "49.9 +3.37±0.17†"]
 
 
 def test_tables_are_written_in_every_format_and_every_table_is_in_the_combined_files(

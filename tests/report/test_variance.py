@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from made_up_arms import Lab, text
-from quantbench.report.variance import VARIANCE_COLUMNS, variance, write_variance
+from quantbench.report.variance import VARIANCE_COLUMNS, variance
+from quantbench.report.variance_table import variance_tables, write_variance
 from quantbench.store.store import Store
 
 
@@ -85,8 +86,27 @@ def test_a_sweep_without_scores_has_the_columns_and_the_file_reads_back(tmp_path
     assert {name: str(kind) for name, kind in empty.dtypes.items()} == VARIANCE_COLUMNS
     for draw in range(3):
         score(lab, "gptq", "wiki", draw, 0.1 * draw)
+    write_variance(store, "s", empty)
     found = variance([lab.sweep])
     write_variance(store, "s", found)
     read = pd.read_csv(tmp_path / "sweeps" / "s" / "variance.csv")
     assert list(read.columns) == list(VARIANCE_COLUMNS)
     assert read.variance.to_numpy() == pytest.approx(found.variance.to_numpy(float))
+    told = (tmp_path / "sweeps" / "s" / "variance.md").read_text()
+    assert told.startswith("### What kl varies by (nats/token): m, quick\n")
+    assert "| gptq, 16 x 512 | wiki" in told
+
+
+def test_a_table_has_the_sources_that_the_sweep_has() -> None:
+    lab = Lab()
+    for draw in range(3):
+        score(lab, "gptq", "wiki", draw, 0.05 * draw, names=("kl", "perplexity"))
+    score(lab, "rtn", None, 0, 0.2, names=("kl", "perplexity"))
+    first, other = variance_tables(variance([lab.sweep]), ["kl", "perplexity"])
+    assert first.header == ["recipe", "test", "runs", "clusters", "value", "items", "draws"]
+    gptq, rtn = ([cell.value for cell in row] for row in first.rows)
+    assert gptq[:4] == ["gptq, 16 x 512", "wiki", "3", "12"]
+    assert gptq[6].startswith("0.05 [0.02")
+    assert (rtn[0], rtn[2], rtn[6]) == ("rtn", "1", "–")
+    assert "logarithm" not in " ".join(first.caption)
+    assert "logarithm of perplexity" in " ".join(other.caption)

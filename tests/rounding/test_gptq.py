@@ -17,7 +17,8 @@ from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import Rounding
-from quantbench.rounding.gptq import Columns, Gptq, column_order
+from quantbench.rounding.gptq import Columns, Gptq
+from quantbench.rounding.prepared import column_order
 from recipes import make_recipe
 
 GROUPS: list[int | Literal["channel", "tensor"]] = [8, 12, "channel", "tensor"]

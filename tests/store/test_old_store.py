@@ -10,6 +10,7 @@ import pytest
 
 from command import Workdir
 from quantbench.cli import commands, sweeps
+from quantbench.cli.comparing import compare
 from quantbench.store.json_record import SchemaError
 
 OLD = Path(__file__).parent / "schema_2"
@@ -38,7 +39,7 @@ def test_a_new_run_does_not_touch_an_older_store(old: Workdir) -> None:
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [(commands.show, "r"), (commands.collate, "demo"), (commands.compare, "demo"), (sweeps.status, "demo")],
+    [(commands.show, "r"), (commands.collate, "demo"), (compare, "demo"), (sweeps.status, "demo")],
 )
 def test_nor_does_looking_at_it(old: Workdir, command: Callable[[list[str]], int], name: str) -> None:
     with pytest.raises(SchemaError, match=r"manifest\.json has result schema 2"):

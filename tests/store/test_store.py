@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from quantbench.core.errors import StoreError
+from quantbench.metrics import metrics
+from quantbench.metrics.statistics import Estimate
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.records import RunRecord, Score
@@ -57,6 +60,40 @@ def test_a_run_and_its_scores_are_found_again(
     names = sorted(path.relative_to(store.root).as_posix() for path in store.root.rglob("*.*") if path.is_file())
     start = f"runs/r/scores/wiki-{'a' * 12}"
     assert names == ["runs/r/.lock", "runs/r/record.json", f"{start}.json", f"{start}.parquet", f"{start}.totals.npy"]
+
+
+def test_totals_of_a_score_are_those_of_its_items_and_need_none(
+    store: Store, make_score: Scored, make_items: Items
+) -> None:
+    items = make_items("wiki", 0.1, kl=0.01).assign(cluster=[*"bbaaddcc"])
+    largest = {"kl_max": Estimate(0.5, np.full(8, np.nan))}
+    names = ["perplexity", "kl", "kl_max"]
+    score = make_score("r", items, metrics=[metrics.measure(name, items, largest) for name in names])
+    positions = pd.DataFrame({"item": pd.Categorical(["wiki:0", "wiki:1"]), "nll": np.array([1, 2], dtype=np.float32)})
+    store.save_score(score, items, estimates=largest, positions=positions)
+    path = store.score_path("r", "wiki", PROTOCOL)
+    path.with_suffix(".parquet").unlink()
+    found = store.load_totals(score)
+    assert list(found) == names
+    for name in names[:2]:
+        expected = metrics.totals(name, items)
+        assert expected is not None
+        assert found[name].totals.tolist() == expected.totals.tolist()
+        assert (found[name].value, found[name].n, found[name].log_scale) == (expected.value, 8, name == "perplexity")
+    assert (found["kl_max"].value, found["kl_max"].error()) == (0.5, None)
+    pd.testing.assert_frame_equal(store.load_positions("r", "wiki", PROTOCOL), positions)
+    totals = path.with_suffix(".totals.npy")
+    for content, told in (
+        (np.zeros((3, 5)), r"holds \[3, 5\] numbers, but the score has 3 metrics and 4 clusters\. Restore it, or"),
+        (np.zeros((3, 4), dtype=np.int64), "it holds no float64 numbers"),
+    ):
+        np.save(totals, content)
+        with pytest.raises(StoreError, match=told):
+            store.load_totals(score)
+    for damaged in (b"", b"no numbers", totals.read_bytes()[:100]):
+        totals.write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"cannot read .*\.totals\.npy: .* delete .*\.json and \.parquet"):
+            store.load_totals(score)
 
 
 def test_a_finished_record_stays(store: Store, make_record: Record) -> None:

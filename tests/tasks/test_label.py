@@ -81,6 +81,7 @@ def test_an_item_scores_the_same_alone_and_among_others(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(both, few, rtol=1e-5)
     assert (items["accuracy"] == (items["predicted"] == items["gold"])).all()
     assert set(items["n_labels"]) == {len(test.prompts.labels)}
+    assert items["cluster"].tolist() == [example.document for example in test.prompts.examples]
     assert measure("accuracy", items).value == items["accuracy"].mean()
     right = items.apply(lambda row: row[f"ll_{int(row['gold'])}"] - row[f"ll_{1 - int(row['gold'])}"], axis=1)
     np.testing.assert_allclose(items["margin"], right)

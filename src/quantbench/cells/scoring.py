@@ -43,6 +43,7 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
         session.store.save_failure(cell.run_id, task, protocol, failure)
         raise
     items, handle = outcome.items, session.handle(cell)
+    metrics.check_items(items, len(items), f"the items of task {task!r}")
     overlap = inputs.overlaps.get(task)
     score = Score(
         run_id=cell.run_id,

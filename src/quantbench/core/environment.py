@@ -18,7 +18,7 @@ from quantbench.core.version import __version__
 if TYPE_CHECKING:
     import torch
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "safetensors", "lm_eval")
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "numba", "safetensors", "lm_eval")
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from quantbench.core.lazy import lazy_module
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
     torch = lazy_module("torch")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ class LinearStats:
     minimum: Tensor | None = None
     maximum: Tensor | None = None
     rows: Tensor | None = None
+    _derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def derived(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` makes of the statistics, made once for all weights that read these inputs, until `forget`."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        found: T = self._derived[key]
+        return found
+
+    def forget(self) -> None:
+        """Free what was derived."""
+        self._derived.clear()
 
     def rescaled(self, scale: Tensor) -> LinearStats:
         """Statistics of X' = X / scale, for scale [in] > 0: a transform of the inputs changes all of them.

@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-NUMERICS_VERSION = 2
+NUMERICS_VERSION = 3
 """Part of every run's identity. Raised, with a line in CHANGELOG.md, whenever any number may change."""

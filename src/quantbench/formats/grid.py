@@ -105,6 +105,11 @@ def stored_scale(scale: Tensor, dtype: ScaleDtype) -> Tensor:
     return scale.to(getattr(torch, dtype)).float().clamp(min=_SMALLEST_SCALE[dtype])
 
 
+def smallest_scale(dtype: ScaleDtype) -> float:
+    """The smallest scale that is stored."""
+    return _SMALLEST_SCALE[dtype]
+
+
 def containing_zero(low: Tensor, high: Tensor, empty: float = 1.0) -> tuple[Tensor, Tensor]:
     """Widen ranges so that they contain 0; the empty range of all zeros becomes [-empty, empty]."""
     low, high = low.clamp(max=0), high.clamp(min=0)

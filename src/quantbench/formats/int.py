@@ -91,7 +91,8 @@ class IntFormat(BlockGrid):
         return dataclasses.replace(self, double_quantization=None)
 
     @property
-    def _grid(self) -> IntGrid:
+    def grid(self) -> IntGrid:
+        """The arithmetic of one group."""
         return IntGrid(self.bits, self.scale_convention, self.scale_dtype, self.zero_rounding)
 
     def params(self, weight: Tensor, importance: Tensor | None = None) -> GridParams:
@@ -108,7 +109,7 @@ class IntFormat(BlockGrid):
             raise ValueError(f"the weight {list(weight.shape)} holds NaN or infinity and cannot be quantized")
         low, high = containing_zero(low, high, self._empty_range)
         fitted = (
-            self._smallest_error(groups, low, high, importance) if self.range == "mse" else self._grid.fit(low, high)
+            self._smallest_error(groups, low, high, importance) if self.range == "mse" else self.grid.fit(low, high)
         )
         if not bool(fitted.scale.isfinite().all()):
             largest = float(torch.maximum(-low, high).amax())
@@ -121,11 +122,11 @@ class IntFormat(BlockGrid):
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
         """The nearest codes, uint8 of weight's shape."""
-        return self._grid.levels(weight, params).to(torch.uint8)
+        return self.grid.levels(weight, params).to(torch.uint8)
 
     def decode(self, codes: Tensor, params: GridParams) -> Tensor:
         """The float32 values of codes; a symmetric format's zero point is implied."""
-        return self._grid.values(codes.float(), params)
+        return self.grid.values(codes.float(), params)
 
     def bits_per_weight(self, shape: tuple[int, int]) -> float:
         """Effective bits: bits + (scales and zero points, as they are stored) / elements."""
@@ -148,7 +149,7 @@ class IntFormat(BlockGrid):
             width = len(importance)
             rows = groups.shape[2] // min(self.columns_per_group(width), width)  # of a block
             importance = self.blocks.cut(importance.expand(rows, -1))
-        return smallest_error(self._grid, groups, (low, high), shrinks, importance)
+        return smallest_error(self.grid, groups, (low, high), shrinks, importance)
 
 
 @component

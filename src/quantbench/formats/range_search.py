@@ -14,6 +14,9 @@ finds the same range with few such powers, from bounds that cost little:
 
 The ranges whose lower bound is above the least upper one are out; the others, a few for each group, are compared
 as `every_range` does. All comparisons have margins for the errors of float32 arithmetic.
+
+On a processor the compiled kernel `quantbench.kernels.ranges` goes further: it leaves a single range for nearly all
+groups, by closer bounds; where it leaves several, these are compared as before.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from quantbench.core.chunks import chunk_elements
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.grid import IntGrid
 from quantbench.formats.grid_params import GridParams
+from quantbench.formats.range_kernel import ranges_left
 
 if TYPE_CHECKING:
     import torch
@@ -123,9 +127,25 @@ class _Groups:
 
     def best(self, factors: Tensor) -> GridParams:
         """The parameters [m, 1] of the best of the ranges that are `factors` [k] as large."""
-        lower, reached = self._lower(factors)
-        S = torch.full_like(lower, torch.inf)
-        pairs = torch.split((lower <= reached).nonzero(), max(1, self.v.numel() // self.v.shape[1]))
+        found = ranges_left(self.grid, self.v, (self.low, self.high), factors, self.w)
+        if found is None:
+            lower, reached = self._lower(factors)
+            return self._compared(factors, lower <= reached)
+        only, left = found
+        factor = factors[only].unsqueeze(1)
+        params = self.grid.fit(self.low * factor, self.high * factor)
+        several = (only < 0).nonzero().squeeze(1)
+        if len(several):
+            compared = self.of(several)._compared(factors, left[several])
+            params.scale[several] = compared.scale
+            if params.zero is not None and compared.zero is not None:
+                params.zero[several] = compared.zero
+        return params
+
+    def _compared(self, factors: Tensor, left: Tensor) -> GridParams:
+        """The best of the ranges that are left, bool [m, k]."""
+        S = torch.full(left.shape, torch.inf, device=left.device)
+        pairs = torch.split(left.nonzero(), max(1, self.v.numel() // self.v.shape[1]))
         for rows, which in (pair.unbind(1) for pair in pairs):
             chosen, factor = self.of(rows), factors[which].unsqueeze(1)
             params = self.grid.fit(chosen.low * factor, chosen.high * factor)

@@ -80,6 +80,8 @@ class Errors:
         bounds = self.stderrs * stdtrit(self.dfs, probability)
         found: Array = bounds.sum(axis=1)
         both = np.flatnonzero((bounds > 0).all(axis=1) & np.isfinite(found))
+        if not len(both):
+            return found
         pairs, group = np.unique(self.dfs[both], axis=0, return_inverse=True)
         sizes = np.bincount(group.ravel(), minlength=len(pairs))
         for index in np.flatnonzero(sizes >= _MANY):

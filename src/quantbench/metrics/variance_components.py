@@ -8,8 +8,8 @@ the k runs of a group and MS_e that of the rest, of the two-way layout [k, G],
 
 pooled over the groups: what the runs vary by beyond what their test items explain. It may come out negative where a
 factor changes nothing; that is the estimator's noise about zero. What a replicate changes, it changes in every run
-anew: it is taken away from draws and seeds where there are replicates, and is part of them elsewhere. Calibration sets are
-compared by their means over draws, and what these vary by is taken away.
+anew: it is taken away from draws and seeds where there are replicates, and is part of them elsewhere. Calibration sets
+are compared by their means over draws, and what these vary by is taken away.
 
 The interval of s_f^2 is that of Tukey and Williams (Williams 1962, Biometrika 49, 278-281).
 """

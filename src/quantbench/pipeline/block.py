@@ -91,6 +91,8 @@ class BlockStep:
             for (group, first), now in zip(stage, current, strict=True):
                 for slot in self.rounder.planned(group.slots):
                     self.rounder.round(slot, now, first)
+                if now is not None:
+                    now.forget()
 
     def _quantized_outputs(self) -> list[Tensor]:
         """What the block writes when the quantized model runs: the next block is calibrated on that."""

@@ -110,7 +110,7 @@ class ResultRow(TypedDict, total=False):
     overlap_13gram: Annotated[
         float | None, "share of test items that have a 13-gram in common with the calibration text"
     ]
-    data_free: Annotated[bool, "whether the recipe reads no calibration data"]
+    data_free: Annotated[bool, "whether the recipe reads no calibration data, so that its cells are one run"]
     model_dtype: Annotated[str | None, "dtype the model was loaded in"]
     device: Annotated[str | None, "device the score was computed on: cpu, or the name of the GPU"]
     threads: Annotated[int | None, "threads it was computed with"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 from quantbench.metrics import metrics
-from quantbench.metrics.draw_arrays import crossed_errors
-from quantbench.report.effects import paired_shares, put_shares
+from quantbench.metrics.error_arrays import Array
+from quantbench.metrics.errors import LEVEL
+from quantbench.report.effects import EXACT_DF, paired_shares
 from quantbench.report.scored import Scored
 
 
@@ -26,8 +30,7 @@ class Difference(NamedTuple):
 
 def intervals(scored: Scored) -> dict[str, tuple[float, float]]:
     """95 % intervals of a score's metrics, in their units; of those that have errors."""
-    y = scored.y[:, None]
-    half = crossed_errors(y).half_widths()
+    half = _t_quantile(scored.score.n_clusters) * _stderrs(scored.y)
     found = {}
     for (name, totals), width in zip(scored.totals.items(), half, strict=True):
         if np.isfinite(width):
@@ -41,19 +44,37 @@ def differences(own: Scored, other: Scored) -> dict[str, Difference]:
     """Metric -> difference own - other, of those that both have. Both are over the same items in the same clusters."""
     names = [name for name in own.rows if name in other.rows]
     y = own.y[[own.rows[name] for name in names]] - other.y[[other.rows[name] for name in names]]
-    errors = crossed_errors(y[:, None])
-    level = np.array([own.totals[name].scale_value - other.totals[name].scale_value for name in names])
-    centre = put_shares(paired_shares(names, own, other), level.copy(), errors)
-    half = errors.half_widths()
+    stderrs = _stderrs(y)
+    half = _t_quantile(own.score.n_clusters) * stderrs
+    shares = paired_shares(names, own, other)
     found = {}
     for row, name in enumerate(names):
         value, reference = own.totals[name].value, other.totals[name].value
-        stderr, low, high = float(errors.stderr[row]), float(centre[row] - half[row]), float(centre[row] + half[row])
-        if not np.isfinite(stderr):
+        stderr, width = float(stderrs[row]), float(half[row])
+        centre = own.totals[name].scale_value - other.totals[name].scale_value
+        if row in shares:
+            centre, stderr = shares[row].centre, shares[row].stderr
+            width = float(stdtrit(EXACT_DF, (1 + LEVEL) / 2)) * stderr
+        low, high = centre - width, centre + width
+        if not math.isfinite(stderr):
             found[name] = Difference(value - reference, None, None, None)
         elif metrics.is_log_scale(name):
-            ends = [reference * float(np.expm1(end)) for end in (low, high)]
+            ends = [reference * math.expm1(end) for end in (low, high)]
             found[name] = Difference(value - reference, value * stderr, ends[0], ends[1])
         else:
             found[name] = Difference(value - reference, stderr, low, high)
     return found
+
+
+def _stderrs(y: Array) -> Array:
+    """Standard errors [M] over clusters of pseudo-values [M, G] (CR1); NaN for one cluster."""
+    if y.shape[1] < 2:
+        return np.full(len(y), np.nan)
+    found: Array = y.std(axis=1, ddof=1) / math.sqrt(y.shape[1])
+    return found
+
+
+@cache
+def _t_quantile(n_clusters: int) -> float:
+    """Half the width of a 95 % interval, in standard errors."""
+    return float(stdtrit(max(n_clusters - 1, 1), (1 + LEVEL) / 2))

@@ -72,8 +72,8 @@ def sentence(row: Any) -> str:
     draws = f"{row['n_draws']} draw{'s' if row['n_draws'] > 1 else ''} a set"
     shown = "none of them" if not row["n_shown"] else str(row["n_shown"])
     return (
-        f"{row['recipe']}, {row['metric']}: the text's own calibration set is best on {row['n_best']} of {texts}; chance "
-        f"alone would give {row['chance']:.2g}. That is shown for {shown}, with p values adjusted ({draws})."
+        f"{row['recipe']}, {row['metric']}: the text's own calibration set is best on {row['n_best']} of {texts}; "
+        f"chance alone would give {row['chance']:.2g}. That is shown for {shown}, with p values adjusted ({draws})."
     )
 
 

@@ -18,7 +18,8 @@ from quantbench.report.render import console
 from quantbench.report.scored import SweepScores
 from quantbench.report.shown import DEFAULT_METRICS, default_metrics
 from quantbench.report.tables import tables
-from quantbench.report.variance import variance, write_variance
+from quantbench.report.variance import variance
+from quantbench.report.variance_table import write_variance
 from quantbench.report.writing import write_tables
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest

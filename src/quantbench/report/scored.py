@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,6 +18,8 @@ from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
 from quantbench.store.records import Score
 from quantbench.store.store import Store
+
+log = logging.getLogger("quantbench")
 
 Key = tuple[str, str, str]
 """Run id, task, protocol."""
@@ -64,6 +67,7 @@ class SweepScores:
         self._stored: dict[Key, Scored | None] = {}
         self._known: dict[Key, Scored | None] = {}
         self._chances: dict[Key, float | None] = {}
+        self._bad_items: set[str] = set()
 
     def of(self, run: SweepRun, task: str, protocol: str | None) -> Scored | None:
         """The score of a finished run on a task; None where there is none, or none that can be read."""
@@ -107,9 +111,15 @@ class SweepScores:
         name = answered(own.totals)
         if name is None or name not in full.totals or own.score.clusters != full.score.clusters:
             return own
-        changed = changed_answers(self.store, name, (own.score, own.totals), (full.score, full.totals))
+        try:
+            changed = changed_answers(self.store, name, (own.score, own.totals), (full.score, full.totals))
+            kept = self._recovery(name, own, full)
+        except StoreError as error:
+            if own.score.task not in self._bad_items:
+                log.warning("%s: agreement, flips and recovery are left out: %s", own.score.task, error)
+            self._bad_items.add(own.score.task)
+            return own
         totals = own.totals | {metric.name: one for metric, one in changed}
-        kept = self._recovery(name, own, full)
         more = [metric for metric, _ in changed] + ([] if kept is None else [kept[0]])
         return Scored(own.score, (*own.metrics, *more), totals, {} if kept is None else kept[1])
 

@@ -36,8 +36,8 @@ class Study:
 
     @property
     def title(self) -> str:
-        """Model and scale in a few words."""
-        return ", ".join(part for part in (self.model, self.scale) if part)
+        """Model and scale in a few words; what of the scale is otherwise stands in what a table opens with."""
+        return ", ".join(part for part in (self.model, self.scale_option) if part)
 
     def columns(self) -> dict[str, str]:
         """The name of each task's column: its distribution, or the task where two tasks share a distribution."""

@@ -15,18 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from quantbench.core import files
 from quantbench.core.hashing import digest
 from quantbench.core.origin import CONTROL_FAMILY
 from quantbench.metrics import metrics
 from quantbench.metrics.variance_components import Component, Observed, components
 from quantbench.report.alike import flat
 from quantbench.report.arms import DRAWN, undrawn, without_seeds
-from quantbench.report.collate import csv_text
 from quantbench.report.scored import Scored, SweepScores
 from quantbench.report.settings import settings
 from quantbench.report.sweep_runs import SweepRun
-from quantbench.store.store import Store
 
 VARIANCE_COLUMNS = {
     "sweep": "string",
@@ -57,7 +54,7 @@ VARIANCE_COLUMNS = {
     "n_clusters": "Int64",
     "note": "string",
 }
-"""The columns of variance.csv with their types. docs/results.md says what they mean."""
+"""The columns of variance.csv with their types. docs/protocol.md says what they mean."""
 
 AMOUNT = ("n", "length")
 """Settings of a calibration set that say how much is drawn: other amounts are other rows."""
@@ -75,41 +72,54 @@ def variance(sweeps: Sequence[SweepScores]) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def write_variance(store: Store, name: str, frame: pd.DataFrame) -> None:
-    """Write variance.csv into the folder of the sweep, atomically."""
-    files.write_text(store.sweep_dir(name) / "variance.csv", csv_text(frame))
-
-
 @dataclass(frozen=True, eq=False)
-class _Observation:
-    """A run's score on a task, with the run's settings under dotted keys."""
+class _Facts:
+    """What the rows say of a run, and its levels; worked out once for all of its tasks."""
 
-    run: SweepRun
-    scored: Scored
-    calib: dict[str, Any]
-    recipe: dict[str, Any]
+    columns: dict[str, Any]
+    recipe: str
+    calibration: str | None
+    draws: str
+    seeds: str
     replicate: int | None
 
     @staticmethod
-    def of(run: SweepRun, scored: Scored) -> _Observation:
-        """Of a run that is done."""
+    def of(run: SweepRun) -> _Facts:
+        """Of a run that is done. `recipe` is the digest of its settings without seeds."""
         config = {} if run.record is None else run.record.config
         calib, recipe = flat(config.get("calib") or {}), config.get("quantizer") or {}
-        if calib:
-            calib["order"] = config.get("seed")
-        return _Observation(run, scored, calib, recipe, config.get("replicate"))
-
-    def columns(self) -> dict[str, Any]:
-        """What the rows say of it: equal for runs that are one recipe's."""
-        run, score, where = self.run, self.scored.score, self.scored.score.environment
-        parts = (where.get("gpu") or where.get("device"), where.get("dtype"), f"threads={where.get('threads')}")
-        return {
+        drawn = {key: value for key, value in calib.items() if _is_drawn(key)}
+        text = {key: value for key, value in calib.items() if key not in drawn and key not in AMOUNT}
+        columns = {
             "sweep": run.sweep,
             "model": run.model,
             "scale": run.scale,
             "recipe": " ".join(part for part in (run.quantizer, without_seeds(run.variant)) if part),
-            "settings": settings(undrawn(self.recipe)) or None,
-            **{f"calib_{name}": self.calib.get(name) for name in AMOUNT},
+            "settings": settings(undrawn(recipe)) or None,
+            **{f"calib_{name}": calib.get(name) for name in AMOUNT},
+        }
+        return _Facts(
+            columns,
+            recipe=digest(undrawn(recipe)),
+            calibration=digest(text) if text else None,
+            draws=digest([drawn, config.get("seed")]),
+            seeds=digest({key: value for key, value in flat(recipe).items() if _is_drawn(key)}),
+            replicate=config.get("replicate"),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Observation:
+    """A run's score on a task."""
+
+    facts: _Facts
+    scored: Scored
+
+    def columns(self) -> dict[str, Any]:
+        """What the rows say of it: equal for runs that are one recipe's."""
+        score, where = self.scored.score, self.scored.score.environment
+        parts = (where.get("gpu") or where.get("device"), where.get("dtype"), f"threads={where.get('threads')}")
+        return self.facts.columns | {
             "environment": ", ".join(str(part) for part in parts if part is not None),
             "task": score.task,
             "protocol": score.protocol,
@@ -119,16 +129,8 @@ class _Observation:
 
     def observed(self, chosen: Sequence[str]) -> Observed:
         """The metrics of this run, with its levels."""
-        drawn = {key: value for key, value in self.calib.items() if _is_drawn(key) or key == "order"}
-        text = {key: value for key, value in self.calib.items() if key not in drawn and key not in AMOUNT}
-        seeds = {key: value for key, value in flat(self.recipe).items() if _is_drawn(key)}
-        return Observed(
-            self.scored.y[[self.scored.rows[metric] for metric in chosen]],
-            calibration=digest(text) if text else None,
-            draws=digest(drawn),
-            seeds=digest(seeds),
-            replicates=self.replicate,
-        )
+        y, facts = self.scored.y[[self.scored.rows[metric] for metric in chosen]], self.facts
+        return Observed(y, facts.calibration, facts.draws, facts.seeds, facts.replicate)
 
 
 def _rows(scores: SweepScores) -> Iterator[dict[str, Any]]:
@@ -136,10 +138,11 @@ def _rows(scores: SweepScores) -> Iterator[dict[str, Any]]:
     for run in scores.runs:
         if run.full_precision or (run.calib_origins and all(o.family == CONTROL_FAMILY for o in run.calib_origins)):
             continue
+        facts = _Facts.of(run)
         for task, protocol in run.tasks:
             if (scored := scores.of(run, task, protocol)) is not None:
-                one = _Observation.of(run, scored)
-                groups[(*one.columns().values(), digest(undrawn(one.recipe)), scored.score.clusters)].append(one)
+                one = _Observation(facts, scored)
+                groups[(*one.columns().values(), facts.recipe, scored.score.clusters)].append(one)
     for _, several in sorted(groups.items(), key=lambda item: [str(part) for part in item[0]]):
         yield from _of_group(several)
 

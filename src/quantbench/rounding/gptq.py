@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -40,21 +40,20 @@ from quantbench.core.component import component
 from quantbench.core.input_stats import LinearStats, finite_hessian
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
+from quantbench.formats.grid import IntGrid
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import Compensating, Rounded, clipped, unfit_format
-from quantbench.rounding.hessian import inverse_cholesky, without_dead_inputs
+from quantbench.rounding.column_kernel import compiled_here, round_panels
+from quantbench.rounding.prepared import Order, Prepared
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
     torch = lazy_module("torch")
-
-
-Order = Literal["natural", "activation", "group_aware"]
 
 
 @component
@@ -68,7 +67,8 @@ class Gptq(Compensating):
     weighted_range  weight the errors of column j by H_jj in the search of integers with range=mse
     damping        added to the diagonal of H, relative to its mean ("percdamp"); raised tenfold as long as the Cholesky
                    decomposition fails (fallback "damping_raised"), after five raises the layer is rounded to nearest
-                   (fallback "nearest"). Inputs that were always zero count as fallback "dead_inputs".
+                   (fallback "nearest"). Inputs that were always zero count as fallback "dead_inputs", integers on a
+                   processor that are rounded without the compiled kernel as fallback "uncompiled".
     block_size     columns per block
     """
 
@@ -137,6 +137,12 @@ class Groups:
         codes = self.format.encode(w, params)
         return codes, self.format.decode(codes, params)
 
+    @property
+    def grid(self) -> IntGrid | None:
+        """The grid of all columns, where step 4b is that of an integer grid and nothing else."""
+        plain = type(self).column is Groups.column and isinstance(self.format, IntFormat)
+        return self.format.grid if plain else None
+
 
 @dataclass(frozen=True)
 class _WeightedGroups(Groups):
@@ -148,19 +154,6 @@ class _WeightedGroups(Groups):
         """As without, but weighted."""
         assert isinstance(self.format, IntFormat)
         return self.format.params(W, self.importance[columns])
-
-
-def column_order(diagonal: Tensor, order: Order, g: int) -> Tensor:
-    """Step 2: the columns in the order of rounding, int64 [in], given H_jj [in] and groups of g columns."""
-    natural = torch.arange(len(diagonal), device=diagonal.device)
-    if order == "natural":
-        return natural
-    falling = diagonal.argsort(descending=True, stable=True)
-    if order == "activation":
-        return falling
-    largest = torch.stack([part.amax() for part in torch.split(diagonal, g)])
-    turn = largest.argsort(descending=True, stable=True).argsort()
-    return falling[turn[falling // g].argsort(stable=True)]
 
 
 @dataclass(frozen=True)
@@ -189,16 +182,17 @@ class Columns:
         bound: Tensor | None = None,
     ) -> Columns | None:
         """Steps 1 to 3, on copies, for groups of g columns; None where H has no Cholesky decomposition."""
-        W, H, dead = without_dead_inputs(weight, finite_hessian(stats))  # step 1
-        permutation = column_order(H.diagonal(), order, g)  # step 2
-        factor = inverse_cholesky(H[permutation][:, permutation], damping)  # step 3
-        if factor is None:
+        H = finite_hessian(stats)
+        assert stats is not None
+        found = stats.derived(("columns", order, g, damping), lambda: Prepared.of(H, order, g, damping))
+        if found is None:
             return None
-        counts = {"damping_raised": factor.raised, "dead_inputs": dead}
+        W = weight.masked_fill(found.dead, 0)  # step 1
+        counts = {"damping_raised": found.raised, "dead_inputs": int(found.dead.sum())}
         given = {name: count for name, count in counts.items() if count}
-        in_order, limit = (None if t is None else t[:, permutation].t().contiguous() for t in (W, bound))
+        in_order, limit = (None if t is None else t[:, found.order].t().contiguous() for t in (W, bound))
         assert in_order is not None
-        return cls(in_order, permutation, factor.upper, H.diagonal()[permutation], given, limit)
+        return cls(in_order, found.order, found.U, found.diagonal, given, limit)
 
     def original(self, *, clip: bool = False) -> Tensor:
         """W [out, in] in the weight's own order; clip: as grids are fitted to it."""
@@ -211,16 +205,29 @@ class Columns:
         permuted: groups consist of columns in the order of rounding, so that the group of each must be stored.
         """
         codes = _round_columns(self, groups, block_size)
+        slow = groups.grid is not None and _on_processor(codes) and not compiled_here()
         back = self.order.argsort()
         index = torch.tensor(groups.of, dtype=torch.int32, device=back.device)[back] if permuted else None
         params = GridParams.join([groups.params[k] for k in sorted(groups.params)])
         weight = QuantizedWeight(codes[back].t().contiguous(), params, groups.format, index)
-        return Rounded(weight, self.fallbacks)
+        return Rounded(weight, self.fallbacks | ({"uncompiled": 1} if slow else {}))
 
 
 def _round_columns(columns: Columns, groups: Groups, block_size: int) -> Tensor:
     """Step 4: the codes uint8 [in, out] of W [in, out], which is used up."""
-    W, U, bound = columns.W, columns.U, columns.bound
+    grid = groups.grid
+    if grid is None or not _on_processor(columns.W) or not compiled_here():
+        return round_one_by_one(columns, groups, block_size)
+
+    def fit(updated: Tensor, i: int) -> GridParams:
+        return _fitted(columns, groups, updated, i)
+
+    return round_panels(columns.W, columns.U, grid, groups.of, groups.params, fit, block_size)
+
+
+def round_one_by_one(columns: Columns, groups: Groups, block_size: int) -> Tensor:
+    """Step 4 column by column, for every format and device."""
+    W, U = columns.W, columns.U
     sizes = Counter(groups.of)
     codes = torch.empty(W.shape, dtype=torch.uint8, device=W.device)
     diagonal = U.diagonal().tolist()
@@ -233,14 +240,24 @@ def _round_columns(columns: Columns, groups: Groups, block_size: int) -> Tensor:
             if groups.of[i] not in groups.params:  # step 4a
                 group = slice(i, i + sizes[groups.of[i]])
                 updated = torch.addmm(W[group], U[start:i, group].t(), E[:done], alpha=-1)
-                fitted_to = clipped(updated, None if bound is None else bound[group])
-                groups.params[groups.of[i]] = groups.fit(fitted_to.t(), torch.arange(i, group.stop, device=W.device))
+                groups.params[groups.of[i]] = _fitted(columns, groups, updated, i)
             w = torch.addmv(W[i], E[:done].t(), before[done, :done], alpha=-1).unsqueeze(1)  # step 4b
             code, q = groups.column(i, w)
             codes[i] = code.squeeze(1)
             torch.div((w - q).squeeze(1), diagonal[i], out=E[done])
         W[end:].addmm_(U[start:end, end:].t(), E, alpha=-1)
     return codes
+
+
+def _fitted(columns: Columns, groups: Groups, updated: Tensor, i: int) -> GridParams:
+    """Step 4a for the group that begins with the i-th column, updated [n, out]."""
+    group = slice(i, i + len(updated))
+    fitted_to = clipped(updated, None if columns.bound is None else columns.bound[group])
+    return groups.fit(fitted_to.t(), torch.arange(i, group.stop, device=updated.device))
+
+
+def _on_processor(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _no_search(format: Format) -> str | None:

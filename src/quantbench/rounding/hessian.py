@@ -21,11 +21,15 @@ DAMPING_RAISES = 5
 
 def without_dead_inputs(weight: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor, int]:
     """Copies of weight and H in which inputs that were always zero have weight 0 and H_jj = 1; and their number."""
-    weight, hessian = weight.clone(), hessian.clone()
-    dead = hessian.diagonal() == 0
-    weight[:, dead] = 0
+    hessian, dead = with_dead_inputs_apart(hessian)
+    return weight.masked_fill(dead, 0), hessian, int(dead.sum())
+
+
+def with_dead_inputs_apart(hessian: Tensor) -> tuple[Tensor, Tensor]:
+    """A copy of H in which inputs that were always zero have H_jj = 1; and which these are, bool [in]."""
+    hessian, dead = hessian.clone(), hessian.diagonal() == 0
     hessian.diagonal()[dead] = 1
-    return weight, hessian, int(dead.sum())
+    return hessian, dead
 
 
 @dataclass(frozen=True)

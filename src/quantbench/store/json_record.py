@@ -54,6 +54,14 @@ class JsonRecord:
         Raises SchemaError if it was written with another schema, StoreError if it is truncated or no JSON, or has
         unknown, missing or wrongly typed fields.
         """
+        if not ("NaN" in text or "Infinity" in text):
+            try:
+                found: Self = _adapter(cls).validate_json(text)
+            except ValidationError:
+                pass  # what is wrong is said below, in the order of how likely it is
+            else:
+                _check_version(getattr(found, "schema_version", SCHEMA_VERSION), source)
+                return found
         try:
             data = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
@@ -61,10 +69,20 @@ class JsonRecord:
         if isinstance(data, dict):
             _check_version(data.get("schema_version", SCHEMA_VERSION), source)
         try:
-            return TypeAdapter(cls).validate_json(text)
+            checked: Self = _adapter(cls).validate_json(text)
+            return checked
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, e['loc'])) or cls.what}: {e['msg']}" for e in error.errors()]
             raise StoreError(f"{source} is not a {cls.what} of schema {SCHEMA_VERSION}: {'; '.join(faults)}") from error
+
+
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def check_schema(path: Path) -> bool:
@@ -101,7 +119,7 @@ def differences(old: JsonRecord, new: JsonRecord) -> list[str]:
 
 
 def _plain(record: JsonRecord) -> dict[str, Any]:
-    data: dict[str, Any] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    data: dict[str, Any] = _adapter(type(record)).dump_python(record, mode="json")
     return data
 
 

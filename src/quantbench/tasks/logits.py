@@ -100,8 +100,11 @@ class SplitModel:
 
 
 def blocks(logits: Tensor) -> Iterator[slice]:
-    """Slices of T for logits [T, V], few enough positions each that float64 [T_i, V] has BLOCK_BYTES."""
-    step = max(1, BLOCK_BYTES // (8 * logits.shape[1]))
+    """Slices of T for logits [T, V]: float64 [T_i, V] takes BLOCK_BYTES, and CHUNK_BYTES on a GPU, which has no such
+    cache, and where every operation on a block has a cost of its own.
+    """
+    most = BLOCK_BYTES if logits.device.type == "cpu" else CHUNK_BYTES
+    step = max(1, most // (8 * logits.shape[1]))
     return (slice(start, start + step) for start in range(0, len(logits), step))
 
 

@@ -15,7 +15,6 @@ from quantbench.datasets.articles import article_numbers
 from quantbench.datasets.documents import Documents, TextSource, check_reachable
 from quantbench.models.tokenizer import bos_token, leading_special_tokens
 from quantbench.tasks.token_stream import Integers, document_of, tokenized
-from quantbench.tasks.window_clusters import window_clusters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +61,7 @@ class TextTask:
         import torch
 
         from quantbench.tasks.text_windows import Windows
+        from quantbench.tasks.window_clusters import window_clusters
 
         documents = self.source.load(self.split)
         if self.max_documents is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 else:
     vl_convert = lazy_module("vl_convert")
 
+_ID = re.compile(r"\b(gradient_|clip)\d+\b")
+
 PNG_SCALE = 3
 """Pixels for each of the specification's: about 290 a printed inch."""
 
@@ -31,9 +34,13 @@ WRITERS: dict[str, Callable[[Spec], bytes]] = {
 
 
 def svg(spec: Spec) -> str:
-    """The chart as SVG. `currentColor` is left in it: black, unless the page says otherwise."""
+    """The chart as SVG. `currentColor` is left in it: black, unless the page says otherwise.
+
+    Its ids, which are numbered through all drawings of a process, begin anew: equal charts are equal files.
+    """
     drawn: str = vl_convert.vegalite_to_svg(spec)
-    return drawn
+    numbers: dict[str, int] = {}
+    return _ID.sub(lambda found: f"{found[1]}{numbers.setdefault(found[0], len(numbers))}", drawn)
 
 
 def formats(text: str) -> list[str]:
@@ -62,11 +69,11 @@ def write_figures(folder: Path, figures: Sequence[Figure], suffixes: Sequence[st
 
 
 def javascript() -> str:
-    """Vega, Vega-Lite and vega-embed in one script, about 0.9 MB; made once for each version, and kept in the cache."""
+    """`vegaEmbed`, with Vega and Vega-Lite, as one script of about 0.9 MB: made once for each version, and cached."""
     path = cache_dir() / "javascript" / f"vega-{version('vl-convert-python')}.js"
     with only_one(path):
         if not path.exists():
-            files.write_text(path, vl_convert.javascript_bundle())
+            files.write_text(path, vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     return files.read_text(path, f"Delete {path}: it is made again")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
@@ -37,7 +38,7 @@ def _tests(scored: pd.DataFrame) -> Iterable[str]:
 MOST_NAMES = 8
 
 
-def _listed(values: Iterable[object]) -> str:
+def _listed(values: Iterable[Any]) -> str:
     names = [str(value) for value in dict.fromkeys(values) if value is not None and not pd.isna(value) and value != ""]
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more

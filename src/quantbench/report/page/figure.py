@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -45,9 +45,14 @@ class Figure:
     spec: Spec = field(repr=False)
 
 
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows by the names of the columns."""
+    return cast("list[dict[str, Any]]", frame.to_dict("records"))
+
+
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as JSON values: what is missing, or not finite, is null."""
-    return [{str(key): _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    return [{key: _plain(value) for key, value in row.items()} for row in rows_of(frame)]
 
 
 def _plain(value: Any) -> Any:
@@ -60,8 +65,11 @@ def _plain(value: Any) -> Any:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A chart's rows, with `href`: the place on the page that has a mark's run, its settings and its command."""
-    return plain(frame.assign(href=["#" + anchor(runs) for runs in frame["runs"]]))
+    """A chart's rows, with `href`: the place on the page that has a mark's run, its settings and its command.
+
+    A mark of what has not run leads nowhere.
+    """
+    return plain(frame.assign(href=[f"#{anchor(runs)}" if runs.strip() else None for runs in frame["runs"]]))
 
 
 def named() -> alt.NamedData:
@@ -71,7 +79,7 @@ def named() -> alt.NamedData:
 
 def anchor(runs: str) -> str:
     """The anchor of the first of several run ids that are joined by spaces."""
-    return "run-" + (runs.split() or ["none"])[0]
+    return "run-" + runs.split()[0]
 
 
 def tooltip(columns: Sequence[str], frame: pd.DataFrame) -> list[alt.Tooltip]:

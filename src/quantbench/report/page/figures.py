@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from quantbench.metrics import metrics
 from quantbench.report.comparison_columns import GAP, RECIPE
 from quantbench.report.page.bits import bits_chart
 from quantbench.report.page.content import Content
@@ -38,7 +39,8 @@ def sections(content: Content) -> list[Section]:
 
     Raises ValueError if two figures would have one name.
     """
-    groups = list(content.results.groupby(["sweep", "model", "scale"], sort=False, dropna=False).groups)
+    keys = content.results[["sweep", "model", "scale"]].drop_duplicates()
+    groups: list[tuple[str, str, str]] = list(keys.itertuples(index=False, name=None))
     found = []
     for sweep, model, scale in groups:
         several = len(groups) > 1
@@ -79,10 +81,10 @@ def _part(content: Content, sweep: str, model: str, scale: str) -> Content:
 
 
 def _figures(part: Content) -> Iterator[tuple[str, list[Figure | None]]]:
-    metrics = shown_metrics(part.results)
-    wanted = part.results["metric"].isin([*metrics, *FLIPS]) | part.results["metric"].isna()
-    values = arm_values(part.results[wanted.fillna(True)], part.means)
-    for metric in metrics:
+    names = shown_metrics(part.results)
+    wanted = part.results["metric"].isin([*names, *FLIPS])
+    values = arm_values(part.results[wanted], part.means)
+    for metric in names:
         made = [
             loss_map(values, part.comparisons, metric),
             gap_map(part.comparisons, metric),
@@ -92,5 +94,6 @@ def _figures(part: Content) -> Iterator[tuple[str, list[Figure | None]]]:
             size_chart(values, metric),
             draw_chart(part.results, values, metric),
         ]
-        yield metric, made
+        direction = "higher" if metrics.higher_is_better(metric) else "lower"
+        yield f"{metric} ({metrics.unit(metric)}; {direction} is better)", made
     yield "Layers, answers and cost", [flip_chart(values), layer_chart(part.layers), cost_chart(part.costs)]

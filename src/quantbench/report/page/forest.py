@@ -10,7 +10,7 @@ import pandas as pd
 from quantbench.core.lazy import lazy_module
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.comparison_columns import GAP, RECIPE
-from quantbench.report.page.figure import Figure, in_order, named, slug, tooltip
+from quantbench.report.page.figure import Figure, in_order, named, rows_of, slug, tooltip
 from quantbench.report.page.losses import arm_name, task_names
 from quantbench.report.page.style import OPEN, VERDICTS, finished
 
@@ -55,7 +55,7 @@ def forest(comparisons: pd.DataFrame, kind: str, metric: str) -> Figure | None:
     names = task_names(own)
     frame = pd.DataFrame(
         {
-            "row": [_name(kind, row) for row in shown.to_dict("records")],
+            "row": [_name(kind, row) for row in rows_of(shown)],
             "test": [names[str(task)] for task in shown["task"]],
             **{name: shown[name].to_numpy() for name in _KEPT},
             "runs": (shown["run_ids"].fillna("") + " " + shown["reference_run_ids"].fillna("")).to_numpy(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ from quantbench.report.collate import collated
 from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs
 from quantbench.report.layers import layers
+from quantbench.report.matched import matched_is_best, sentence
 from quantbench.report.page.content import Content
 from quantbench.report.page.facts import facts
+from quantbench.report.page.figure import rows_of
 from quantbench.report.page.runs import run_entries
 from quantbench.report.page.values import MeanKey
 from quantbench.report.scored import SweepScores
@@ -47,23 +50,29 @@ def content_of(sweeps: Sequence[SweepScores], results: pd.DataFrame, comparisons
         comparisons=comparisons,
         layers=layers(store, manifests),
         costs=costs(store, manifests),
-        sentences=summary(comparisons),
+        sentences=[*summary(comparisons), *_matched(comparisons)],
         runs=run_entries(store, manifests),
         means={key: mean for scores, arm in groups for key, mean in _means(scores, arm, shown)},
         facts=facts(results),
     )
 
 
+def _matched(comparisons: pd.DataFrame) -> list[str]:
+    """How often a text's own calibration set is best, of the metrics that have figures, beside what chance gives."""
+    counted = matched_is_best(comparisons)
+    return [sentence(row) for row in rows_of(counted[counted["metric"].isin(default_metrics(comparisons))])]
+
+
 def _named(results: pd.DataFrame, names: Mapping[str | None, tuple[str, str]]) -> pd.DataFrame:
     """With the columns `recipe` and `calibration`: as comparisons call them, where a run is in any."""
     recipes, calibrations = [], []
     columns = ["run_id", "quantizer", "variant", "calib", "calib_variant", "full_precision"]
-    for row in results[columns].astype(object).itertuples(index=False):
-        recipe = " ".join(part for part in (row.quantizer, row.variant) if part)
-        calib = " ".join(part for part in (row.calib, row.calib_variant) if part)
-        known = names.get(row.run_id, (recipe, calib))
-        recipes.append("full precision" if row.full_precision else known[0])
-        calibrations.append(known[1])
+    rows: list[tuple[Any, ...]] = list(results[columns].astype(object).itertuples(index=False, name=None))
+    for run_id, quantizer, variant, calib, calib_variant, full_precision in rows:
+        own = [" ".join(part for part in pair if part) for pair in ((quantizer, variant), (calib, calib_variant))]
+        recipe, calibration = names.get(run_id, (own[0], own[1]))
+        recipes.append("full precision" if full_precision else recipe)
+        calibrations.append(calibration)
     return results.assign(recipe=recipes, calibration=calibrations)
 
 
@@ -80,7 +89,7 @@ def _means(scores: SweepScores, arm: Arm, metrics: set[str]) -> Iterator[tuple[M
             continue
         runs = frozenset(run_id for run_id, _ in known)
         same_items = len({one.score.clusters for _, one in known}) == 1
-        for metric in metrics & set.intersection(*(set(one.totals) for _, one in known)):
+        for metric in sorted(metrics.intersection(*(one.totals for _, one in known))):
             totals = [one.totals[metric] for _, one in known]
             y = np.stack([one.pseudo_values() for one in totals]) if same_items else np.zeros((len(totals), 0))
             mean = math.fsum(one.scale_value for one in totals) / len(totals)

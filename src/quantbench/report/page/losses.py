@@ -8,16 +8,15 @@ from typing import Any
 import pandas as pd
 
 from quantbench.metrics import metrics
+from quantbench.metrics.verdict import Verdict
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.comparison_columns import FULL_PRECISION, GAP, ONE_DRAW
 from quantbench.report.digits import rounded
-from quantbench.report.page.figure import Figure, slug
+from quantbench.report.evidence import VERDICT_MARKS
+from quantbench.report.page.figure import Figure, rows_of, slug
 from quantbench.report.page.heat import UNKNOWN, heat_map, state
 
-VERDICT_MARKS = {"better": " ▲", "worse": " ▼", "equivalent": " ≡", "undecided": " ?", "not comparable": " ×"}
-"""Behind a difference: which way the verdict goes, whatever the metric's direction."""
-
-MARK_WORDS = "▼ worse, ▲ better, ≡ equivalent, ? undecided, × not comparable, after Holm's correction."
+MARK_WORDS = ", ".join(f"{mark} {word}" for word, mark in VERDICT_MARKS.items()) + ", after Holm's correction."
 
 
 def task_names(frame: pd.DataFrame) -> dict[str, str]:
@@ -46,7 +45,7 @@ def loss_map(values: pd.DataFrame, comparisons: pd.DataFrame, metric: str) -> Fi
     relative = metrics.is_relative(metric)
     known = _by_arm(comparisons[comparisons["kind"] == FULL_PRECISION])
     names = task_names(own)
-    rows = [_loss(row, None if relative else known.get(_key(row)), names) for row in own.to_dict("records")]
+    rows = [_loss(row, None if relative else known.get(_key(row)), names) for row in rows_of(own)]
     if relative:
         words = f"{metric} from full precision of each recipe (rows) on each test text (columns)."
     else:
@@ -72,7 +71,7 @@ def gap_map(comparisons: pd.DataFrame, metric: str) -> Figure | None:
             "calibration": row["calib"],
             **_difference(row),
         }
-        for row in own.to_dict("records")
+        for row in rows_of(own)
     ]
     words = [
         f"Transfer gap in {metric}: the score on a test text (columns) when calibrated on another text (behind the "
@@ -83,7 +82,7 @@ def gap_map(comparisons: pd.DataFrame, metric: str) -> Figure | None:
 
 
 def _by_arm(comparisons: pd.DataFrame) -> Mapping[tuple[str, ...], dict[str, Any]]:
-    return {_key(row, "run_ids"): row for row in comparisons.to_dict("records")}
+    return {_key(row, "run_ids"): row for row in rows_of(comparisons)}
 
 
 def _key(row: Mapping[str, Any], runs: str = "runs") -> tuple[str, ...]:
@@ -120,7 +119,7 @@ def _difference(row: Mapping[str, Any]) -> dict[str, Any]:
     one_draw = ONE_DRAW in str(row["note"])
     verdict = str(row["verdict"])
     return {
-        "shown": f"{rounded(difference, _half(row), signed=True)}{VERDICT_MARKS.get(verdict, '')}",
+        "shown": f"{rounded(difference, _half(row), signed=True)} {VERDICT_MARKS[Verdict(verdict)]}",
         "amount": difference,
         "difference": difference,
         "low": low,

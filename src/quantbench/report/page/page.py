@@ -16,7 +16,7 @@ from quantbench.core.lazy import lazy_module
 from quantbench.core.version import __version__
 from quantbench.report.page.content import Content
 from quantbench.report.page.drawing import javascript, script_json, svg
-from quantbench.report.page.figure import Figure, anchor
+from quantbench.report.page.figure import Figure, anchor, rows_of
 from quantbench.report.page.figures import Section
 from quantbench.report.page.recipes import grouped
 
@@ -27,13 +27,16 @@ else:
     jinja2 = lazy_module("jinja2")
     markupsafe = lazy_module("markupsafe")
 
+FINDINGS = 20
+"""Sentences that are seen at once; the others are behind a button."""
+
 TABLE_ROWS = 200
 """Rows of a table beside a chart; what is copied has all of them."""
 
 STILL = 24
 """Charts that are also in the file as pictures, for print and for browsers without scripts."""
 
-STILL_MARKS = 1500
+STILL_MARKS = 400
 """Rows above which a chart has no such picture: it would be larger than the page."""
 
 
@@ -67,6 +70,7 @@ def html(content: Content, sections: Sequence[Section]) -> str:
         runtime=safe(_inside_script(javascript()) if figures else ""),
         style=safe(_resource("page.css")),
         script=safe(_resource("page.js")),
+        most_findings=FINDINGS,
         failed=sum(run.status == "failed" for run in content.runs),
     )
 
@@ -77,7 +81,7 @@ def _still(figure: Figure) -> str:
 
 def _shown(figure: Figure, still: str | None) -> Shown:
     first = figure.data.head(TABLE_ROWS)
-    rows = [[_cell(name, value) for name, value in row.items()] for row in first.to_dict("records")]
+    rows = [[_cell(name, value) for name, value in row.items()] for row in rows_of(first)]
     return Shown(figure, still, [str(name).replace("_", " ") for name in first], rows, len(figure.data) - len(first))
 
 

@@ -56,4 +56,6 @@ def flip_chart(values: pd.DataFrame) -> Figure | None:
     zero = alt.Chart().mark_rule(color=OPEN).encode(x=alt.datum(0))
     layered = alt.layer(bar, zero, data=named()).properties(width=220, height=alt.Step(18))
     chart = layered.facet(facet=alt.Facet("test:N", title=None, sort=sorted(set(frame["test"]))), columns=3)
-    return Figure("flips", "Answers that changed", words, frame[KEPT], finished(chart, words[0], frame))
+    return Figure(
+        "flips", "Answers that changed", words, frame[KEPT], finished(chart, words[0], frame[[*KEPT, "signed"]])
+    )

@@ -1,6 +1,6 @@
 """How often intervals cover the truth, and how often a word of a comparison is wrong, where the truth is known.
 
-    python benchmarks/coverage.py [--repeats 2000]      prints the tables of docs/statistics.md, in minutes on one core
+    python benchmarks/intervals.py [--repeats 2000]      prints the tables of docs/statistics.md, in minutes on one core
 
 Items lie in clusters, scores vary with items, clusters, calibration draws and combinations of them, as tests/sampled.py
 says. Rows differ in the number of draws and clusters and in the shape of the distributions.
