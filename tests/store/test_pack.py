@@ -12,6 +12,7 @@ import pytest
 
 from quantbench.config.settings import tells_apart
 from quantbench.core.errors import StoreError
+from quantbench.metrics.metrics import measure
 from quantbench.report.collate import collate
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
@@ -64,6 +65,22 @@ def test_a_merged_store_gives_the_same_results_without_items(packed: tuple[Store
             assert np.array_equal(totals.totals, store.load_totals(one)[name].totals)
     assert here.load_costs("rtn") == store.load_costs("rtn")
     assert here.load_observed("rtn") == store.load_observed("rtn")
+
+
+def test_what_needs_items_is_left_out_where_there_are_none(store: Store) -> None:
+    for run_id, right in (("fp", 8), ("rtn", 5)):
+        store.save_run(record(run_id, calibration=None))
+        frame = items().assign(accuracy=[float(index < right) for index in range(8)], n_labels=4)
+        store.save_score(score(run_id, frame, metrics=[measure("accuracy", frame)]), frame)
+    cells = [cell("wiki", "rtn", "rtn", tasks={"wiki": "a" * 64}, data_free=True)]
+    manifest = Manifest(name="demo", overrides=[], cells=cells)
+    whole = collate(store, [manifest])
+    assert "recovery" in set(whole["metric"])
+    for path in store.root.rglob("*.parquet"):
+        path.unlink()
+    left = collate(store, [manifest])
+    assert set(left["metric"]) == set(whole["metric"]) - {"recovery"}
+    assert left.loc[left["metric"] == "agreement", "value"].tolist() == [5 / 8]
 
 
 def test_merging_again_changes_nothing(packed: tuple[Store, Files], tmp_path: Path) -> None:
