@@ -14,7 +14,8 @@ def facts(results: pd.DataFrame) -> dict[str, str]:
     """Names and texts, in order; what is not known is left out."""
     scored = results[results["value"].notna()]
     calibrated = results[~results["data_free"]]
-    draws = calibrated.drop_duplicates("run_id").groupby(["recipe", "calibration"], sort=False).size()
+    made = scored[~scored["data_free"]].drop_duplicates("run_id")
+    draws = made.groupby(["sweep", "model", "scale", "recipe", "calibration"], sort=False).size()
     found = {
         "model": _listed(results["model"]),
         "scale": _listed(results["scale"]),

@@ -69,7 +69,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
     A mark of what has not run leads nowhere.
     """
-    return plain(frame.assign(href=[f"#{anchor(runs)}" if runs.strip() else None for runs in frame["runs"]]))
+    return [row | {"href": f"#{anchor(row['runs'])}" if row["runs"].strip() else None} for row in plain(frame)]
 
 
 def named() -> alt.NamedData:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from quantbench.core.lazy import lazy_module
+from quantbench.metrics.statistics import Values
 from quantbench.report.page.figure import Figure, in_order, named, tooltip
 from quantbench.report.page.style import BAD, DARK_INK, GOOD, LIGHT_INK, MIDDLE, OPEN, TEXT, finished
 
@@ -60,9 +62,16 @@ def heat_map(slug: str, frame: pd.DataFrame, title: str, metric: str, words: lis
     scale, inks = _scale(frame, signed)
     filled_in = frame["state"].isin([EXCLUDED, ONE_DRAW])
     frame = frame.assign(ink=[ink if full else "text" for ink, full in zip(inks, filled_in, strict=True)])
+    apart = alt.Scale(paddingInner=0.0 if dense else 0.06)  # edges of neighbours do not lie on each other
     base = alt.Chart().encode(
-        x=alt.X("test:N", title="tested on", sort=tests, axis=alt.Axis(orient="top", labelAngle=-30, grid=False)),
-        y=alt.Y("row:N", title=None, sort=rows, axis=alt.Axis(grid=False, labelOverlap=True)),
+        x=alt.X(
+            "test:N",
+            title="tested on",
+            sort=tests,
+            scale=apart,
+            axis=alt.Axis(orient="top", labelAngle=-30, grid=False),
+        ),
+        y=alt.Y("row:N", title=None, sort=rows, scale=apart, axis=alt.Axis(grid=False, labelOverlap=True)),
         tooltip=tooltip(
             ["row", "test", "value", "difference", "low", "high", "verdict", "p_holm", "draws", "runs"], frame
         ),
@@ -104,10 +113,15 @@ def _scale(frame: pd.DataFrame, signed: bool) -> tuple[alt.Scale, list[str]]:
     share = np.log1p(np.abs(np.nan_to_num(amounts)) / constant) / math.log1p(largest / constant)
     higher = bool(frame["higher_is_better"].fillna(False).any())
     bad_last: list[Any] = [GOOD, MIDDLE, BAD]
-    settings: dict[str, Any] = {"type": "symlog", "constant": constant}
+    settings: dict[str, Any] = {"type": "symlog", "constant": constant, "interpolate": "rgb"}
     if signed:
         settings |= {"domain": [-largest, 0, largest], "range": bad_last[::-1] if higher else bad_last}
     else:
         settings |= {"domain": [0, largest], "range": [MIDDLE, "#E39B5F", "#8A3800"]}
-    threshold = 1.1 if signed else 0.72
-    return alt.Scale(**settings), ["light" if s > threshold else "dark" for s in share]
+    return alt.Scale(**settings), ["light" if dark else "dark" for dark in _dark(amounts, share, signed, higher)]
+
+
+def _dark(amounts: Values, shares: Values, signed: bool, higher_is_better: bool) -> NDArray[np.bool_]:
+    """Whether text on each colour has more contrast when it is light: on dark brown, and on blue, not on vermilion."""
+    found: NDArray[np.bool_] = shares > 0.72 if not signed else (shares > 0.85) & ((amounts > 0) == higher_is_better)
+    return found

@@ -51,7 +51,7 @@ def layer_chart(layers: pd.DataFrame) -> Figure | None:
     recipes = in_order(frame["recipe"])
     base = alt.Chart(named()).encode(
         x=alt.X("block:Q", title="block", axis=alt.Axis(tickMinStep=1)),
-        y=alt.Y("relative_loss:Q", title="relative loss", scale=alt.Scale(type="log")),
+        y=alt.Y("relative_loss:Q", title="relative loss", scale=alt.Scale(type="log", nice=False)),
         color=colours(recipes),
         detail="calib:N",
         tooltip=tooltip(KEPT, frame),
