@@ -25,8 +25,10 @@ def compiled(*signature: Any, fastmath: frozenset[str] = frozenset()) -> Callabl
     """A decorator: the function compiled for arguments of these numba types, without Python's lock while it runs.
 
     fastmath: which liberties floating-point operations may take (names of LLVM's flags); by default none. Raises what
-    numba raises if it cannot be compiled.
+    numba raises if it cannot be compiled, RuntimeError where that is switched off.
     """
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError("NUMBA_DISABLE_JIT is set")
 
     def decorate(function: Function) -> Function:
         dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath))(function)

@@ -13,6 +13,7 @@ f4, i4 = numba.float32, numba.int32
 SUMS = frozenset({"reassoc", "nsz", "contract"})  # sums in any order; bounds have margins for it
 
 HALF, SINGLE = 0, 2  # dtypes of scales; 1 is bfloat16
+INFINITY = np.int32(0x7F800000)  # the bits of infinity, above those of all finite numbers >= 0
 
 C0, C1, C2, C3, C4 = (np.float32(c) for c in (-0.000977, 0.45959, 2.4834, -8.0573, 11.8323))
 """p(u) = C0 + C1 u + .. + C4 u^4: of all such polynomials the one with the largest mean over uniform errors."""
@@ -37,8 +38,11 @@ def fit(
     scales: Any,
     bits: Any,
     zeros: Any,
-) -> None:
-    """`IntGrid.fit` for the ranges factor * [low, high], to the last bit; bits: a view of scales as int32."""
+) -> Any:
+    """`IntGrid.fit` for the ranges factor * [low, high], to the last bit; whether all scales are finite.
+
+    bits: a view of scales as int32.
+    """
     for k in range(len(factors)):
         a, b = low * factors[k], high * factors[k]
         scales[k] = (twice * max(-a, b) if symmetric else b - a) / divisor
@@ -55,9 +59,13 @@ def fit(
     for k in range(len(factors)):
         scales[k] = max(scales[k], least)
         zeros[k] = middle if symmetric else np.rint(min(max(-(low * factors[k]) / scales[k], np.float32(0)), divisor))
+    largest = np.int32(0)
+    for k in range(len(factors)):
+        largest = max(largest, bits[k])
+    return largest < INFINITY
 
 
-@compiled(f4[::1], f4, f4[::1], f4[::1], f4[::1])
+@compiled(f4[::1], f4, f4[::1], f4[::1], f4[::1], fastmath=SUMS | {"nnan"})
 def ratios(scales: Any, unit: Any, factors: Any, powers: Any, x: Any) -> None:
     """x [k] = (s_k / unit)^2.4, given factors^2.4: they differ by the rounding of s_k, or where s_k is the smallest."""
     inverse, most = np.float32(1) / unit, np.float32(0)

@@ -98,9 +98,11 @@ def search(
     for i in range(start, end):
         left[i, :], only[i] = 1, -1
         v, w = values[i], weights[i % len(weights)]
-        fit(low[i], high[i], factors, symmetric, twice, divisor, middle, dtype, least, scales, scale_bits, zeros)
+        finite = fit(
+            low[i], high[i], factors, symmetric, twice, divisor, middle, dtype, least, scales, scale_bits, zeros
+        )
         smallest, largest, w_end, mass, length = summary(v, w, weighted)
-        if not (np.isfinite(scales.sum()) and np.isfinite(length) and mass > 0):
+        if not (finite and np.isfinite(length) and mass > 0):
             continue
         unit = scales[0]
         length, push = length / unit, w_end ** (one / NORM) / unit
