@@ -119,13 +119,14 @@ def main() -> None:
     draws = parser.parse_args().draws
     with tempfile.TemporaryDirectory() as folder:
         store, manifest = build(Path(folder), draws)
+        started = time.process_time()
         scores = SweepScores(store, manifest)
         for name, made in (("results.csv", collated), ("comparisons.csv", compared)):
-            started = time.process_time()
             frame = made([scores])
             size = len(csv_text(frame)) / 2**20
             took, memory = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             print(f"{name}: {len(frame):,d} rows, {size:.0f} MiB, in {took:.1f} s, {memory:.2f} GiB so far")
+            started = time.process_time()
 
 
 if __name__ == "__main__":

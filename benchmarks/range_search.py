@@ -47,7 +47,7 @@ def problem(kind: str) -> Inputs:
 
 
 def hessian(width: int) -> Tensor:
-    x = torch.randn(TOKENS, width) @ torch.randn(width, width) / width**0.5
+    x: Tensor = torch.randn(TOKENS, width) @ torch.randn(width, width) / width**0.5
     return 2 / TOKENS * x.T @ x
 
 
@@ -121,8 +121,8 @@ def measure(kind: str, inputs: Inputs, **options: Any) -> None:
     )
     minmax, *searches, gptq_s, before, factors = seconds(
         lambda: ranges(inputs, plain),
-        *(lambda make=make: make(inputs, grid) for make in (ranges, by_torch, every)),  # type: ignore[misc]
-        *(lambda work=work: work(inputs, plain) for work in (rounded, rounded_before, factorized)),  # type: ignore[misc]
+        *(lambda make=make: make(inputs, grid) for make in (ranges, by_torch, every)),
+        *(lambda work=work: work(inputs, plain) for work in (rounded, rounded_before, factorized)),
     )
     kernel, torch_s, every_s = (search - minmax for search in searches)
     loop = gptq_s - factors

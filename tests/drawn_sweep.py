@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from quantbench.metrics.clusters import clusters_digest
 from quantbench.store.manifest import CellEntry, Manifest
 from quantbench.store.store import Store
 from stored_sweep import BASE_LOSS, PROTOCOLS, cell, origin, record, score
@@ -72,10 +71,8 @@ class Grid:
         self.store.save_run(record(run_id, **(known | fields)))
         for task in self.tasks if scored else ():
             frame = windows(task, loss, noise=sum(map(ord, run_id)) + 31 * draw)
-            where = {"environment": {"torch": "2.13", "device": "cpu", "threads": 1} | (environment or {})}
-            clusters = clusters_digest(frame["item"].tolist(), frame["cluster"].tolist())
-            sizes_of = {"n_clusters": frame["cluster"].nunique(), "clusters": clusters}
-            self.store.save_score(score(run_id, frame, task, **where, **sizes_of), frame)
+            where = {"torch": "2.13", "device": "cpu", "threads": 1} | (environment or {})
+            self.store.save_score(score(run_id, frame, task, environment=where), frame)
         tasks = {task: PROTOCOLS[task] for task in self.tasks}
         told = {"key": run_id, "tasks": tasks, "data_free": calib is None}
         self.cells.append(cell(calib or "wiki", quantizer, run_id, **told))

@@ -184,7 +184,7 @@ def test_a_quantized_model_is_not_quantized_again() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     """A folder where a grid of GPTQ, quantized activations and full precision was run."""
     workdir = Workdir(tmp_path_factory.mktemp("finished"))
-    done = workdir.run("-m", "quantizer=gptq,w4a8", GROUPS_OF_16)
+    done = workdir.answer("-m", "quantizer=gptq,w4a8", GROUPS_OF_16)
     assert done.returncode == 0, done.stdout + done.stderr
     return workdir
 

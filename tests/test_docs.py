@@ -24,7 +24,7 @@ from doc_pages import DOCS, PAGES, ROOT, Block, Command, blocks, commands, write
 from quantbench.cli.flags import config_dirs, split
 from quantbench.cli.main import COMMANDS
 from quantbench.config.catalogue import Catalogue
-from quantbench.config.composer import compose_cells
+from quantbench.config.composer import Composer, cells_of, compose_cells, offline_composer
 from quantbench.config.folders import Folders, config_dir
 from quantbench.config.overrides import to_hydra
 from quantbench.core.errors import ConfigError, StoreError
@@ -194,8 +194,20 @@ def test_every_block_is_of_a_kind_that_is_checked() -> None:
 # Commands
 
 
+@pytest.fixture(scope="module")
+def composer() -> tuple[Composer, Any]:
+    """One for all commands without options of their own: what it has composed before takes no time again.
+
+    Hydra is left at once, since commands with options of their own enter it.
+    """
+    with offline_composer() as made:
+        return made
+
+
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
-def test_commands_are_those_there_are(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_those_there_are(
+    command: Command, files: Path, composer: tuple[Composer, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     program, *arguments = command.words
     monkeypatch.chdir(files)
     monkeypatch.syspath_prepend(str(files))
@@ -203,15 +215,16 @@ def test_commands_are_those_there_are(command: Command, files: Path, monkeypatch
     if program == "make":
         assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text()
     elif program == "quantbench" or arguments[:2] == ["-m", "quantbench"]:
-        _check(arguments if program == "quantbench" else arguments[2:])
+        _check(arguments if program == "quantbench" else arguments[2:], *composer)
     else:
         assert program in SHELL
 
 
-def _check(arguments: list[str]) -> None:
+def _check(arguments: list[str], composer: Composer, loader: Any) -> None:
     """Compose the cells, which checks all their options; run other commands, in a folder without results.
 
-    "[GROUP]" and "[key=value ...]" stand for what may be given.
+    A sweep as it stands must be there: tests/launch/test_options.py composes its cells. "[GROUP]" and "[key=value ...]"
+    stand for what may be given.
     """
     name, *rest = [word for word in arguments if not (word.startswith("[") or word == "...]")]
     if name in COMMANDS and name != "prepare":
@@ -221,7 +234,12 @@ def _check(arguments: list[str]) -> None:
     elif name != "prepare" or rest:
         flags, overrides = split(rest if name == "prepare" else [name, *rest])
         folders, flags = config_dirs(flags)
-        assert compose_cells([*flags, *overrides], Folders(folders))
+        line, own = [*flags, *overrides], Folders(folders)
+        if not folders and {one.partition("=")[0] for one in overrides} in ({"+sweep"}, {"+sweep", "dry_run"}):
+            (sweep,) = (one.partition("=")[2] for one in overrides if one.startswith("+sweep="))
+            assert (config_dir() / "sweep" / f"{sweep}.yaml").exists()
+        else:
+            assert compose_cells(line, own) if folders else cells_of(composer, loader, line, own)
 
 
 # Python
@@ -231,7 +249,7 @@ def _check(arguments: list[str]) -> None:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the blocks of Python on the pages read: a finished sweep called demo, a model, texts, results of before."""
     place = Workdir(tmp_path_factory.mktemp("python"))
-    done = place.run("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16")
+    done = place.answer("-m", "quantizer=rtn,gptq", "quantizer.weight.group_size=16")
     assert done.returncode == 0, done.stderr
     store = Store(place.outputs)
     (name,) = store.sweep_names()

@@ -9,6 +9,7 @@ import pytest
 from command import Done, Workdir
 from doc_pages import blocks
 from fake_hub import Branch, FakeHub
+from inside import in_process
 
 COMMIT = "a" * 40
 CARD = """---
@@ -94,9 +95,9 @@ def test_everything_is_tried_and_what_cannot_be_had_is_listed(workdir: Workdir) 
     for name in ("absent", "missing"):
         (options / f"{name}.yaml").write_text(f"path: {workdir.folder}/{name}.txt\nfamily: local\ndomain: local\n")
     tested = "eval.sets=[absent,local,missing]"
-    done = workdir.quantbench("prepare", "--config-dir=mine", *workdir.base, tested, "quantizer=gptq")
-    assert done.returncode == 1, done.stderr
-    assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == ["model", "task", "text"]
-    first, *problems = done.stderr.splitlines()
+    ended = in_process(["prepare", "--config-dir=mine", *workdir.base, tested, "quantizer=gptq"], workdir.folder)
+    assert ended.status == 1, ended.said
+    assert [line.partition(" ")[0] for line in ended.printed.splitlines()] == ["model", "task", "text"]
+    first, *problems = ended.said.splitlines()
     assert first == "quantbench: prepare: not everything can be had; what can be is prepared."
     assert [f"{name}.txt" in line for name, line in zip(("absent", "missing"), problems, strict=True)] == [True, True]

@@ -31,7 +31,7 @@ for line in sys.argv[1:]:
 
 def test_nothing_heavy_is_imported_for_an_answer(workdir: Workdir) -> None:
     """`status`, `logs` and `cancel` of a stored sweep; what is only printed."""
-    ran = workdir.run("quantizer=rtn", "quantizer.weight.group_size=16")
+    ran = workdir.answer("quantizer=rtn", "quantizer.weight.group_size=16")
     assert ran.returncode == 0, ran.stderr
     (sweep,) = (path.name for path in (workdir.outputs / "sweeps").iterdir())
     (run, _) = (path.name for path in (workdir.outputs / "runs").iterdir())
@@ -83,4 +83,5 @@ def test_a_reader_that_stops_reading_gets_no_traceback(workdir: Workdir, line: s
         assert command.stderr is not None
         command.stdout.close()
         assert command.stderr.read() == ""
-    assert command.returncode == 128 + signal.SIGPIPE
+    # argparse ends its own help with 0.
+    assert command.returncode == 128 + signal.SIGPIPE or (line == "show --help" and not command.returncode)

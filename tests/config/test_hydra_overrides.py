@@ -87,14 +87,14 @@ def test_what_an_option_leaves_out_is_set_and_what_is_misspelt_is_refused() -> N
 
 
 def test_an_option_only_the_swept_recipes_have_can_be_set_for_all(workdir: Workdir) -> None:
-    done = workdir.run("-m", "quantizer=kv4,kivi4", "quantizer.kv_cache.bits=3", "dry_run=true")
+    done = workdir.answer("-m", "quantizer=kv4,kivi4", "quantizer.kv_cache.bits=3", "dry_run=true")
     assert done.returncode == 0, done.stderr
     assert "2 cells, 2 runs" in done.stdout
     assert done.stdout.count("kv_cache.bits=3") == 2
 
 
 def test_an_option_one_of_the_cells_has_not_is_refused_by_name(workdir: Workdir) -> None:
-    done = workdir.run("-m", "quantizer=kv4,rtn", "quantizer.kv_cache.bits=3")
+    done = workdir.answer("-m", "quantizer=kv4,rtn", "quantizer.kv_cache.bits=3")
     assert done.returncode == 2
     assert done.stderr.startswith("quantbench: quantizer.kv_cache.bits: no such option.")
     assert not workdir.outputs.joinpath("runs").exists()
@@ -108,9 +108,10 @@ def test_options_of_sbatch_are_given_as_the_option_file_says(typed: str) -> None
     assert cell.plain["cluster"]["extra"] == {"constraint": "a100"}
 
 
-def test_overrides_are_kept_as_they_were_typed(workdir: Workdir) -> None:
+def test_overrides_are_kept_as_they_were_typed(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXT", str(workdir.text))
     typed = "calib.path=${oc.env:TEXT}"
     line = [one for one in workdir.base if not one.startswith("calib.path")]
-    done = workdir.run(*line, typed, "quantizer=rtn", "dry_run=true", base=False, TEXT=str(workdir.text))
+    done = workdir.answer(*line, typed, "quantizer=rtn", "dry_run=true", base=False)
     assert done.returncode == 0, done.stderr
     assert "${oc.env:TEXT}" in done.stdout

@@ -7,7 +7,9 @@ from functools import cache
 import pytest
 import torch
 
+from quantbench.config.cell import Cell, checked
 from quantbench.config.composer import offline_composer
+from quantbench.config.node import ConfigNode
 from quantbench.core.build import build
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
@@ -20,15 +22,24 @@ CHANGES = ("calib=wiki_sample", "calib=code_sample", "seed=1", "calib.draw=1")
 
 
 @cache
-def run_ids() -> dict[str, list[str]]:
-    """Of each recipe the runs under the changes of what it is calibrated on, composed as a grid of the command is."""
-    points = [(name, change) for name in NAMES for change in CHANGES]
+def changed() -> list[Cell]:
+    """A calibrated cell under the changes of what it is calibrated on, composed as a grid of the command is."""
     with offline_composer() as (composer, _):
-        cells = composer.cells([[f"quantizer={name}", change] for name, change in points])
-    found: dict[str, list[str]] = {name: [] for name in NAMES}
-    for (name, _), cell in zip(points, cells, strict=True):
-        found[name].append(cell.run_id)
-    return found
+        return composer.cells([["quantizer=gptq", change] for change in CHANGES])
+
+
+def run_ids(name: str) -> set[str]:
+    """The runs of a recipe under those changes."""
+    recipe = ConfigNode(recipe_spec(name), Recipe, "quantizer")
+    return {
+        checked(
+            *(cell.settings, cell.scale_part, cell.model_part, recipe, cell.calib_part, cell.task_parts),
+            cell.cluster_part,
+            choices=cell.choices,
+            overrides=cell.overrides,
+        ).run_id
+        for cell in changed()
+    }
 
 
 @pytest.mark.parametrize("name", ["rtn", "gptq", "quarot", "kivi2"])
@@ -40,7 +51,7 @@ def test_a_recipe_is_the_same_alone_as_in_a_whole_configuration(name: str) -> No
 
 @pytest.mark.parametrize("name", DATA_FREE)
 def test_a_data_free_recipe_is_one_run_whatever_it_is_calibrated_on(name: str) -> None:
-    assert len(set(run_ids()[name])) == 1
+    assert len(run_ids(name)) == 1
 
 
 @pytest.mark.parametrize("name", DATA_FREE)
@@ -58,4 +69,4 @@ def test_a_data_free_recipe_gives_the_same_weights_whatever_it_is_shown(name: st
 
 @pytest.mark.parametrize("name", CALIBRATED)
 def test_a_calibrated_recipe_is_another_run_for_another_text_or_draw(name: str) -> None:
-    assert len(set(run_ids()[name])) == 4
+    assert len(run_ids(name)) == len(CHANGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from quantbench.formats.double_quantization import DoubleQuantization
 from quantbench.formats.int import IntFormat
 from quantbench.kernels import loading
 from quantbench.rounding import gptq as gptq_module
-from quantbench.rounding import prepared
+from quantbench.rounding import hessian, prepared
 from quantbench.rounding.base import Rounded
 from quantbench.rounding.gptq import Gptq
 
@@ -22,7 +23,10 @@ FORMATS: dict[str, dict[str, Any]] = {
     "asymmetric": {"symmetric": False},
     "narrow": {"symmetric": True, "scale_convention": "narrow_range"},
     "real zero points": {"symmetric": False, "zero_rounding": False},
-    "two levels": {"symmetric": False, "double_quantization": DoubleQuantization(scale_bits=3, zero_bits=None, group_size=4)},
+    "two levels": {
+        "symmetric": False,
+        "double_quantization": DoubleQuantization(scale_bits=3, zero_bits=None, group_size=4),
+    },
     "searched": {"symmetric": False, "range": "mse"},
 }
 
@@ -85,7 +89,7 @@ def test_parts_of_the_rows_on_several_threads_are_the_whole(monkeypatch: pytest.
     loading.in_parts(lambda start, end: seen.append((start, end)), 10, threads=4, least=3)
     assert sorted(seen) == [(0, 3), (3, 6), (6, 10)]
     with pytest.raises(ZeroDivisionError):
-        loading.in_parts(lambda start, end: 1 // 0, 10, threads=2, least=1)  # type: ignore[arg-type, return-value]
+        loading.in_parts(lambda start, end: 1 // 0, 10, threads=2, least=1)  # type: ignore[arg-type]
 
 
 def test_without_a_compiler_rounding_goes_on_and_tells(
@@ -98,7 +102,7 @@ def test_without_a_compiler_rounding_goes_on_and_tells(
     def fails(name: str) -> Any:
         raise ImportError(f"no compiler for {name}")
 
-    monkeypatch.setattr(loading.importlib, "import_module", fails)
+    monkeypatch.setattr(importlib, "import_module", fails)
     loading.kernels.cache_clear()
     try:
         with caplog.at_level("INFO", logger="quantbench"):
@@ -114,7 +118,7 @@ def test_without_a_compiler_rounding_goes_on_and_tells(
 
 
 def test_weights_that_read_one_input_share_a_factorization(monkeypatch: pytest.MonkeyPatch) -> None:
-    factorize, made = prepared.inverse_cholesky, [0]
+    factorize, made = hessian.inverse_cholesky, [0]
 
     def counted(*given: Any) -> Any:
         made[0] += 1

@@ -93,6 +93,7 @@ def test_a_detached_sweep_is_watched_cancelled_and_taken_up_again(slow: SlowWork
     assert slow.times()["b"] == LAYERS
 
 
+@pytest.mark.slow
 def test_a_cell_whose_text_changed_after_submission_is_refused(slow: SlowWorkdir) -> None:
     detached = slow.run(*slow.grid("a,b", cluster="local"), "detach=true")
     assert detached.returncode == 0, detached.stderr
@@ -102,6 +103,7 @@ def test_a_cell_whose_text_changed_after_submission_is_refused(slow: SlowWorkdir
     assert all("has changed since" in cell["error"] for cell in slow.cells())
 
 
+@pytest.mark.slow
 def test_a_terminated_worker_leaves_nothing_behind_but_lost_cells(slow: SlowWorkdir) -> None:
     detached = slow.run(*slow.grid("a_slow", cluster="local"), "detach=true")
     assert detached.returncode == 0, detached.stderr

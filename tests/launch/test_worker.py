@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from made_up import frozen
+from quantbench.config.composer import compose_cells
 from quantbench.core.errors import ConfigError, StoreError
 from quantbench.launch import slurm, worker
+from quantbench.launch.frozen import freeze, rebuild
 from quantbench.launch.records import Chunk, JobRecord, now
 from quantbench.launch.runner import run_frozen
 from quantbench.launch.state import SweepState
@@ -55,6 +57,17 @@ def test_a_job_of_a_cancelled_submission_that_starts_all_the_same_runs_nothing(s
         worker.run_chunk(str(path))
     assert end.value.code == worker.STOPPED
     assert not list(path.parent.glob("*.starts.json"))
+
+
+def test_what_would_be_another_cell_by_now_is_refused(sweep: SweepState, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("one document\n\nanother")
+    (cell,) = compose_cells(["quantizer=gptq", "calib=local", f"calib.path={text}"])
+    submitted = freeze(cell, "a", {})
+    assert rebuild(submitted, sweep).run_id == cell.run_id
+    text.write_text("one dokument\n\nanother")
+    with pytest.raises(StoreError, match=f"submitted as run {cell.run_id} would now be .*has changed since"):
+        rebuild(submitted, sweep)
 
 
 def test_a_node_that_does_not_see_the_output_folder_says_so(sweep: SweepState, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,10 +40,10 @@ def test_answers_are_compared_with_those_of_full_precision(per_passage: int) -> 
     error = cluster_error(statistics.mean((ours == full).astype(float)), items["cluster"].tolist())
     assert error is not None
     assert frame.loc["agreement", "stderr"] == pytest.approx(error.stderr)
-    means = (statistics.mean(one.astype(float)) for one in (ours, full))
-    kept = recovery(*means, 0.25, items["cluster"].tolist())
+    mine, theirs = (statistics.mean(one.astype(float)) for one in (ours, full))
+    kept = recovery(mine, theirs, 0.25, items["cluster"].tolist())
     assert kept is not None
-    shown = frame.loc["recovery", ["value", "value_low", "value_high"]].tolist()
+    shown = [frame.loc["recovery", name] for name in ("value", "value_low", "value_high")]
     assert shown == pytest.approx([100 * kept.value, 100 * (kept.lower or 0), 100 * (kept.upper or 0)])
     assert frame.loc["recovery", "unit"] == "%"
     assert frame.loc[[*CHANGES, "recovery"], "difference"].isna().all()

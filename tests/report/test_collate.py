@@ -17,8 +17,9 @@ from scipy.stats import sem, ttest_1samp, ttest_rel
 from quantbench.cli import commands, sweeps
 from quantbench.core.errors import StoreError
 from quantbench.metrics import metrics
-from quantbench.report.collate import collate, csv_text, write
+from quantbench.report.collate import collate, csv_text, write, write_comparisons
 from quantbench.report.columns import DATA_FREE, RESULT_COLUMNS, result_frame, result_rows
+from quantbench.report.comparison_columns import COMPARISON_COLUMNS
 from quantbench.report.comparisons import comparisons
 from quantbench.report.verify import verify_sweep
 from quantbench.store.json_record import SCHEMA_VERSION
@@ -303,6 +304,35 @@ def test_the_files_hold_the_frame(build_sweep: Build, tmp_path: Path) -> None:
     assert read["value"].notna().sum() == frame["value"].notna().sum()
     assert read["value"].dropna().to_numpy() == pytest.approx(frame["value"].dropna().to_numpy(float), rel=1e-9)
     assert "nan" not in text.lower().replace("domain", "")
+
+
+def test_comparisons_are_written_beside_the_results(build_sweep: Build, tmp_path: Path) -> None:
+    texts = []
+    for order in (1, -1):
+        store, manifest = build_sweep(tmp_path / str(order), order=order)
+        backwards = dataclasses.replace(manifest, cells=manifest.cells[::order])
+        frame = comparisons(store, [backwards])
+        write_comparisons(store, "demo", frame)
+        texts.append((store.sweep_dir("demo") / "comparisons.csv").read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]
+    read = pd.read_csv(io.StringIO(texts[0]))
+    assert list(read.columns) == list(COMPARISON_COLUMNS)
+    assert {str(read[name].dtype) for name in ("higher_is_better", "reliable")} == {"bool"}
+    assert read["p"].to_numpy() == pytest.approx(frame["p"].to_numpy(float), rel=1e-9)
+    assert set(read["kind"]) == {"full precision", "recipe", "transfer gap"}
+
+
+def test_fields_are_those_that_pandas_writes() -> None:
+    frame = pd.DataFrame(
+        {
+            "text": pd.Series(['a,"b"', None, "c\nd"], dtype="string"),
+            "number": pd.Series([0.1 + 0.2, None, 1e-300], dtype="Float64"),
+            "count": pd.Series([1, None, 3], dtype="Int64"),
+            "yes": pd.Series([True, None, False], dtype="boolean"),
+        }
+    )
+    plain = frame.assign(number=frame["number"].to_numpy(float, na_value=float("nan")))
+    assert csv_text(frame) == plain.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
 def test_columns_that_are_not_documented_are_refused() -> None:

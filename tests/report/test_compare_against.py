@@ -120,8 +120,8 @@ def test_a_variant_is_told_by_its_settings(store: Store) -> None:
         ("awq weight.bits=4/wiki", "gptq weight.bits=4/wiki"),
         ("gptq weight.bits=3/wiki", "gptq weight.bits=4/wiki"),
     ]
-    bits = {line.row["recipe"]: line.row["same_bits"] for line in found.lines}
-    assert bits == {"awq weight.bits=3": False, "awq weight.bits=4": True, "gptq weight.bits=3": False}
+    same = {line.row["recipe"]: line.row["same_bits"] for line in found.lines}
+    assert same == {"awq weight.bits=3": False, "awq weight.bits=4": True, "gptq weight.bits=3": False}
     page = against_page(store, [sweep], "gptq quantizer.weight.bits=4", ["kl"], [], DAY)
     assert any("They store 3.25 and 4.25 bits per weight." in line for line in page.answers), page.answers
     # Without the setting, 3 bits are compared with 3 bits.

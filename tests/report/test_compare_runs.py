@@ -80,8 +80,8 @@ def test_scores_under_two_protocols_are_not_compared(store: Store) -> None:
     grid.add("rtn4", "rtn", 0.25, None)
     grid.add("hqq4", "hqq", 0.2, None, scored=False)
     frame = windows("wiki", 0.2, 1)
-    other = {"protocol": "d" * 64, "protocol_values": {"windows": len(frame), "length": 256}}
-    store.save_score(score("hqq4", frame, **other), frame)
+    values = {"windows": len(frame), "length": 256}
+    store.save_score(score("hqq4", frame, protocol="d" * 64, protocol_values=values), frame)
     page = runs_page(store, "rtn4", "hqq4", None, [], DAY)
     assert page.answers[0] == "wiki: not compared, it was scored under two protocols (different: length)."
 

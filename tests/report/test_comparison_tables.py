@@ -10,7 +10,7 @@ import pytest
 from comparison_rows import against_full, comparison, frame, gap, undecided
 from quantbench.report.collate import collate
 from quantbench.report.columns import DATA_FREE
-from quantbench.report.comparison_tables import comparison_tables
+from quantbench.report.comparison_tables import MOST_LINES, comparison_tables
 from quantbench.report.evidence import Evidence
 from quantbench.report.pareto import behind, pareto_tables
 from quantbench.report.render import console
@@ -64,8 +64,17 @@ def test_each_comparison_has_its_interval_adjusted_p_value_and_word(results: pd.
     assert "[1] not reliable: fewer than 8 clusters" in text
     assert "[2] other effective bits: 4.312 against 4.5 per weight" in text
     assert made[1].opening[0] == "Model smollm2, scale smoke."
-    assert "5 clusters" in made[1].opening[1] or "24 clusters" in made[1].opening[1]
+    assert made[1].opening[1] == "Tests: n = 8 windows (4,088 tokens, 8 clusters) per column."
     assert made[1].closing[0].startswith("gptq against rtn (kl): worse on wiki when calibrated on wiki")
+
+
+def test_what_a_long_table_leaves_out_is_counted(results: pd.DataFrame) -> None:
+    many = [undecided(**WIKI, **AGAINST_RTN, calib=f"set{index}") for index in range(MOST_LINES + 20)]
+    decided = comparison(**WIKI, **AGAINST_RTN)
+    (table,) = comparison_tables(results, ["kl"], Evidence(frame(*many, decided)))
+    assert len(table.rows) == MOST_LINES
+    assert table.rows[-1][-2].value == "worse"
+    assert "[1] not shown here, but in comparisons.csv: 21 undecided" in table.notes
 
 
 def test_without_comparisons_there_are_no_such_tables(results: pd.DataFrame) -> None:
@@ -120,5 +129,5 @@ def test_they_are_written_beside_the_tables_of_recipes(stored: tuple[Store, pd.D
     printed = write_tables(store, "demo", results, ["kl"], evidence=found)
     assert [table.slug for table in printed] == ["kl-smollm2-smoke"]
     folder = store.sweep_dir("demo") / "tables"
-    assert "| gptq     | rtn" in (folder / "recipes-kl-smollm2-smoke.md").read_text(encoding="utf-8")
+    assert "| gptq   | rtn" in (folder / "recipes-kl-smollm2-smoke.md").read_text(encoding="utf-8")
     assert "recipes-kl-smollm2-smoke.tex" in (folder / "tables.tex").read_text(encoding="utf-8")

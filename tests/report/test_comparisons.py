@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,13 @@ def sweep(draws: int = 3, gptq: float = 0.10, awq: float = 0.05, gap: float = 0.
     return lab
 
 
+@cache
+def usual() -> tuple[Lab, pd.DataFrame]:
+    """The sweep as it stands, and its comparisons; not to be changed."""
+    lab = sweep()
+    return lab, frame_of(lab)
+
+
 def frame_of(lab: Lab, margins: dict[str, float] | None = None) -> pd.DataFrame:
     return compared([lab.sweep], margins)
 
@@ -71,7 +79,7 @@ def table(lab: Lab, recipe: str, calib: str | None, task: str, metric: str, draw
 
 
 def test_every_comparison_of_a_sweep_has_a_row() -> None:
-    frame = frame_of(sweep())
+    _, frame = usual()
     assert list(frame.columns) == list(COMPARISON_COLUMNS)
     assert [str(kind) for kind in frame.dtypes] == [column.dtype for column in COMPARISON_COLUMNS.values()]
     counts = frame.groupby(["kind", "metric"]).size().to_dict()
@@ -88,10 +96,8 @@ def test_every_comparison_of_a_sweep_has_a_row() -> None:
 
 
 def test_two_recipes_are_compared_over_draws_and_clusters() -> None:
-    lab = sweep()
-    row = only(
-        frame_of(lab), kind="recipe", recipe="gptq", reference_recipe="awq", calib="wiki", task="news", metric="kl"
-    )
+    lab, frame = usual()
+    row = only(frame, kind="recipe", recipe="gptq", reference_recipe="awq", calib="wiki", task="news", metric="kl")
     y = table(lab, "gptq", "wiki", "news", "kl") - table(lab, "awq", "wiki", "news", "kl")
     error, difference = crossed_error(y), float(y.mean())
     assert (row["n_draws"], row["n_reference_draws"], row["n_clusters"], row["n_items"]) == (3, 3, N_CLUSTERS, N)
@@ -105,10 +111,8 @@ def test_two_recipes_are_compared_over_draws_and_clusters() -> None:
 
 
 def test_a_data_free_recipe_is_compared_with_every_draw() -> None:
-    lab = sweep()
-    row = only(
-        frame_of(lab), kind="recipe", recipe="awq", reference_recipe="rtn", calib="wiki", task="news", metric="kl"
-    )
+    lab, frame = usual()
+    row = only(frame, kind="recipe", recipe="awq", reference_recipe="rtn", calib="wiki", task="news", metric="kl")
     y = table(lab, "awq", "wiki", "news", "kl") - table(lab, "rtn", None, "news", "kl")
     assert (row["reference_calib"], row["n_draws"], row["n_reference_draws"]) == (DATA_FREE, 3, 1)
     assert row["stderr"] == pytest.approx(crossed_error(y).stderr)
@@ -116,8 +120,8 @@ def test_a_data_free_recipe_is_compared_with_every_draw() -> None:
 
 
 def test_a_perplexity_is_tested_on_its_logarithm_and_shown_as_a_ratio() -> None:
-    lab = sweep()
-    row = only(frame_of(lab), kind="full precision", recipe="gptq", calib="wiki", task="wiki")
+    lab, frame = usual()
+    row = only(frame, kind="full precision", recipe="gptq", calib="wiki", task="wiki")
     y = table(lab, "gptq", "wiki", "wiki", "perplexity") - table(lab, "none", None, "wiki", "perplexity")
     error, difference = crossed_error(y), float(y.mean())
     low, high = error.interval(difference)
@@ -132,8 +136,8 @@ def test_a_perplexity_is_tested_on_its_logarithm_and_shown_as_a_ratio() -> None:
 
 
 def test_a_transfer_gap_counts_the_draws_of_both_sets_and_is_positive_for_a_loss() -> None:
-    lab = sweep()
-    row = only(frame_of(lab), kind="transfer gap", recipe="gptq", calib="news", task="wiki", metric="kl")
+    lab, frame = usual()
+    row = only(frame, kind="transfer gap", recipe="gptq", calib="news", task="wiki", metric="kl")
     y_a, y_b = table(lab, "gptq", "news", "wiki", "kl"), table(lab, "gptq", "wiki", "wiki", "kl")
     error, difference = gap_error(y_a, y_b), float(y_a.mean() - y_b.mean())
     assert row["difference"] == pytest.approx(difference)
@@ -182,7 +186,7 @@ def test_draws_of_which_none_is_common_are_independent() -> None:
 
 
 def test_families_are_the_pairs_and_texts_of_a_kind_and_metric() -> None:
-    frame = frame_of(sweep())
+    _, frame = usual()
     for _, family in frame.groupby(["kind", "metric"]):
         assert family["p_holm"].tolist() == pytest.approx(holm(family["p"].tolist()))
         assert family["family"].nunique() == 1

@@ -43,25 +43,25 @@ def at_most_five_percent(found: list[bool]) -> bool:
     return float(np.mean(found)) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / len(found))
 
 
-@pytest.mark.slow  # a minute: 400 sweeps of 36 runs
+@pytest.mark.slow
 @pytest.mark.parametrize("skewed", [False, True])
 def test_no_family_has_a_false_finding_more_often_than_it_says(skewed: bool) -> None:
-    frames = repeated(loss=0.0, margin=None, repeats=200, skewed=skewed)
+    frames = repeated(loss=0.0, margin=None, repeats=100, skewed=skewed)
     for kind, size in (("recipe", 12), ("transfer gap", 6)):
         families = [frame[frame["kind"] == kind] for frame in frames]
         assert {len(family) for family in families} == {size}
-        assert at_most_five_percent([family["verdict"].isin(["better", "worse"]).any() for family in families])
+        assert at_most_five_percent([bool(family["verdict"].isin(["better", "worse"]).any()) for family in families])
         p_values = np.concatenate([family["p"].to_numpy(float) for family in families])
         assert 0.01 <= np.mean(p_values <= 0.05) <= 0.07  # before adjustment; with few draws tests are cautious
 
 
 @pytest.mark.slow
 def test_intervals_cover_true_gaps_and_equivalence_is_seldom_wrong() -> None:
-    frames = repeated(loss=0.5, margin=0.5, repeats=200, skewed=False)
+    frames = repeated(loss=0.5, margin=0.5, repeats=100, skewed=False)
     gaps = [frame[frame["kind"] == "transfer gap"] for frame in frames]
     covered = [((gap["low"] <= 0.5) & (gap["high"] >= 0.5)).mean() for gap in gaps]
     assert 0.93 <= np.mean(covered) <= 0.99
-    assert at_most_five_percent([(gap["verdict"] == "equivalent").any() for gap in gaps])
+    assert at_most_five_percent([bool((gap["verdict"] == "equivalent").any()) for gap in gaps])
     assert not any((gap["verdict"] == "better").any() for gap in gaps)
 
 

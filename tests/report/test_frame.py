@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from quantbench.core.errors import StoreError
+from quantbench.core.errors import ConfigError, StoreError
 from quantbench.report.collate import collate
-from quantbench.report.frame import read_sweep
+from quantbench.report.comparisons import comparisons
+from quantbench.report.frame import read_comparisons, read_sweep
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
 
@@ -31,6 +32,17 @@ def test_a_sweep_is_read_from_where_results_lie(
     monkeypatch.chdir(tmp_path)
     pd.testing.assert_frame_equal(read_sweep("demo"), expected)
     assert sorted(store.root.rglob("*")) == before
+
+
+def test_comparisons_of_a_sweep_are_read_with_margins(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    plain, stated = read_comparisons("demo", tmp_path), read_comparisons("demo", tmp_path, margins={"perplexity": 0.5})
+    pd.testing.assert_frame_equal(plain, comparisons(store, [manifest]))
+    data_free = stated[(stated["recipe"] == "rtn") & (stated["metric"] == "perplexity")]
+    assert set(data_free["verdict"]) == {"equivalent"}
+    assert "equivalent" not in set(plain["verdict"])
+    with pytest.raises(ConfigError, match=r"margin kld=0\.1: no score has this metric"):
+        read_comparisons("demo", tmp_path, margins={"kld": 0.1})
 
 
 def test_what_has_been_finished_since_the_manifest_was_written_is_read(build_sweep: Build, tmp_path: Path) -> None:

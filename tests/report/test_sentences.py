@@ -86,11 +86,22 @@ def test_no_comparisons_no_sentences() -> None:
 def test_recipes_are_ranked_by_what_was_shown_only() -> None:
     found = summary(frame(comparison(), undecided()))
     assert found == [
-        "kl: awq is not shown to be worse than another recipe in any comparison; shown to be better: awq in 1 of 2.",
+        "kl: shown to be better, and nowhere to be worse: awq in 1 of 2 comparisons.",
         "gptq against awq (kl): worse on code when calibrated on wiki (0.120 nats/token higher, 95 % [+0.050, "
         "+0.190]); undecided on news when calibrated on wiki (this test alone finds a difference of 0.03 nats/token "
         "with power 0.8) (3 draws, 24 clusters).",
     ]
+
+
+def test_a_recipe_of_which_nothing_is_shown_is_no_winner() -> None:
+    third = undecided(recipe="hqq", reference_recipe="awq")
+    assert summary(frame(comparison(), third))[0] == (
+        "kl: shown to be better, and nowhere to be worse: awq in 1 of 2 comparisons; nothing is shown of hqq."
+    )
+    other_way = comparison(task="news", distribution="news", verdict="better")
+    assert summary(frame(comparison(), other_way))[0] == (
+        "kl: each recipe that is shown to be better than another is shown to be worse elsewhere."
+    )
 
 
 def test_one_draw_names_no_winner_whatever_its_p_value() -> None:

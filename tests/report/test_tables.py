@@ -89,8 +89,8 @@ def test_the_table_in_a_terminal(build_sweep: Build, tmp_path: Path) -> None:
         """\
         perplexity (per token; lower is better): smollm2, smoke
 
-        Model smollm2, scale smoke. Tests: n = 8 windows (4,088 tokens) per column. Calibration: 16,384
-          tokens, 1 draw. 3.25 bits per weight.
+        Model smollm2, scale smoke. Tests: n = 8 windows (4,088 tokens, 8 clusters) per column. Calibration:
+          16,384 tokens, 1 draw. 3.25 bits per weight.
 
                                                                          vs news-
         recipe            calibration        bits  news                  calibrated    reviews
@@ -174,7 +174,9 @@ def test_markdown_and_csv_say_the_same(build_sweep: Build, tmp_path: Path) -> No
     (table,) = tables(collate(store, [manifest]), "perplexity")
     lines = markdown(table).splitlines()
     assert lines[0] == "### perplexity (per token; lower is better): smollm2, smoke"
-    assert lines[2].startswith("Model smollm2, scale smoke. Tests: n = 8 windows (4,088 tokens) per column. ")
+    assert lines[2].startswith(
+        "Model smollm2, scale smoke. Tests: n = 8 windows (4,088 tokens, 8 clusters) per column. "
+    )
     assert [cell.strip() for cell in lines[7].strip("|").split("|")] == [
         *["gptq", "news", "3.25"],
         "**30.8 +1.676±0.085**†§",
@@ -272,7 +274,7 @@ def test_budgets_that_differ_get_a_column_and_draws_one_line_with_their_mean(
     assert "[1] mean of 2 of 3 draws: one failed: E: no luck" in table.notes
     assert table.opening == [
         "Model smollm2, scale smoke.",
-        "Tests: n = 8 windows (4,088 tokens) per column.",
+        "Tests: n = 8 windows (4,088 tokens, 8 clusters) per column.",
         "Calibration: 2,048 to 16,384 tokens, 1 to 3 draws.",
         "The recipes store 3.125 to 4 bits per weight: they are compared at different effective bits.",
     ]
@@ -308,6 +310,22 @@ def test_two_protocols_never_share_a_column(
     frame = collate(store, [Manifest(name="demo", overrides=[], cells=cells)])
     with pytest.raises(StoreError, match=r"task wiki: scores of protocol d+ and of protocol a+ in one table"):
         tables(frame, "perplexity")
+
+
+def test_few_clusters_are_marked(build_sweep: Build, tmp_path: Path) -> None:
+    store, manifest = build_sweep(tmp_path)
+    frame = collate(store, [manifest])
+    frame.loc[frame.task == "wiki", "n_clusters"] = 5
+    (table,) = tables(frame, "kl")
+    (note,) = [line for line in table.notes if line.endswith("± is not reliable: fewer than 8 clusters of items")]
+    mark = note.partition(" ")[0]
+    marked = {
+        (row[1].value, name)
+        for row in table.rows
+        for name, cell in zip(table.header, row, strict=True)
+        if mark in cell.marks
+    }
+    assert marked == {("wiki", "wiki"), ("news", "wiki"), (DATA_FREE, "wiki"), ("news", "vs wiki-calibrated")}
 
 
 def test_columns_that_do_not_fit_go_below(build_sweep: Build, tmp_path: Path) -> None:
@@ -391,6 +409,7 @@ def test_what_tests_found_is_marked_and_told_below(build_sweep: Build, tmp_path:
     store, manifest = build_sweep(tmp_path)
     on = {"task": "wiki", "distribution": "wiki", "protocol": "a" * 64}
     found = frame_of(
+        against_full(**on | {"task": "news"}, run_ids="wiki-gptq", difference=9.9, verdict="better"),
         against_full(**on, run_ids="wiki-gptq", family="recipes x columns of perplexity: 6"),
         against_full(**on, recipe="rtn", calib=DATA_FREE, run_ids="rtn", verdict="undecided"),
         gap(**on, calib="news", run_ids="news-gptq", metric="perplexity", unit="per token", ratio=1.1),
@@ -402,5 +421,5 @@ def test_what_tests_found_is_marked_and_told_below(build_sweep: Build, tmp_path:
     assert lines["gptq", "news"][1].value.endswith("▼")
     (marks,) = [line for line in table.caption if line.startswith("Behind a difference: ")]
     assert marks.startswith("Behind a difference: ▼ worse, ? undecided (p values adjusted by Holm over recipe")
-    assert "(4,088 tokens, 24 clusters)" in table.opening[1]
+    assert "(4,088 tokens, 8 clusters)" in table.opening[1]
     assert table.closing[0].startswith("On wiki, gptq calibrated on news is worse than calibrated on code: perplexity")

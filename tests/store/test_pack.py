@@ -12,6 +12,7 @@ import pytest
 
 from quantbench.config.settings import tells_apart
 from quantbench.core.errors import StoreError
+from quantbench.metrics.metrics import measure
 from quantbench.report.collate import collate
 from quantbench.store.json_record import SchemaError
 from quantbench.store.manifest import Manifest
@@ -66,6 +67,22 @@ def test_a_merged_store_gives_the_same_results_without_items(packed: tuple[Store
     assert here.load_observed("rtn") == store.load_observed("rtn")
 
 
+def test_what_needs_items_is_left_out_where_there_are_none(store: Store) -> None:
+    for run_id, right in (("fp", 8), ("rtn", 5)):
+        store.save_run(record(run_id, calibration=None))
+        frame = items().assign(accuracy=[float(index < right) for index in range(8)], n_labels=4)
+        store.save_score(score(run_id, frame, metrics=[measure("accuracy", frame)]), frame)
+    cells = [cell("wiki", "rtn", "rtn", tasks={"wiki": "a" * 64}, data_free=True)]
+    manifest = Manifest(name="demo", overrides=[], cells=cells)
+    whole = collate(store, [manifest])
+    assert "recovery" in set(whole["metric"])
+    for path in store.root.rglob("*.parquet"):
+        path.unlink()
+    left = collate(store, [manifest])
+    assert set(left["metric"]) == set(whole["metric"]) - {"recovery"}
+    assert left.loc[left["metric"] == "agreement", "value"].tolist() == [5 / 8]
+
+
 def test_merging_again_changes_nothing(packed: tuple[Store, Files], tmp_path: Path) -> None:
     _, files = packed
     here = other(tmp_path)
@@ -106,8 +123,7 @@ def test_parts_of_one_sweep_are_put_together(store: Store, tmp_path: Path) -> No
         base["nll"] *= 1 + 1e-7 * index  # another processor sums in another order
         for run_id, one in ((name, frame), ("fp", base)):
             part.save_run(record(run_id))
-            where = {"environment": {"id": f"machine {index}"}}
-            part.save_score(score(run_id, one, **where), one)
+            part.save_score(score(run_id, one, environment={"id": f"machine {index}"}), one)
         tasks = {"wiki": "a" * 64}
         cells = [cell(name, "gptq", name, tasks=tasks), cell("news", "rtn", None, tasks=tasks, status="pending")]
         manifest = Manifest(name="study", overrides=[], cells=cells)

@@ -7,7 +7,9 @@ compiled in memory.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -47,9 +49,16 @@ class _Locator(caching.UserProvidedCacheLocator):  # type: ignore[misc]
     def from_function(cls, function: Callable[..., Any], file: str) -> _Locator:
         return cls(function, file)
 
+    def get_source_stamp(self) -> str:
+        """Of all kernels: one holds the code of others that it calls."""
+        found = hashlib.sha256()
+        for path in sorted(Path(self._py_file).parent.glob("*.py")):
+            found.update(path.read_bytes())
+        return found.hexdigest()
+
 
 class _Files(caching.CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = (_Locator,)
+    _locator_classes = [_Locator]  # noqa: RUF012
 
 
 class _Cache(caching.FunctionCache):  # type: ignore[misc]

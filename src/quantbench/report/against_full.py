@@ -70,8 +70,9 @@ def recovered(own: Totals, full: Totals, chance: float) -> tuple[Metric, dict[st
     if found is None:
         return None
     metric = Metric(name="recovery", value=100 * found.value, stderr=None, n=own.n, higher_is_better=True)
-    bounded = found.lower is not None and found.upper is not None
-    return metric, {"recovery": (100 * found.lower, 100 * found.upper)} if bounded else {}
+    if found.lower is None or found.upper is None:
+        return metric, {}
+    return metric, {"recovery": (100 * found.lower, 100 * found.upper)}
 
 
 def chance_level(items: pd.DataFrame) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantbench.metrics import metrics
+from quantbench.metrics.clusters import RELIABLE
 from quantbench.report.caption import RELATION_MARKS
 from quantbench.report.columns import ResultRow
 from quantbench.report.comparison_columns import FULL_PRECISION, GAP
@@ -57,7 +58,8 @@ class Cells:
             marks += self._notes.number(_some_draws(rows, len(have)))
         mean = self._mean(have)
         if mean.stderr is None and len(have) > 1:
-            marks += self._notes.number("no error over draws: they do not have the same clusters of items")
+            marks += self._notes.number("no error over draws: it takes influences on the same clusters of items")
+        marks += self._weak(first, mean.stderr)
         own = bool(first["in_distribution"])
         paired = self._from_full_precision(have)
         if paired is None:
@@ -81,7 +83,9 @@ class Cells:
         if found is None:
             why = "the run calibrated on it has no score yet" if waiting else "there is no one run calibrated on it"
             return TableCell("–", marks=self._notes.number(f"– = no difference: {why}"))
-        return TableCell(change(found.difference, found.stderr) + self._said(found))
+        return TableCell(
+            change(found.difference, found.stderr) + self._said(found), marks=self._weak(have[0], found.stderr)
+        )
 
     def _without(self, rows: Sequence[ResultRow]) -> TableCell:
         if not rows:
@@ -92,6 +96,11 @@ class Cells:
         reasons = {"pending": "– = not run yet", "missing": "– = done, but no such score is stored"}
         reason = next((reasons[row["status"]] for row in rows if row["status"] in reasons), "– = no value is stored")
         return TableCell("–", marks=self._notes.number(reason))
+
+    def _weak(self, row: ResultRow, stderr: float | None) -> str:
+        if not stderr or row["n_clusters"] is None or row["n_clusters"] >= RELIABLE:
+            return ""
+        return self._notes.number(f"± is not reliable: fewer than {RELIABLE} clusters of items")
 
     def _given_way(self, rows: Sequence[ResultRow]) -> str:
         kinds = (self._notes.mark_fallbacks, self._notes.mark_cut, self._notes.mark_overlap)
@@ -115,8 +124,8 @@ class Cells:
 
     def _compared(self, kind: str, rows: Sequence[ResultRow]) -> Paired | None:
         first = rows[0]
-        key = (first["sweep"], first["scale"], first["protocol"], first["metric"] or "", first["run_id"] or "")
-        found = self._index.of(kind, key)
+        scored = (first["task"], first["protocol"], first["metric"] or "", first["run_id"] or "")
+        found = self._index.of(kind, (first["sweep"], first["scale"], *scored))
         if found is None or found["difference"] is None:
             return None
         if found["family"]:

@@ -191,8 +191,5 @@ def series(name: str, column: Column, values: Any) -> pd.Series[Any]:
 
 def result_rows(frame: pd.DataFrame) -> list[ResultRow]:
     """The rows of a frame of `result_frame` as plain values."""
-    records = frame.to_dict("records")
-    return [
-        cast("ResultRow", {name: None if pd.isna(value) else value for name, value in record.items()})
-        for record in records
-    ]
+    known = frame.astype(object).where(frame.notna(), None)
+    return [cast("ResultRow", record) for record in known.to_dict("records")]

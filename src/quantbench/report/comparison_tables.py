@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -21,6 +22,9 @@ from quantbench.report.table import Table, TableCell
 from quantbench.report.tables import free_slug
 from quantbench.report.wording import Row
 
+OPEN = (Verdict.UNDECIDED, Verdict.NOT_COMPARABLE)
+"""Words of comparisons that decide nothing."""
+
 NAMES = {RECIPE: "recipes", GAP: "gaps", FULL_PRECISION: "full-precision"}
 """How the file of each kind begins."""
 
@@ -31,6 +35,9 @@ HEADERS = {
     GAP: ["recipe", "calibration", "test", "against calibration on"],
     FULL_PRECISION: ["recipe", "calibration", "test"],
 }
+
+MOST_LINES = 300
+"""Lines of a table; what is left out is counted in its notes."""
 
 SMALLEST_P = 1e-4
 """Adjusted p values below it are not told apart."""
@@ -74,7 +81,7 @@ def _table(slug: str, metric: str, kind: str, study: Study, rows: Sequence[Row])
             "verdict",
             "detectable",
         ],
-        rows=[_row(row, kind, notes) for row in rows],
+        rows=[_row(row, kind, notes) for row in _shown(rows, notes)],
         caption=[
             f"difference: value − reference{ratio}; {higher} is better. 95 %: its interval, over draws and clusters of "
             "test items.",
@@ -82,10 +89,22 @@ def _table(slug: str, metric: str, kind: str, study: Study, rows: Sequence[Row])
             "finds with power 0.8.",
         ],
         notes=notes.lines(),
-        opening=opening(study.rows, study.columns(), _draws(rows), rows),
+        opening=opening(study.rows, study.columns(), _draws(rows)),
         closing=of_kind(rows, metric, kind),
         heads=len(HEADERS[kind]),
     )
+
+
+def _shown(rows: Sequence[Row], notes: Footnotes) -> Sequence[Row]:
+    """The rows that a table shows, in their order: all, or MOST_LINES of them, those that decide before others."""
+    if len(rows) <= MOST_LINES:
+        return rows
+    ranked = sorted(range(len(rows)), key=lambda index: rows[index]["verdict"] in OPEN)
+    kept = sorted(ranked[:MOST_LINES])
+    words = Counter(rows[index]["verdict"] for index in ranked[MOST_LINES:])
+    left_out = ", ".join(f"{count:,d} {word}" for word, count in words.items())
+    notes.number(f"not shown here, but in comparisons.csv: {left_out}")
+    return [rows[index] for index in kept]
 
 
 def _row(row: Row, kind: str, notes: Footnotes) -> list[TableCell]:

@@ -21,8 +21,8 @@ VERDICT_MARKS = {
 }
 """How cells show what a comparison found."""
 
-Key = tuple[str, str, str | None, str, str]
-"""Sweep, scale, protocol, metric and run id."""
+Key = tuple[str, str, str, str | None, str, str]
+"""Sweep, scale, task, protocol, metric and run id."""
 
 DrawKey = tuple[str, str | None, str, frozenset[str]]
 """Task, protocol, metric and the ids of an arm's runs."""
@@ -68,7 +68,7 @@ class Index:
         self._found: dict[tuple[str, Key], Row] = {}
         for row in rows:
             for run in str(row["run_ids"]).split():
-                key = (row["sweep"], row["scale"], row["protocol"], row["metric"], run)
+                key = (row["sweep"], row["scale"], row["task"], row["protocol"], row["metric"], run)
                 self._found.setdefault((row["kind"], key), row)
 
     def of(self, kind: str, key: Key) -> Row | None:

@@ -56,6 +56,8 @@ SPECIAL = {
 }
 """Letters that LaTeX takes as commands, or has only as commands."""
 
+_COMMANDS = {ord(letter): command for letter, command in SPECIAL.items()}
+
 
 def latex(table: Table) -> str:
     """The table as `table` environments: one, or several where it is too wide or too long for a page.
@@ -106,7 +108,8 @@ def document(slugs: Sequence[str], title: str) -> str:
 
 def escaped(text: str) -> str:
     """Text of which LaTeX shows every letter."""
-    return "".join(SPECIAL.get(letter) or (letter if _is_common(letter) else _code_point(letter)) for letter in text)
+    letters = {ord(letter): _code_point(letter) for letter in set(text) if not _is_common(letter)}
+    return text.translate(letters | _COMMANDS)
 
 
 def _is_common(letter: str) -> bool:

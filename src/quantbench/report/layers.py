@@ -60,7 +60,7 @@ def _rows(run: SweepRun, observed: Observed | None) -> list[tuple[object, ...]]:
     calib = " ".join(part for part in (run.calib, run.calib_variant) if part)
     told = (run.sweep, record.run_id, recipe, calib, run.identity("draw"))
     measured = {} if observed is None else observed.relative_loss
-    found = []
+    found: list[tuple[object, ...]] = []
     for layer in record.layers:
         loss, text = layer.relative_loss, calib
         if loss is None and observed is not None:

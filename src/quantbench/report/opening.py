@@ -7,24 +7,19 @@ from typing import Any
 
 from quantbench.metrics import metrics
 from quantbench.report.columns import ResultRow
-from quantbench.report.wording import Row
 
 
-def opening(
-    rows: Sequence[ResultRow], columns: Mapping[str, str], draws: Iterable[int], comparisons: Sequence[Row]
-) -> list[str]:
+def opening(rows: Sequence[ResultRow], columns: Mapping[str, str], draws: Iterable[int]) -> list[str]:
     """The sentences before a table's numbers.
 
-    rows         tidy rows of the table
-    columns      the name of each task's column
-    draws        of each line that has any
-    comparisons  those of the table: they know the clusters of each task
+    rows     tidy rows of the table
+    columns  the name of each task's column
+    draws    of each line that has any
     """
     first = rows[0]
     quantized = [row for row in rows if not row["full_precision"]]
-    clusters = {row["task"]: row["n_clusters"] for row in comparisons if row["n_clusters"] is not None}
     scale = f", scale {first['scale']}" if first["scale"] else ""
-    found = [f"Model {first['model']}{scale}.", f"Tests: {_items(rows, columns, clusters)}."]
+    found = [f"Model {first['model']}{scale}.", f"Tests: {_items(rows, columns)}."]
     tokens, counts = spread((row["calib_tokens"] for row in rows), ",d"), spread(draws, "d")
     if tokens or counts:
         words = [f"{tokens} tokens"] if tokens else []
@@ -45,12 +40,9 @@ def spread(values: Iterable[Any], form: str) -> str:
     return " to ".join(ends)
 
 
-def _items(rows: Sequence[ResultRow], columns: Mapping[str, str], clusters: Mapping[str, int]) -> str:
+def _items(rows: Sequence[ResultRow], columns: Mapping[str, str]) -> str:
     """How much each column is measured on: said once if it is the same."""
-    sizes = {
-        task: {_size(row, clusters.get(task)) for row in rows if row["task"] == task and row["n"] is not None}
-        for task in columns
-    }
+    sizes = {task: {_size(row) for row in rows if row["task"] == task and row["n"] is not None} for task in columns}
     texts = {task: " or ".join(sorted(found)) for task, found in sizes.items() if found}
     if not texts:
         return "nothing scored"
@@ -59,7 +51,7 @@ def _items(rows: Sequence[ResultRow], columns: Mapping[str, str], clusters: Mapp
     return ", ".join(f"{columns[task]}: {text}" for task, text in texts.items())
 
 
-def _size(row: ResultRow, clusters: int | None) -> str:
+def _size(row: ResultRow) -> str:
     parts = [f"{row['n_tokens']:,d} tokens"] if row["n_tokens"] else []
-    parts += [f"{clusters:,d} clusters"] if clusters is not None else []
+    parts += [f"{row['n_clusters']:,d} clusters"] if row["n_clusters"] is not None else []
     return f"n = {row['n']:,d} {metrics.item_word(row['metric'] or '')}" + (f" ({', '.join(parts)})" if parts else "")

@@ -84,7 +84,7 @@ def _table(slug: str, metric: str, study: Study, pairs: Sequence[Row], evidence:
             "a difference that is undecided puts nothing behind.",
         ],
         notes=notes.lines(),
-        opening=opening(study.rows, names, [line.n_draws for line in lines if line.n_draws], pairs),
+        opening=opening(study.rows, names, [line.n_draws for line in lines if line.n_draws]),
         closing=[f"On {name}, on the front: {listed(map(_named, on))}." for name, on in front.items() if on],
         heads=2,
     )

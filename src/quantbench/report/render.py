@@ -7,8 +7,6 @@ import io
 import textwrap
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from quantbench.report.caption import IN_DISTRIBUTION
 from quantbench.report.layout import GUTTER, blocks, joined
 from quantbench.report.table import Table, TableCell
@@ -39,7 +37,7 @@ def console(table: Table, width: int = WIDTH) -> str:
 def markdown(table: Table) -> str:
     """A Markdown table under a heading; in-distribution cells are bold."""
     body = [[_bold(cell) for cell in row] for row in table.rows]
-    grid = tabulate(body, headers=[escaped(name) for name in table.header], tablefmt="pipe", disable_numparse=True)
+    grid = _pipes([[escaped(name) for name in table.header], *body])
     words = [*(escaped(line).replace(IN_DISTRIBUTION, "**bold**") for line in table.caption)]
     words += [escaped(line) for line in table.notes]
     paragraphs = [
@@ -100,6 +98,15 @@ def _grid(columns: Sequence[tuple[list[str], list[str]]]) -> str:
         lines = [*[""] * (tallest - len(head)), *head, "-" * width, *body]
         padded.append([line.ljust(width) for line in lines])
     return "\n".join((" " * GUTTER).join(line).rstrip() for line in zip(*padded, strict=True))
+
+
+def _pipes(rows: Sequence[Sequence[str]]) -> str:
+    """Rows between pipes, columns as wide as their widest cell; the first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows]
+    rule = [":" + "-" * (width + 1) for width in widths]
+    lines = [f"| {' | '.join(row)} |" for row in padded]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
 
 
 def _bold(cell: TableCell) -> str:

@@ -31,7 +31,7 @@ def together(rows: Sequence[Row]) -> str:
 
 
 def standing(rows: Sequence[Row]) -> str:
-    """Which recipes are never shown to be worse than another, of all comparisons of recipes in one metric."""
+    """Which recipes are shown to be better than another and nowhere to be worse, of all comparisons in one metric."""
     names = list(dict.fromkeys(name for row in rows for name in (row["recipe"], row["reference_recipe"])))
     lost = {name: sum(_winner(row) not in {None, name} for row in rows if name in _both(row)) for name in names}
     won = {name: sum(_winner(row) == name for row in rows) for name in names}
@@ -39,13 +39,13 @@ def standing(rows: Sequence[Row]) -> str:
     if not any(won.values()):
         draws = ", with one calibration draw" if all(wording.is_one_draw(row) for row in rows) else ""
         return f"{metric}: no recipe is shown to be better than another in {_count(rows)}{draws}."
-    unbeaten = [name for name in names if not lost[name]]
+    unbeaten = [name for name in names if won[name] and not lost[name]]
+    silent = [name for name in names if not won[name] and not lost[name]]
+    open_ = f"; nothing is shown of {listed(silent)}" if silent else ""
     if not unbeaten:
-        return f"{metric}: each recipe is shown to be worse than another in some comparison, of {_count(rows)} in all."
-    wins = ", ".join(f"{name} in {won[name]} of {_met(rows, name)}" for name in unbeaten if won[name])
-    verb = "is" if len(unbeaten) == 1 else "are"
-    shown = f"; shown to be better: {wins}" if wins else ""
-    return f"{metric}: {listed(unbeaten)} {verb} not shown to be worse than another recipe in any comparison{shown}."
+        return f"{metric}: each recipe that is shown to be better than another is shown to be worse elsewhere{open_}."
+    wins = listed(f"{name} in {won[name]} of {_met(rows, name)}" for name in unbeaten)
+    return f"{metric}: shown to be better, and nowhere to be worse: {wins} comparisons{open_}."
 
 
 def _head(row: Row) -> str:

@@ -111,7 +111,7 @@ def _adjusted(
     """p values adjusted within each family, and the size of each one's family; NaN is in none."""
     groups: dict[Hashable, list[int]] = {}
     for index in np.flatnonzero(~np.isnan(p)):
-        groups.setdefault(families[index], []).append(int(index))
+        groups.setdefault(families[int(index)], []).append(int(index))
     found, sizes = np.full(len(p), np.nan), [0] * len(p)
     for rows in groups.values():
         found[rows] = method(p[rows].tolist())

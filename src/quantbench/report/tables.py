@@ -88,7 +88,7 @@ def _table(slug: str, metric: str, study: Study, evidence: Evidence) -> Table:
         rows=body,
         caption=[*words, *verdict_caption(cells.verdicts, cells.families)],
         notes=notes.lines(),
-        opening=opening(rows, names, [line.n_draws for line in lines if line.n_draws], of_metric),
+        opening=opening(rows, names, [line.n_draws for line in lines if line.n_draws]),
         closing=_closing(metric, study, evidence),
         heads=len(HEADS),
         follows=frozenset(index + len(extra) for index in follows),

@@ -15,8 +15,14 @@ from quantbench.report.shown import default_metrics
 from quantbench.report.table import Table, TableCell
 from quantbench.store.store import Store
 
-SOURCES = ("items", "draws", "calibration sets", "seeds", "replicates")
-"""The columns, those of them that the sweep has."""
+SOURCES = {
+    "items": "other test clusters",
+    "draws": "another draw of the calibration text",
+    "calibration sets": "another calibration text, controls left out",
+    "seeds": "other random numbers of the method",
+    "replicates": "the same sequences in another order",
+}
+"""What is changed in each; the columns are those that the sweep has."""
 
 _STUDY = ["sweep", "model", "scale"]
 _LINE = ["recipe", "settings", "calib_n", "calib_length", "environment", "task", "protocol"]
@@ -46,10 +52,9 @@ def _table(slug: str, metric: str, study: Any, rows: pd.DataFrame) -> Table:
     lines = [own.to_dict("records") for _, own in rows.groupby(_LINE, sort=False, dropna=False)]
     logarithm = bool(rows["of_logarithm"].any())
     title = f"What {metric} varies by ({rows['unit'].iloc[0]}): {', '.join(map(str, study[1:]))}"
+    meant = "; ".join(f"{name}: {SOURCES[name]}" for name in sources)
     caption = [
-        "Standard deviations of one run's value, each with what alone is otherwise: items: other test clusters; draws: "
-        "another draw of the calibration text; calibration sets: another text (controls left out); seeds: of the "
-        "method; replicates: another order of the same sequences. In brackets the 95 % interval.",
+        f"Standard deviations of one run's value if one thing alone is changed: {meant}. In brackets the 95 % interval."
     ]
     if logarithm:
         caption.append(f"Of the logarithm of {metric}: 0.01 is about one per cent.")

@@ -24,8 +24,8 @@ INTERVAL_ERRORS = 4
 
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame of comparisons as plain values."""
-    records = frame.to_dict("records")
-    return [{str(key): None if pd.isna(value) else value for key, value in one.items()} for one in records]
+    known = frame.astype(object).where(frame.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
 
 
 def subject(recipe: str, calib: str) -> str:

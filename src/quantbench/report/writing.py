@@ -42,12 +42,13 @@ def write_tables(
     others = [*pareto_tables(frame, metrics, evidence), *comparison_tables(frame, metrics, evidence)]
     every = [*made, *others]
     folder = files.make_folder(store.sweep_dir(name) / "tables")
-    for table in every:
-        files.write_text(folder / f"{table.slug}.md", markdown(table))
+    texts = [markdown(table) for table in every]
+    for table, text in zip(every, texts, strict=True):
+        files.write_text(folder / f"{table.slug}.md", text)
         files.write_text(folder / f"{table.slug}.csv", csv_table(table))
         files.write_text(folder / f"{table.slug}.tex", latex(table))
         files.write_text(folder / f"{table.slug}.html", html_page(table.title, [table], legend))
-    files.write_text(folder / "tables.md", "\n".join([f"# {name}", "", *map(markdown, every), *_list(legend)]))
+    files.write_text(folder / "tables.md", "\n".join([f"# {name}", "", *texts, *_list(legend)]))
     files.write_text(folder / "tables.html", html_page(name, every, legend))
     files.write_text(folder / "tables.tex", document([table.slug for table in every], name))
     return made

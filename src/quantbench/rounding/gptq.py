@@ -140,8 +140,9 @@ class Groups:
     @property
     def grid(self) -> IntGrid | None:
         """The grid of all columns, where step 4b is that of an integer grid and nothing else."""
-        plain = type(self).column is Groups.column and isinstance(self.format, IntFormat)
-        return self.format.grid if plain else None
+        if isinstance(self.format, IntFormat) and type(self).column is Groups.column:
+            return self.format.grid
+        return None
 
 
 @dataclass(frozen=True)

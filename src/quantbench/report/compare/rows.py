@@ -43,7 +43,7 @@ def lines(compared: Compared, metrics: Sequence[str] | None, margins: Mapping[st
     if not compared.names:
         return []
     found: dict[str, list[Line]] = {name: [] for name in chosen}
-    for row, owner in zip(plain(compared.frame(margins)), compared.owner, strict=True):
+    for row, owner in zip(plain(compared.frame(margins)), compared.owner.tolist(), strict=True):
         if row["metric"] in found:
             pair, effect = compared.pairs[owner], compared.effects[owner]
             found[row["metric"]].append(Line(row, _draws(pair, effect, row["metric"])))

@@ -123,6 +123,5 @@ def _scale(frame: pd.DataFrame, signed: bool) -> tuple[alt.Scale, list[str]]:
 
 def _dark(amounts: Values, shares: Values, signed: bool, higher_is_better: bool) -> NDArray[np.bool_]:
     """Whether text on each colour has more contrast when it is light: on dark brown, and on blue, not on vermilion."""
-    if not signed:
-        return shares > 0.72
-    return (shares > 0.85) & ((amounts > 0) == higher_is_better)
+    found: NDArray[np.bool_] = shares > 0.72 if not signed else (shares > 0.85) & ((amounts > 0) == higher_is_better)
+    return found
