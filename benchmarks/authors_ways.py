@@ -25,7 +25,8 @@ from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.rounding import gptq, spqr
-from quantbench.rounding.gptq import Columns, Gptq, Groups
+from quantbench.rounding.gptq import Columns, Gptq
+from quantbench.rounding.groups import Groups
 from quantbench.rounding.spqr import Spqr, saved_errors
 from quantbench.transforms.awq import AwqScale
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.grid import IntGrid, smallest_scale
-from quantbench.kernels.loading import in_parts, kernels
+from quantbench.kernels.loading import in_parts, kernels, on_processor
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ def ranges_left(
     values [m, n], bounds [m, 1] each, factors [k], importance [r, n] of the groups 0 to r - 1, then again; or None. For
     each group, the index of the one range that is left, or -1 where it is several.
     """
-    kernel = kernels("ranges") if values.device.type == "cpu" and grid.zero_rounding else None
+    kernel = kernels("ranges") if on_processor(values) and grid.zero_rounding else None
     if kernel is None:
         return None
     (lowest, highest), symmetric, full = grid.span, grid.convention is not None, grid.convention == "full_range"

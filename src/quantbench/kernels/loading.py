@@ -8,8 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from quantbench.core.progress import say_once
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @cache
@@ -21,6 +25,11 @@ def kernels(name: str) -> ModuleType | None:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         say_once(f"the quick form of {name} cannot be compiled here, so that rounding takes longer: {reason}")
         return None
+
+
+def on_processor(tensor: Tensor) -> bool:
+    """Whether a tensor lies where kernels can read it."""
+    return tensor.device.type == "cpu"
 
 
 def in_parts(work: Callable[[int, int], None], count: int, threads: int, least: int) -> None:

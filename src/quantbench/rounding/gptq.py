@@ -40,13 +40,14 @@ from quantbench.core.component import component
 from quantbench.core.input_stats import LinearStats, finite_hessian
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
-from quantbench.formats.grid import IntGrid
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.quantized_weight import QuantizedWeight
+from quantbench.kernels.loading import on_processor
 from quantbench.rounding.base import Compensating, Rounded, clipped, unfit_format
 from quantbench.rounding.column_kernel import compiled_here, round_panels
+from quantbench.rounding.groups import Groups, WeightedGroups
 from quantbench.rounding.prepared import Order, Prepared
 
 if TYPE_CHECKING:
@@ -105,56 +106,12 @@ class Gptq(Compensating):
         permuted = dynamic and self.order == "activation"
         groups = Groups(format, [i // g for i in range(width)] if permuted else (problem.order // g).tolist(), {})
         if self.weighted_range:
-            groups = _WeightedGroups(
-                groups.format, groups.of, groups.params, problem.diagonal / problem.diagonal.mean()
-            )
+            groups = WeightedGroups(groups.format, groups.of, groups.params, problem.diagonal / problem.diagonal.mean())
         if not dynamic:
             back = problem.order.argsort()
             fitted = groups.fit(problem.original(clip=True), back)
             groups.params.update(enumerate(fitted.split()))
         return problem.round(groups, self.block_size, permuted=permuted)
-
-
-@dataclass(frozen=True)
-class Groups:
-    """What each column is rounded to. A method that fits or rounds in another way overrides a step.
-
-    of      the group of each column, in the order of rounding
-    params  the groups' parameters [out, 1] each: complete from the start if static, else added as groups begin
-    """
-
-    format: Format
-    of: list[int]
-    params: dict[int, GridParams]
-
-    def fit(self, W: Tensor, columns: Tensor) -> GridParams:  # noqa: ARG002 - for methods that weight columns
-        """The parameters of columns W [out, n], which are rounded as the columns-th, int64 [n]."""
-        return self.format.params(W)
-
-    def column(self, i: int, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Step 4b: the codes and the values [out, 1] that column w [out, 1] gets as the i-th."""
-        params = self.params[self.of[i]]
-        codes = self.format.encode(w, params)
-        return codes, self.format.decode(codes, params)
-
-    @property
-    def grid(self) -> IntGrid | None:
-        """The grid of all columns, where step 4b is that of an integer grid and nothing else."""
-        if isinstance(self.format, IntFormat) and type(self).column is Groups.column:
-            return self.format.grid
-        return None
-
-
-@dataclass(frozen=True)
-class _WeightedGroups(Groups):
-    """Groups whose ranges are searched with weights; importance [in]: H_jj of each column relative to their mean."""
-
-    importance: Tensor
-
-    def fit(self, W: Tensor, columns: Tensor) -> GridParams:
-        """As without, but weighted."""
-        assert isinstance(self.format, IntFormat)
-        return self.format.params(W, self.importance[columns])
 
 
 @dataclass(frozen=True)
@@ -206,7 +163,7 @@ class Columns:
         permuted: groups consist of columns in the order of rounding, so that the group of each must be stored.
         """
         codes = _round_columns(self, groups, block_size)
-        slow = groups.grid is not None and _on_processor(codes) and not compiled_here()
+        slow = groups.grid is not None and on_processor(codes) and not compiled_here()
         back = self.order.argsort()
         index = torch.tensor(groups.of, dtype=torch.int32, device=back.device)[back] if permuted else None
         params = GridParams.join([groups.params[k] for k in sorted(groups.params)])
@@ -217,7 +174,7 @@ class Columns:
 def _round_columns(columns: Columns, groups: Groups, block_size: int) -> Tensor:
     """Step 4: the codes uint8 [in, out] of W [in, out], which is used up."""
     grid = groups.grid
-    if grid is None or not _on_processor(columns.W) or not compiled_here():
+    if grid is None or not on_processor(columns.W) or not compiled_here():
         return round_one_by_one(columns, groups, block_size)
 
     def fit(updated: Tensor, i: int) -> GridParams:
@@ -255,10 +212,6 @@ def _fitted(columns: Columns, groups: Groups, updated: Tensor, i: int) -> GridPa
     group = slice(i, i + len(updated))
     fitted_to = clipped(updated, None if columns.bound is None else columns.bound[group])
     return groups.fit(fitted_to.t(), torch.arange(i, group.stop, device=updated.device))
-
-
-def _on_processor(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu"
 
 
 def _no_search(format: Format) -> str | None:

@@ -40,7 +40,8 @@ from quantbench.formats.mixed import MixedIntFormat
 from quantbench.formats.quantize import quantize
 from quantbench.formats.range_search import smallest_error
 from quantbench.rounding.base import Compensating, Rounded, clipped, unfit_format
-from quantbench.rounding.gptq import Columns, Groups
+from quantbench.rounding.gptq import Columns
+from quantbench.rounding.groups import Groups
 
 if TYPE_CHECKING:
     import torch

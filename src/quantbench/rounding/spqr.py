@@ -39,7 +39,8 @@ from quantbench.formats.corrections import Outliers, as_kept
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.quantize import quantize
 from quantbench.rounding.base import Compensating, Rounded, clipped, unfit_format
-from quantbench.rounding.gptq import Columns, Groups
+from quantbench.rounding.gptq import Columns
+from quantbench.rounding.groups import Groups
 from quantbench.rounding.prepared import Order
 
 if TYPE_CHECKING:
