@@ -148,7 +148,8 @@ def detectable_of(rows: Sequence[Row]) -> str:
 def on_test_scale(row: Row, value: float) -> str:
     """A size in the unit of the tests, "0.03 nats/token"; of a logarithm as percents, "3 %"."""
     if is_ratio(row):
-        return f"{100 * math.expm1(value):.2g} %"
+        percent = 100 * math.expm1(value)
+        return f"{percent:.2g} %" if percent < 99.5 else f"{percent:,.0f} %"
     return f"{value:.2g}{unit_of(row)}"
 
 
