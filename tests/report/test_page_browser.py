@@ -48,7 +48,7 @@ def opened(text: str, folder: Path, size: str) -> tuple[str, str]:
     path = folder / "report.html"
     path.write_text(text, encoding="utf-8")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--window-size={size}"]
-    flags += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
+    flags += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=300000", "--dump-dom"]
     done = subprocess.run([browser, *flags, path.as_uri()], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
