@@ -13,7 +13,8 @@ from quantbench.core.errors import ConfigError, StoreError
 from quantbench.report.columns import DATA_FREE
 from quantbench.report.compare.against import Against, compare_against
 from quantbench.report.compare.page import as_csv, as_markdown, as_text
-from quantbench.report.compare.pages import against_page, margins_of
+from quantbench.report.compare.pages import against_page
+from quantbench.report.margins import margins_of
 from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
 

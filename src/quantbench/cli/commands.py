@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from quantbench.cli.entry import foreign
+from quantbench.cli.parser import subcommand
 from quantbench.core.errors import QuantbenchError, StoreError
-from quantbench.core.paths import local_path, outputs_folder
 
 if TYPE_CHECKING:
     from quantbench.store.manifest import Manifest
@@ -23,17 +22,9 @@ def _say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
-def _output_parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"quantbench {name}", description=description)
-    parser.add_argument(
-        "--output-dir", type=local_path, default=outputs_folder(), help="where results lie (default: %(default)s)"
-    )
-    return parser
-
-
 def show(arguments: list[str]) -> int:
     """`quantbench show RUN`: settings, scores, provenance and log of a run."""
-    parser = _output_parser("show", "Settings, scores, provenance and log of a run.")
+    parser = subcommand("show", "Settings, scores, provenance and log of a run.")
     parser.add_argument("run", help="a run id, or its first characters")
     given = parser.parse_args(arguments)
     from quantbench.store.store import Store
@@ -93,7 +84,7 @@ def _indent(text: str) -> str:
 
 def collate(arguments: list[str]) -> int:
     """`quantbench collate [SWEEP ...] [--all]`: results.csv and tables of sweeps, made again from the store."""
-    parser = _output_parser("collate", "Make results.csv and the tables of sweeps again.")
+    parser = subcommand("collate", "Make results.csv and the tables of sweeps again.")
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
     parser.add_argument("--all", action="store_true", help="every sweep of the store")
     parser.add_argument("--verify", action="store_true", help="compute all stored values from their items again first")

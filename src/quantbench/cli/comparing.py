@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantbench.cli.parser import add_margin, subcommand
 from quantbench.core.errors import StoreError
-from quantbench.core.paths import local_path, outputs_folder
+from quantbench.core.paths import local_path
 
 if TYPE_CHECKING:
     from quantbench.store.manifest import Manifest
@@ -29,25 +28,15 @@ or the first characters of a run's id.
 
 def compare(arguments: list[str]) -> int:
     """`quantbench compare SWEEP ... [--against X]` and `quantbench compare RUN RUN`."""
-    parser = argparse.ArgumentParser(
-        prog="quantbench compare",
-        description="Recipes of sweeps side by side, or each of them against one; or two runs.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = subcommand(
+        "compare", "Recipes of sweeps side by side, or each of them against one; or two runs.", EXAMPLES
     )
     parser.add_argument("names", nargs="*", metavar="SWEEP", help="sweeps; or two runs, by the first characters of ids")
-    parser.add_argument("--output-dir", type=local_path, default=outputs_folder(), help="default: %(default)s")
     parser.add_argument("--metric", action="append", help="may be repeated (default: those that have a table)")
     parser.add_argument("--against", metavar="X", help="test each recipe against X")
-    parser.add_argument(
-        "--margin",
-        action="append",
-        default=[],
-        metavar="METRIC=NUMBER",
-        help="differences below it do not matter, in the metric's unit (perplexity: nats per token); may be repeated",
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it there, too")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the numbers there, too")
+    add_margin(parser)
+    parser.add_argument("--markdown", type=local_path, metavar="FILE", help="write it there, too")
+    parser.add_argument("--csv", type=local_path, metavar="FILE", help="write the numbers there, too")
     given = parser.parse_args(arguments)
     from quantbench.core.files import write_text
     from quantbench.report.compare.page import as_csv, as_markdown, as_text

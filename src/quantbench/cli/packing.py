@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
+from quantbench.cli.parser import subcommand
 from quantbench.core.errors import StoreError
 from quantbench.core.files import readable_bytes
-from quantbench.core.paths import local_path, outputs_folder
+from quantbench.core.paths import local_path
 from quantbench.core.progress import counted
-
-
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"quantbench {name}", description=description)
-    parser.add_argument("--output-dir", type=local_path, default=outputs_folder(), help="default: %(default)s")
-    return parser
 
 
 def pack(arguments: list[str]) -> int:
     """`quantbench pack SWEEP ... --to FILE`: records and scores of sweeps as one small file, without weights."""
-    parser = _parser("pack", "Records and scores of sweeps, without weights and single items, as one small file.")
+    parser = subcommand("pack", "Records and scores of sweeps, without weights and single items, as one small file.")
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
     parser.add_argument("--to", type=local_path, required=True, metavar="FILE", help="for example part1.tar.xz")
     given = parser.parse_args(arguments)
@@ -44,7 +38,7 @@ def pack(arguments: list[str]) -> int:
 
 def merge(arguments: list[str]) -> int:
     """`quantbench merge FILE ...`: what `pack` wrote, added to the results here."""
-    parser = _parser("merge", "Add what `quantbench pack` wrote, here or on another machine, to the results.")
+    parser = subcommand("merge", "Add what `quantbench pack` wrote, here or on another machine, to the results.")
     parser.add_argument("files", nargs="+", type=local_path, metavar="FILE")
     given = parser.parse_args(arguments)
     from quantbench.config.settings import tells_apart

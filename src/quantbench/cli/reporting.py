@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from quantbench.core.errors import ConfigError
-from quantbench.core.paths import local_path, outputs_folder
+from quantbench.cli.parser import add_margin, subcommand
+from quantbench.core.paths import local_path
 
 EXAMPLES = """\
   quantbench report demo                                   outputs/sweeps/demo/report.html: open it in a browser
@@ -17,26 +16,17 @@ EXAMPLES = """\
 
 def report(arguments: list[str]) -> int:
     """`quantbench report SWEEP ...`: findings, figures, numbers and commands in one HTML file."""
-    parser = argparse.ArgumentParser(
-        prog="quantbench report",
-        description="One HTML file on sweeps: what was found, figures, numbers, and the command of each run.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = subcommand(
+        "report", "One HTML file on sweeps: what was found, figures, numbers, and the command of each run.", EXAMPLES
     )
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP")
-    parser.add_argument("--output-dir", type=local_path, default=outputs_folder(), help="default: %(default)s")
     parser.add_argument("--output", type=local_path, metavar="FILE", help="default: report.html in the sweep's folder")
-    parser.add_argument(
-        "--margin",
-        action="append",
-        default=[],
-        metavar="METRIC=NUMBER",
-        help="differences below it do not matter, in the metric's unit (perplexity: nats per token); may be repeated",
-    )
+    add_margin(parser)
     parser.add_argument("--figures", type=local_path, metavar="DIR", help="write the figures there, too")
     parser.add_argument("--format", default="svg", metavar="LIST", help="of svg,png,pdf (default: %(default)s)")
     given = parser.parse_args(arguments)
     from quantbench.launch.overview import refreshed
+    from quantbench.report.margins import margins_of
     from quantbench.report.page.drawing import formats
     from quantbench.report.page.write import write_all_figures, write_report
     from quantbench.store.store import Store
@@ -45,21 +35,9 @@ def report(arguments: list[str]) -> int:
     store = Store(given.output_dir)
     loaded = [store.load_manifest(store.find_sweep(name)) for name in given.sweeps]
     manifests = [refreshed(manifest, store) for manifest in loaded if manifest is not None]
-    path, content = write_report(store, manifests, _margins(given.margin), given.output)
+    path, content = write_report(store, manifests, margins_of(given.margin), given.output)
     sys.stdout.write(f"{path}\n")
     if given.figures is not None:
         written = write_all_figures(content, given.figures, suffixes)
         sys.stdout.write(f"{given.figures}: {len(written)} files\n")
     return 0
-
-
-def _margins(texts: list[str]) -> dict[str, float]:
-    """Metric -> margin of "METRIC=NUMBER". Raises ConfigError for anything else."""
-    found = {}
-    for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            found[name] = float(number)
-        except ValueError as error:
-            raise ConfigError(f"--margin {text}: must be METRIC=NUMBER, for example kl=0.01") from error
-    return found

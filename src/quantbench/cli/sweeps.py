@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -15,11 +14,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from quantbench.cli.parser import subcommand
 from quantbench.cli.standing import as_table, seconds_left
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
 from quantbench.core.launcher import Launcher
-from quantbench.core.paths import local_path, outputs_folder
 from quantbench.core.progress import counted
 from quantbench.launch.cluster import Cluster
 from quantbench.launch.overview import OPEN, UNFINISHED, CellView, Watch, key_of, refreshed, updated
@@ -34,15 +33,9 @@ AROUND = 11
 """Lines of a screen that are not rows: headings, what is left out of each state, the counts, and the cursor's."""
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"quantbench {name}", description=description)
-    parser.add_argument("--output-dir", type=local_path, default=outputs_folder(), help="default: %(default)s")
-    return parser
-
-
 def status(arguments: list[str]) -> int:
     """`quantbench status [SWEEP]`: where each cell stands. Status 1 if one is not done and will not be."""
-    parser = _parser("status", "Where each cell of a sweep stands.")
+    parser = subcommand("status", "Where each cell of a sweep stands.")
     parser.add_argument("sweep", nargs="?", help="default: which sweeps there are")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--watch", nargs="?", type=float, const=10.0, metavar="SECONDS", help="again and again")
@@ -111,7 +104,7 @@ def _as_json(manifest: Manifest, views: dict[str, CellView]) -> str:
 
 def logs(arguments: list[str]) -> int:
     """`quantbench logs CELL`: why a cell failed, its log, and where its job's output lies."""
-    parser = _parser("logs", "What a cell said, and why it failed.")
+    parser = subcommand("logs", "What a cell said, and why it failed.")
     parser.add_argument("cell", help="first characters of a cell's or run's id, as `status` shows them")
     given = parser.parse_args(arguments)
     store = Store(given.output_dir)
@@ -141,7 +134,7 @@ def logs(arguments: list[str]) -> int:
 
 def cancel(arguments: list[str]) -> int:
     """`quantbench cancel SWEEP`: end its jobs."""
-    parser = _parser("cancel", "End the jobs of a sweep. Finished parts are kept.")
+    parser = subcommand("cancel", "End the jobs of a sweep. Finished parts are kept.")
     parser.add_argument("sweep")
     given = parser.parse_args(arguments)
     manifest = _manifest(given.output_dir, given.sweep)
@@ -164,7 +157,7 @@ def cancel(arguments: list[str]) -> int:
 
 def retry(arguments: list[str]) -> int:
     """`quantbench retry SWEEP`: submit what failed, was lost or cancelled again, as it was frozen, and follow it."""
-    parser = _parser("retry", "Submit again what failed, was lost or cancelled, exactly as it was submitted first.")
+    parser = subcommand("retry", "Submit again what failed, was lost or cancelled, exactly as it was submitted first.")
     parser.add_argument("sweep")
     parser.add_argument("--detach", action="store_true", help="do not wait for it")
     given = parser.parse_args(arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from quantbench.core.errors import ConfigError
 from quantbench.metrics import metrics
@@ -28,3 +28,17 @@ def check_margins(margins: Mapping[str, float], known: Collection[str]) -> None:
             )
         if metrics.unit(name).startswith("share") and margin >= 1:
             raise ConfigError(f"margin {name}={margin:g}: a difference of shares is below 1; one point of 100 is 0.01")
+
+
+def margins_of(texts: Sequence[str]) -> dict[str, float]:
+    """Margins from METRIC=NUMBER. Raises ConfigError for what is none."""
+    margins: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            margins[name] = float(value)
+        except ValueError:
+            margins[name] = math.nan
+        if math.isnan(margins[name]):
+            raise ConfigError(f"--margin {text}: give METRIC=NUMBER, for example kl=0.01")
+    return margins

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from quantbench.core.errors import ConfigError
 from quantbench.report.arms import arms
 from quantbench.report.compare.against import compare_against
 from quantbench.report.compare.heading import heading
@@ -14,6 +12,7 @@ from quantbench.report.compare.page import Page
 from quantbench.report.compare.tables import answers, tables_of
 from quantbench.report.compare.two_runs import name_of_run, pair_of, scores_table, settings_table
 from quantbench.report.layout import joined
+from quantbench.report.margins import margins_of
 from quantbench.report.pairs import columns_of
 from quantbench.report.scored import SweepScores
 from quantbench.store.manifest import Manifest
@@ -60,17 +59,3 @@ def runs_page(
     scores = [score for own in pair.scores for score in own]
     rows = [line.row for line in pair.lines]
     return Page(title, heading(pair.arms, scores, today), shown, [*pair.reasons, *said], rows)
-
-
-def margins_of(texts: Sequence[str]) -> dict[str, float]:
-    """Margins from METRIC=NUMBER. Raises ConfigError for what is none."""
-    margins: dict[str, float] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        try:
-            margins[name] = float(value)
-        except ValueError:
-            margins[name] = math.nan
-        if math.isnan(margins[name]):
-            raise ConfigError(f"--margin {text}: give METRIC=NUMBER, for example kl=0.01")
-    return margins
