@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt
 
 .PHONY: help venv dev demo test test-slow test-slurm test-nodes fuzz mutation lint check format docs wheel clean
 .NOTPARALLEL:
@@ -33,7 +34,7 @@ fuzz: dev  ## try 10,000 command lines, option files and damaged files, and 200 
 	QUANTBENCH_FUZZ=10000 $(BIN)/python -m pytest --timeout=0 --hypothesis-show-statistics tests/fuzz
 
 mutation: dev  ## change lines of the core that must not be wrong and see tests fail (minutes); see benchmarks/mutation.md
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,mutation]"
+	$(INSTALL) -e ".[dev,mutation]"
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
 	$(BIN)/mutmut results
 
@@ -61,15 +62,15 @@ clean:  ## remove build products and tool caches; .venv/ and outputs/ stay
 
 # The stamps make each install happen once, and again when a dependency changes.
 $(VENV)/installed: $(BIN)/pip pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(INSTALL) -e .
 	touch $@
 
 $(VENV)/installed-dev: $(BIN)/pip pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
 	touch $(VENV)/installed $@
 
 $(VENV)/installed-docs: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	$(INSTALL) -e ".[docs]"
 	touch $@
 
 # ensurepip writes pip last, so a half-made environment is made again.

@@ -6,9 +6,9 @@
 
 Each candidate is a grid of its own, in groups of 64, asymmetric and symmetric (or only as it is defined): calibrated on
 three disjoint draws of 8 x 512 tokens of `wiki_sample` and of `code_sample` each, tested on both. What is measured is
-added to gptq_defaults.csv beside this file, a line a draw, calibration text and test text, so that a measurement goes
-on where it was, on another machine as well; what is in it is not computed again. It is of one version of the numerics:
-lines of another one are refused.
+appended to gptq_defaults.csv beside this file, a line a draw, calibration text and test text, so that a measurement
+goes on where it was, on another machine as well; what is in it is not computed again. Several processes may add to it,
+each for candidates of its own. It is of one version of the numerics: lines of another one are refused.
 
 The table has the mean KL divergence from full precision, over draws and texts, tested on the text calibrated on and on
 the other one, each with the standard deviation of the three draws' means; the difference from the candidate's reference
@@ -106,12 +106,11 @@ CANDIDATES: dict[str, Candidate] = {
 
 @dataclass(frozen=True)
 class Part:
-    """What is measured by one command: a candidate on a grid with so many bits, one draw of both texts."""
+    """What is measured by one command: a candidate on a grid with so many bits, all draws of both texts."""
 
     candidate: str
     grid: str
     bits: int
-    draw: int
 
     @property
     def command(self) -> list[str]:
@@ -124,7 +123,7 @@ class Part:
             *size,
             f"quantizer.weight.bits={self.bits}",
             f"calib={','.join(TEXTS)}",
-            f"calib.draw={self.draw}",
+            f"calib.draw={','.join(map(str, self.draws))}",
             f"seed={SEED}",
             "calib.n=8",
             "eval=two_samples",
@@ -133,22 +132,31 @@ class Part:
         ]
 
     @property
+    def draws(self) -> range:
+        """The draws of each text; the first alone for a recipe without data, which is the same with every one."""
+        return range(DRAWS if CANDIDATES[self.candidate].calibrated else 1)
+
+    @property
     def keys(self) -> list[tuple[Any, ...]]:
         """The lines that it makes: those of a recipe without data hold for every text and draw."""
         calibs = TEXTS if CANDIDATES[self.candidate].calibrated else ("-",)
-        return [(self.candidate, self.grid, self.bits, c, t, self.draw, SEED) for c in calibs for t in TEXTS]
+        return [
+            (self.candidate, self.grid, self.bits, calib, test, draw, SEED)
+            for calib in calibs
+            for test in TEXTS
+            for draw in self.draws
+        ]
 
 
 def parts(names: list[str]) -> list[Part]:
-    """All that is to be measured, 4 bits and the first draw of every candidate first."""
+    """All that is to be measured: of every candidate first what it is by default, asymmetric or as it is defined."""
     found = [
-        Part(name, grid, bits, draw)
+        Part(name, grid, bits)
         for name in names
         for grid in CANDIDATES[name].grids
         for bits in CANDIDATES[name].bits
-        for draw in range(DRAWS if CANDIDATES[name].calibrated else 1)
     ]
-    return sorted(found, key=lambda part: (part.draw, -part.bits, BOTH.index(part.grid) if part.grid in BOTH else 0))
+    return sorted(found, key=lambda part: part.grid == "symmetric")
 
 
 def read() -> pd.DataFrame:
@@ -180,7 +188,7 @@ def measure(part: Part) -> pd.DataFrame:
             "bits": part.bits,
             "calib": kl.calib.where(~kl.data_free.astype(bool), "-"),
             "test": kl.distribution,
-            "draw": part.draw,
+            "draw": kl.draw.astype(float).fillna(0).astype(int),
             "seed": SEED,
             "kl": kl.value.astype(float).round(6),
             "cpu_seconds": kl.run_id.map(seconds).astype(float).round(1),
@@ -217,7 +225,7 @@ def row(frame: pd.DataFrame, part: Part) -> str | None:
         if found.empty:
             return None
         text += f" | {found.mean():.4f} | {found.groupby('draw').mean().std():.4f} | "
-        paired = (found - values(frame, Part(reference, part.grid, part.bits, 0), same)).dropna()
+        paired = (found - values(frame, Part(reference, part.grid, part.bits), same)).dropna()
         if reference != part.candidate and len(paired):
             text += f"{paired.mean():+.4f}±{paired.std() / len(paired) ** 0.5:.4f}"
         whole = min(whole, len(found))
@@ -231,7 +239,7 @@ def table(frame: pd.DataFrame) -> None:
     for grid in (*BOTH, OWN):
         for bits in sorted({bits for one in CANDIDATES.values() for bits in one.bits}, reverse=True):
             named = {name: one for name, one in CANDIDATES.items() if grid in one.grids and bits in one.bits}
-            rows = [found for name in named if (found := row(frame, Part(name, grid, bits, 0)))]
+            rows = [found for name in named if (found := row(frame, Part(name, grid, bits)))]
             if rows:
                 print(f"\n{grid}, {bits} bits\n")
                 print("| candidate | same text | sd | difference | other text | sd | difference | CPU s |")
@@ -254,7 +262,9 @@ def main() -> int:
             print(f"== {part}", flush=True)
             new = measure(part)
             new = new[[key in missing for key in new[KEY].itertuples(index=False, name=None)]]
-            pd.concat([frame, new] if len(frame) else [new])[COLUMNS].to_csv(FILE, index=False, lineterminator="\n")
+            text = new[COLUMNS].to_csv(index=False, header=not FILE.exists(), lineterminator="\n")
+            with FILE.open("a", encoding="utf-8") as file:
+                file.write(text)
     table(read())
     return 0
 

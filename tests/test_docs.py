@@ -204,6 +204,7 @@ def composer() -> tuple[Composer, Any]:
         return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
 def test_commands_are_those_there_are(
     command: Command, files: Path, composer: tuple[Composer, Any], monkeypatch: pytest.MonkeyPatch

@@ -61,6 +61,7 @@ def run(lab: Workdir, command: list[str], *overrides: str, **environment: str) -
     return lab.subprocess_of(*command, "--config-dir=mine", *base, *overrides, outputs=None, **(home | environment))
 
 
+@pytest.mark.slow
 def test_a_set_by_one_yaml_is_fetched_and_a_run_then_needs_no_network(lab: Workdir) -> None:
     files = {"README.md": CARD.encode(), "train.jsonl": jsonl(0, 60), "test.jsonl": jsonl(60, 40)}
     with FakeHub({"abisee/cnn_dailymail": {"main": Branch(COMMIT, files)}}) as hub:

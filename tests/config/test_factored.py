@@ -45,6 +45,7 @@ def plain(factored: Factored, overrides: Sequence[str]) -> dict[str, Any]:
     return {name: node.plain for name, node in nodes.items()}
 
 
+@pytest.mark.slow
 def test_every_cell_is_the_one_hydra_composes(factored: Factored) -> None:
     grid = [list(cell) for cell in itertools.product(*AXES)]
     found = [factored.compose(cell) for cell in grid]

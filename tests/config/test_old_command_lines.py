@@ -109,6 +109,7 @@ def composed() -> Iterator[Callable[[str], list[Cell]]]:
 Composed = Callable[[str], list[Cell]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", STILL.strip().splitlines())
 def test_a_line_that_stays_as_it_is_composes(line: str, composed: Composed) -> None:
     assert composed(line)

@@ -81,7 +81,7 @@ def results(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in found if path.is_file()}
 
 
-@cases(few=40, share=0.5)
+@cases(few=12, share=0.5)
 @given(data=st.data())
 def test_stored_files(data: Any, finished: tuple[Path, str]) -> None:
     folder, sweep = finished

@@ -28,6 +28,7 @@ def workers(workdir: SlowWorkdir) -> list[psutil.Process]:
     return [p for p in found if str(workdir.folder) in " ".join(p.info["cmdline"])]
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_its_cell_and_two_workers_share_the_rest(slow: SlowWorkdir) -> None:
     grid = slow.grid("a,b_killed,c,d_raises", "cluster.workers=2", cluster="local")
     done = slow.run(*grid)
@@ -77,6 +78,7 @@ def test_results_that_were_removed_are_made_again(slow: SlowWorkdir) -> None:
     assert list(slow.outputs.glob(f"runs/{cell['run']}/scores/*.json"))
 
 
+@pytest.mark.slow
 def test_a_detached_sweep_is_watched_cancelled_and_taken_up_again(slow: SlowWorkdir) -> None:
     grid = slow.grid("a_slow,b", cluster="local")
     detached = slow.run(*grid, "detach=true")

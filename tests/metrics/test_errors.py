@@ -105,6 +105,7 @@ def test_a_gap_between_two_sets_of_draws_counts_both_draws_and_pairs_clusters() 
         gap_error(y_a, y_b[:, 1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_draws", "n_clusters"), [(3, 12), (5, 30)])
 @pytest.mark.parametrize("skewed", [False, True])
 def test_intervals_over_draws_and_clusters_cover_what_they_say(n_draws: int, n_clusters: int, skewed: bool) -> None:

@@ -171,6 +171,7 @@ def test_every_task_that_has_data_offline_runs_through(model: Path, home: Path, 
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_command_with_tasks_of_ones_own(model: Path, tmp_path: Path) -> None:
     folder = write_tasks(tmp_path / "own")
     options = [f"eval.include_path={folder}", "eval.names=[own_choice,own_group]", "eval.shots=1", "quantizer=rtn"]

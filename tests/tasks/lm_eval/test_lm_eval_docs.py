@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from command import Workdir
 
@@ -14,6 +15,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "add_an_evaluation.md"
 _FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_suite_and_the_task_of_the_page_run(tmp_path: Path) -> None:
     workdir = Workdir(tmp_path)
     for name, text in _FILE.findall(PAGE.read_text()):

@@ -152,6 +152,7 @@ def test_tokenizer_and_random_state_are_left_as_they_were(folder: Path) -> None:
     assert seen == [(i + 1, test.prepared.n_prompts) for i in range(test.prepared.n_prompts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["own_choice", "own_text", "own_rolling"])
 def test_the_batch_size_is_found_by_the_longest_prompt(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
