@@ -75,6 +75,7 @@ def named(option: str) -> list[str]:
     return inner + [f"{name}{node.get('suffix', '')}" for key in ("sets", "names") for name in node.get(key) or ()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", Catalogue().files("eval"))
 def test_every_option_composes_and_tests_what_it_names(tests: Tests, option: str) -> None:
     found = tests(f"eval={option}", *TOLD.get(option, []))

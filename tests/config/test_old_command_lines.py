@@ -115,6 +115,7 @@ def test_a_line_that_stays_as_it_is_composes(line: str, composed: Composed) -> N
     assert composed(line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "today"), MOVED)
 def test_a_line_of_before_is_answered_with_its_new_form(before: str, today: str, composed: Composed) -> None:
     with pytest.raises(ConfigError) as caught:

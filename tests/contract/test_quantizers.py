@@ -69,7 +69,13 @@ def logits(model: PreTrainedModel) -> Tensor:
     return result
 
 
-each = pytest.mark.parametrize(("name", "model"), ACCEPTED)
+AGGREGATED = ("llama", "gpt2", "mixtral")
+"""Grouped-query attention, transposed weights with biases, experts."""
+
+each = pytest.mark.parametrize(
+    ("name", "model"),
+    [pytest.param(n, m, marks=() if m in AGGREGATED else pytest.mark.slow) for n, m in ACCEPTED],
+)
 
 
 @pytest.mark.parametrize("model", sorted({model for _, model in REFUSED}))
@@ -79,8 +85,8 @@ def test_what_is_refused_says_why(model: str) -> None:
             quantized(name, model)
 
 
-REPEATED = [(n, m) for n, m in ACCEPTED if m == "llama" or n in {"gptq_awq", "kivi2", "signround"}]
-"""Every recipe on dense layers; one of each kind on the other architectures."""
+REPEATED = [(n, m) for n, m in ACCEPTED if m == "llama" or (n, m) == ("gptq_awq", "mixtral")]
+"""Every recipe on dense layers, one on experts."""
 
 
 @pytest.mark.parametrize(("name", "model"), REPEATED)
@@ -207,10 +213,6 @@ def test_what_mixes_tokens_says_so_and_is_computed_alone(kind: str) -> None:
     assert all(score_of_one(handle, mixing, *neighbours) == expected for neighbours in (BESIDE, [*BESIDE, LONGER]))
     together = [score_of_one(handle, Mixing.NONE, *neighbours) for neighbours in (BESIDE, [LONGER])]
     assert max(abs(score - expected) for score in together) > 1e-4, "it would not have mattered"
-
-
-AGGREGATED = ("llama", "gpt2", "mixtral")
-"""Grouped-query attention, transposed weights with biases, experts."""
 
 
 @pytest.mark.slow

@@ -95,10 +95,13 @@ def components(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]
             yield from components(inner, f"{key}.{name}" if key else str(name))
 
 
-def test_every_option_of_the_root_is_in_a_cell(composer: Composer) -> None:
+@pytest.mark.parametrize(
+    "groups", [[one for one in ROOT if one != "calib"], pytest.param(["calib"], marks=pytest.mark.slow)]
+)
+def test_every_option_of_the_root_is_in_a_cell(composer: Composer, groups: list[str]) -> None:
     """Each cell tries one option of every group that has any left: what one decides does not hang on the others."""
-    for names in zip_longest(*map(options, ROOT)):
-        tried = [(group, name) for group, name in zip(ROOT, names, strict=True) if name]
+    for names in zip_longest(*map(options, groups)):
+        tried = [(group, name) for group, name in zip(groups, names, strict=True) if name]
         overrides = [override for group, name in tried for override in chosen(group, name)]
         cell = composed(composer, [*overrides, *(() if "eval" in dict(tried) else ["eval=two_samples"])])
         assert cell.tasks, overrides

@@ -88,6 +88,7 @@ def test_a_residual_as_long_as_the_sequence_is_the_model_bit_for_bit(family: str
     assert not torch.allclose(quantized[:, 24], full[:, 24], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SUPPORTED)
 @pytest.mark.parametrize("name", ["kv4", "kivi4"])
 def test_error_falls_with_bits(family: str, name: str) -> None:

@@ -53,7 +53,9 @@ def run(model: Any, recipe: Recipe) -> tuple[Any, Quantized]:
     return handle, quantize_model(handle, recipe, TOKENS, torch.device("cpu"), lambda _done, _total: None)
 
 
-@pytest.mark.parametrize("family", ["llama", "opt", "gpt2", "gemma2"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gpt2", *(pytest.param(one, marks=pytest.mark.slow) for one in ("opt", "gemma2"))]
+)
 @pytest.mark.parametrize("name", RECIPES, ids=lambda given: given[0])
 def test_the_block_is_reconstructed_better_than_by_rounding_to_nearest(name: tuple[str, ...], family: str) -> None:
     model = FAMILIES[family]()
