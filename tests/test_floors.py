@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src"
 
 FLOORS = [
     {"core"},
-    {"metrics", "kernels"},
+    {"metrics", "kernels", "roofline"},
     {"formats", "models", "datasets", "store"},
     {"transforms"},
     {"rounding"},

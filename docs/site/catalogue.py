@@ -34,7 +34,7 @@ HOMES = ("hub", "package", "path", "files", "id")
 
 PARTS, FAMILY = "parts", "family"
 
-LISTS = (PARTS, "lm_eval")
+LISTS = (PARTS, "lm_eval", "hardware")
 """Groups whose files hold several entries each."""
 
 ABOUT = {group.name: group.about for group in GROUPS} | {

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from quantbench.config.catalogue import Catalogue
+from quantbench.config.catalogue import LISTS, Catalogue
 from quantbench.config.folders import Folders
 from quantbench.config.groups import LISTED, Group, group
 from quantbench.core.errors import ConfigError
@@ -54,8 +54,9 @@ def _options(catalogue: Catalogue, chosen: Group) -> Iterator[str]:
 
 def _described(catalogue: Catalogue, chosen: Group) -> Iterator[tuple[str, str]]:
     """Names and descriptions of the options of a group."""
-    if chosen.name == "lm_eval":
-        yield from ((name, str(told.get("description", ""))) for name, told in sorted(catalogue.lm_eval().items()))
+    if chosen.name in LISTS:
+        entries = sorted(catalogue.entries(chosen.name).items())
+        yield from ((name, str(told.get("description", ""))) for name, told in entries)
     elif chosen.parts:
         said = catalogue.comments(chosen.name)
         yield from ((name, said.get(name, "")) for name in sorted(catalogue.parts(chosen.name)))

@@ -24,6 +24,8 @@ COMMANDS = {
     "retry": "quantbench.cli.sweeps.retry",
     "compare": "quantbench.cli.comparing.compare",
     "report": "quantbench.cli.reporting.report",
+    "pareto": "quantbench.cli.pareto.pareto",
+    "roofline": "quantbench.cli.roofline.roofline",
     "pack": "quantbench.cli.packing.pack",
     "merge": "quantbench.cli.packing.merge",
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from quantbench.cli.modelling import add_load, modelled_of
 from quantbench.cli.parser import add_margin, subcommand
 from quantbench.core.paths import local_path
 
 EXAMPLES = """\
   quantbench report demo                                   outputs/sweeps/demo/report.html: open it in a browser
   quantbench report demo --margin kl=0.01                  what is equivalent within 0.01 nats is said to be
+  quantbench report demo --hardware a100_80gb              loss against modelled time and bytes, too
   quantbench report demo --figures figures --format pdf    every figure as a file of its own, with its data as CSV
 """
 
@@ -24,6 +26,7 @@ def report(arguments: list[str]) -> int:
     add_margin(parser)
     parser.add_argument("--figures", type=local_path, metavar="DIR", help="write the figures there, too")
     parser.add_argument("--format", default="svg", metavar="LIST", help="of svg,png,pdf (default: %(default)s)")
+    add_load(parser)
     given = parser.parse_args(arguments)
     from quantbench.launch.overview import refreshed
     from quantbench.report.margins import margins_of
@@ -35,7 +38,8 @@ def report(arguments: list[str]) -> int:
     store = Store(given.output_dir)
     loaded = [store.load_manifest(store.find_sweep(name)) for name in given.sweeps]
     manifests = [refreshed(manifest, store) for manifest in loaded if manifest is not None]
-    path, content = write_report(store, manifests, margins_of(given.margin), given.output)
+    modelled = modelled_of(given, manifests)
+    path, content = write_report(store, manifests, margins_of(given.margin), given.output, modelled)
     sys.stdout.write(f"{path}\n")
     if given.figures is not None:
         written = write_all_figures(content, given.figures, suffixes)

@@ -1,4 +1,4 @@
-"""The option files by name, read as plain values: data sets, families, parts that have a name, lm-eval's tasks.
+"""The option files by name, read as plain values: data sets, families, named parts, lm-eval's tasks, hardware.
 
 Hydra composes what a command line chooses; what is only named inside an option (a family, the members of a suite, a
 sampler) is looked up here, in the same folders and in the same order.
@@ -25,7 +25,8 @@ FAMILY = ("kind", "reads", "template", "scoring", "sampler", "testing", "members
 """Keys of a family; those that it must have, itself or from the one it is like:"""
 FAMILY_NEEDS = ("kind", "reads", "scoring")
 
-LM_EVAL = "lm_eval/catalogue.yaml"
+LISTS = ("lm_eval", "hardware")
+"""Groups whose options are the entries of one file, conf/GROUP/catalogue.yaml."""
 
 Plain = dict[str, Any]
 
@@ -130,18 +131,23 @@ class Catalogue:
                     found[line.partition(":")[0]] = before.removeprefix("# ")
         return found
 
-    def lm_eval(self) -> Plain:
-        """What is known of lm-eval's tasks, by name."""
+    def entries(self, group_name: str) -> Plain:
+        """The entries of a group of LISTS by name."""
         found: Plain = {}
         for folder in reversed(self._folders):
-            if (folder / LM_EVAL).is_file():
-                found |= read_yaml(folder / LM_EVAL)
+            file = folder / group_name / "catalogue.yaml"
+            if file.is_file():
+                found |= read_yaml(file)
         return found
+
+    def lm_eval(self) -> Plain:
+        """What is known of lm-eval's tasks, by name."""
+        return self.entries("lm_eval")
 
     def count(self, group_name: str) -> int:
         """How many options a group has."""
-        if group_name == "lm_eval":
-            return len(self.lm_eval())
+        if group_name in LISTS:
+            return len(self.entries(group_name))
         return len(self.parts(group_name) if group_name in PARTS else self.files(group_name))
 
     def members(self, family: str) -> Sequence[str]:

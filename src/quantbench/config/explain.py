@@ -30,6 +30,12 @@ from quantbench.core.errors import ConfigError, QuantbenchError
 
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'$", re.MULTILINE)
 
+COMMANDS = {
+    ("eval", "roofline"): "modelled time and memory need no test and no weights, so they are a command: "
+    "quantbench roofline MODEL|RUN|SWEEP --hardware NAME, and --hardware of collate, pareto and report",
+}
+"""What is asked for as an option, and is a command."""
+
 
 @contextmanager
 def hydra_explained(folders: Folders) -> Iterator[None]:
@@ -96,6 +102,8 @@ def explain(error: BaseException, folders: Folders) -> str:
             return unknown_key(key, sorted(valid | set_keys() if key.startswith("calib.") else valid))
         if isinstance(cause, MissingConfigException) and cause.missing_cfg_file is not None and cause.options:
             group, _, name = str(cause.missing_cfg_file).rpartition("/")
+            if instead := COMMANDS.get((group, name)):
+                return f"{group}={name}: {instead}"
             where = f" Looked in {folders.searched_for_sweeps}." if group == "sweep" else ""
             return unknown_choice(group, name, cause.options) + where
         cause = cause.__cause__

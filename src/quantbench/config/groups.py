@@ -47,6 +47,7 @@ GROUPS = (
     Group("scoring", "how a test is scored", parts=True),
     Group("render", "how dialogues become text (calib.render=NAME)", parts=True),
     Group("lm_eval", "tasks of lm-eval that are described here (eval=lm_eval eval.names=[NAME])"),
+    Group("hardware", "machines whose time and memory are modelled (quantbench roofline --hardware NAME)"),
 )
 
 CELL = tuple(group.name for group in GROUPS if group.cell)

@@ -13,6 +13,7 @@ from quantbench.report.draw_means import draw_means, totals_of
 from quantbench.report.evidence import Evidence
 from quantbench.report.layers import layers, write_layers
 from quantbench.report.legend import legend
+from quantbench.report.modelled.columns import Modelled, with_modelled
 from quantbench.report.page.write import NAME, try_report
 from quantbench.report.render import console
 from quantbench.report.scored import SweepScores
@@ -39,14 +40,20 @@ def check_columns(store: Store, manifest: Manifest) -> None:
         ) from error
 
 
-def report(store: Store, manifests: Sequence[Manifest], *, page: bool = False) -> None:
+def report(
+    store: Store, manifests: Sequence[Manifest], *, page: bool = False, modelled: Modelled | None = None
+) -> None:
     """Collate each sweep into its folder and print its tables; with `page` also write report.html.
+
+    modelled  what the runs would cost on a machine: columns of results.csv
 
     Raises StoreError for damaged results; what goes wrong with the page is logged.
     """
     for manifest in manifests:
         scores = SweepScores(store, manifest)
         frame = collated([scores])
+        if modelled is not None:
+            frame = with_modelled(frame, modelled.rows(scores.runs))
         write(store, manifest.name, frame)
         comparisons = compared([scores])
         write_comparisons(store, manifest.name, comparisons)

@@ -78,6 +78,21 @@ def timed(operators: Iterable[Operator], machine: Hardware) -> list[Timed]:
     ]
 
 
+def weight_bytes(model: Shape, precision: Precision, chips: int = 1) -> float:
+    """Bytes of stored weights on each of so many chips: matrices, embeddings, norms; biases are left out.
+
+    A tied head is stored once unless it is quantized otherwise than the embeddings.
+    """
+    embeddings = precision.of(None, "embeddings")
+    total = model.vocabulary * model.embedding_width * embeddings / chips
+    for block, linear in model.linears():
+        own = precision.of(block, linear.role)
+        if linear.role != "lm_head" or not model.tied or own != embeddings:
+            total += linear.size * own / (chips if linear.split != "none" else 1)
+    kept = (model.positions + 2 * len(model.blocks) + 1) * model.hidden
+    return (total + kept * SERVED) / 8
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a model of a shape, in a precision, costs under a load on a machine; all of it for one chip.
@@ -121,17 +136,8 @@ class Cost:
 
     @cached_property
     def weight_bytes(self) -> float:
-        """Stored weights: matrices, embeddings, norms. A tied head is stored once unless it is quantized by itself."""
-        model, chips = self.model, self.load.tensor_parallel
-        total = 0.0
-        for block, linear in model.linears():
-            own = self.precision.of(block, linear.role)
-            if linear.role == "lm_head" and model.tied and own == self._embedding_bits:
-                continue
-            total += linear.size * own / (chips if linear.split != "none" else 1)
-        total += model.vocabulary * model.embedding_width * self._embedding_bits / chips
-        total += (model.positions * model.hidden + (2 * len(model.blocks) + 1) * model.hidden) * SERVED
-        return total / 8
+        """Stored weights on each chip."""
+        return weight_bytes(self.model, self.precision, self.load.tensor_parallel)
 
     def cache_bytes(self, batch: int) -> float:
         """The key-value cache of so many sequences at their full length."""
@@ -180,10 +186,6 @@ class Cost:
 
     def _takes(self, batch: int) -> float:
         return self.cache_bytes(batch) + self.activation_bytes(batch)
-
-    @property
-    def _embedding_bits(self) -> float:
-        return self.precision.of(None, "embeddings")
 
     def _phase(self, n: int, length: int) -> Phase:
         return Phase(model=self.model, precision=self.precision, load=self.load, n=n, length=length)

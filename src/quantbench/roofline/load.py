@@ -63,8 +63,8 @@ class Load:
             return
         if machine.interconnect is None:
             raise ConfigError(
-                f"tensor_parallel={self.tensor_parallel}: hardware {machine.name} has no interconnect_gb_s; give it, or "
-                "tensor_parallel=1"
+                f"tensor_parallel={self.tensor_parallel}: hardware {machine.name} has no interconnect_gb_s; give it, "
+                "or tensor_parallel=1"
             )
         for block in model.blocks:
             if block.attention.heads % self.tensor_parallel:

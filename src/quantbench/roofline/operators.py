@@ -1,12 +1,12 @@
 """The operators of a decoder: operations and bytes of each, on each chip.
 
-Source  Yuan et al.: "LLM Inference Unveiled: Survey and Roofline Model Insights" (arXiv 2402.16363), Sections 2.2 and 2.3
+Source  Yuan et al.: "LLM Inference Unveiled: Survey and Roofline Model Insights" (arXiv 2402.16363), Section 2
 Symbols B sequences, n tokens of each that are computed (decode: 1, prefill: all), S tokens that each has in all
         h query heads, h_kv key and value heads, d channels of a head, P pairs of a query and a key that it sees
 
 matrix [o, i]   2 i o B n operations; reads its weights and B n i inputs, writes B n o outputs
-attention       fused: 4 B h d P operations, and 5 B h P of the softmax; reads queries and cache, writes outputs. The cache
-                is read once for each 128 queries of a sequence (the block of rows of FlashAttention-2, arXiv 2307.08691)
+attention       fused: 4 B h d P operations, and 5 B h P of the softmax; reads queries and cache, writes outputs. The
+                cache is read once for each 128 queries of a sequence (rows of a block of FlashAttention-2, 2307.08691)
                 eager: scores of all n S pairs are written and read in between
 norm            7 operations an element, an addition 1, a gated activation 2: each reads and writes its elements
 experts         the expected number that some token is routed to is read (Mlp.touched)
@@ -132,7 +132,7 @@ class Phase:
         )
 
     def _latent(self, block: int, own: LatentAttention) -> Iterator[Operator]:
-        """Decode: heads attend to the cached latents, the up-projection absorbed; prefill: to keys and values made of it.
+        """Decode: heads attend to the cached latents, the up-projection absorbed; prefill: to keys and values of them.
 
         The latent cache has one head, which every chip holds.
         """

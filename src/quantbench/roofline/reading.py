@@ -9,22 +9,34 @@ from quantbench.core.errors import ConfigError
 from quantbench.roofline.shape import Block, GroupedAttention, LatentAttention, Mlp, Shape
 
 GATED = frozenset(
-    """baichuan cohere cohere2 deepseek_v2 deepseek_v3 exaone4 gemma gemma2 gemma3_text glm glm4 gpt_oss granite granitemoe
-    helium internlm2 llama minimax mistral mixtral olmo olmo2 olmo3 olmoe phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe
-    seed_oss smollm3 stablelm""".split()
+    {
+        *("baichuan", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "exaone4", "gemma", "gemma2", "gemma3_text"),
+        *("glm", "glm4", "gpt_oss", "granite", "granitemoe", "helium", "internlm2", "llama", "mistral", "mixtral"),
+        *("olmo", "olmo2", "olmo3", "olmoe", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+        *("seed_oss", "smollm3", "stablelm"),
+    }
 )
 """Model types whose MLP is act(gate) x up."""
 
-PLAIN = frozenset("bloom codegen falcon gpt2 gpt_bigcode gpt_neo gpt_neox gptj mpt nemotron opt phi starcoder2".split())
+PLAIN = frozenset(
+    {
+        *("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "mpt", "nemotron", "opt", "phi"),
+        "starcoder2",
+    }
+)
 """Model types whose MLP is act(up)."""
 
-LEARNED = {"gpt2": 0, "gpt_bigcode": 0, "gpt_neo": 0, "opt": 2}
+LEARNED = {"gpt2": 0, "gpt_bigcode": 0, "opt": 2}
 """Model types with learned positions: rows beside those of `max_position_embeddings`."""
 
-FOUR_TIMES = frozenset({"bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj"})
+FOUR_TIMES = frozenset({"bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gptj"})
 """Model types whose MLP is four times as wide as the hidden states unless it is given."""
 
 NO_LIMIT = frozenset({"bloom", "mpt"})
+"""Model types whose positions are biases of attention (ALiBi), or whose configuration states a limit that is none."""
+
+ALL_HEADS = frozenset({"bloom", "codegen", "gpt2", "gpt_neox", "gptj", "mpt", "opt"})
+"""Model types that have a key and a value head for each query head."""
 
 HIDDEN = ("hidden_size", "n_embd", "d_model")
 BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -54,8 +66,8 @@ class _Reader:
         if self._type not in GATED | PLAIN:
             known = ", ".join(sorted(GATED | PLAIN))
             raise ConfigError(
-                f"model {name}: model_type={config.get('model_type')!r} cannot be modelled: which operators it has is not "
-                f"known. Known are {known}"
+                f"model {name}: model_type={config.get('model_type')!r} cannot be modelled: which operators it has is "
+                f"not known. Known are {known}"
             )
         self._hidden = self._number(*HIDDEN)
         self._heads = self._number(*HEADS)
@@ -96,6 +108,8 @@ class _Reader:
         )
 
     def _kv_heads(self) -> int:
+        if self._type in ALL_HEADS:
+            return self._heads
         if self._type == "falcon" and not self._config.get("new_decoder_architecture"):
             return 1 if self._config.get("multi_query") else self._heads
         if self._type == "gpt_bigcode":

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from quantbench.metrics import metrics
+from quantbench.report.axes import AXES
 from quantbench.report.comparison_columns import GAP, RECIPE
-from quantbench.report.page.bits import bits_chart
+from quantbench.report.page.bits import cost_chart_of
 from quantbench.report.page.content import Content
 from quantbench.report.page.cost import cost_chart
 from quantbench.report.page.curves import draw_chart, size_chart
@@ -90,7 +91,7 @@ def _figures(part: Content) -> Iterator[tuple[str, list[Figure | None]]]:
             gap_map(part.comparisons, metric),
             forest(part.comparisons, GAP, metric),
             forest(part.comparisons, RECIPE, metric),
-            bits_chart(values, metric),
+            *(cost_chart_of(values, part.comparisons, metric, axis) for axis in AXES.values()),
             size_chart(values, metric),
             draw_chart(part.results, values, metric),
         ]

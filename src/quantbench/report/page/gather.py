@@ -16,6 +16,7 @@ from quantbench.report.comparisons import compared
 from quantbench.report.costs import costs
 from quantbench.report.layers import layers
 from quantbench.report.matched import matched_is_best, sentence
+from quantbench.report.modelled.columns import Modelled, with_modelled
 from quantbench.report.page.content import Content
 from quantbench.report.page.facts import facts
 from quantbench.report.page.figure import rows_of
@@ -28,13 +29,28 @@ from quantbench.store.manifest import Manifest
 from quantbench.store.store import Store
 
 
-def gather(store: Store, manifests: Sequence[Manifest], margins: Mapping[str, float] | None = None) -> Content:
+def gather(
+    store: Store,
+    manifests: Sequence[Manifest],
+    margins: Mapping[str, float] | None = None,
+    modelled: Modelled | None = None,
+) -> Content:
     """All that a report on sweeps shows.
 
-    margins  as for `quantbench.report.comparisons.comparisons`
+    margins   as for `quantbench.report.comparisons.comparisons`
+    modelled  time and memory on a machine, too: columns of the results, and figures
     """
-    sweeps = [SweepScores(store, manifest) for manifest in manifests]
-    return content_of(sweeps, collated(sweeps), compared(sweeps, margins))
+    return gathered([SweepScores(store, manifest) for manifest in manifests], margins, modelled)
+
+
+def gathered(
+    sweeps: Sequence[SweepScores], margins: Mapping[str, float] | None = None, modelled: Modelled | None = None
+) -> Content:
+    """As `gather`, of scores that are read once for several purposes."""
+    results = collated(sweeps)
+    if modelled is not None:
+        results = with_modelled(results, modelled.rows([run for scores in sweeps for run in scores.runs]))
+    return content_of(sweeps, results, compared(sweeps, margins))
 
 
 def content_of(sweeps: Sequence[SweepScores], results: pd.DataFrame, comparisons: pd.DataFrame) -> Content:

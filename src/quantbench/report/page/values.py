@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from quantbench.report.axes import AXES
+
 KEYS = ["sweep", "model", "scale", "full_precision", "recipe", "calibration", "data_free", "task", "protocol", "metric"]
 """Equal for the runs of one arm on one test: they differ in draw, seed and replicate."""
 
@@ -33,11 +35,15 @@ def arm_values(results: pd.DataFrame, means: Means) -> pd.DataFrame:
     bits, bits_model  bits per quantized weight; per parameter
     tokens            calibrated on, per draw
     runs              run ids, joined by spaces
+    modelled_...      what a roofline models, where the results have it
     """
+    modelled = [axis.column for axis in AXES.values() if axis.modelled and axis.column in results]
     scored_first = results.assign(scored=results["value"].notna()).sort_values("scored", ascending=False, kind="stable")
     order = {key: index for index, key in enumerate(results.groupby(KEYS, sort=False, dropna=False).groups)}
     groups = scored_first.groupby(KEYS, sort=False, dropna=False)
-    found = groups.agg(FIRST | {"value": "mean", "effective_bits": "mean", "calib_tokens": "mean"})
+    found = groups.agg(
+        FIRST | {"value": "mean", "effective_bits": "mean", "calib_tokens": "mean"} | dict.fromkeys(modelled, "mean")
+    )
     scored = results[results["value"].notna()].groupby(KEYS, sort=False, dropna=False)["run_id"]
     every = results[results["run_id"].notna()].groupby(KEYS, sort=False, dropna=False)["run_id"]
     found["draws"] = scored.nunique()
@@ -47,7 +53,7 @@ def arm_values(results: pd.DataFrame, means: Means) -> pd.DataFrame:
     renamed = {"effective_bits": "bits", "calib_tokens": "tokens", "n_clusters": "clusters"}
     found = found.rename(columns=renamed | {"value_low": "low", "value_high": "high"})
     found = found.assign(draws=found["draws"].fillna(0).astype(int), runs=found["runs"].fillna("").astype(str))
-    numbers = ["value", "low", "high", "bits", "bits_model", "tokens"]
+    numbers = ["value", "low", "high", "bits", "bits_model", "tokens", *modelled]
     found = found.assign(**{name: found[name].to_numpy(np.float64, na_value=np.nan) for name in numbers})
     return _with_means(found, means)
 

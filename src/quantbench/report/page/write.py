@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from quantbench.core import files
+from quantbench.report.modelled.columns import Modelled
 from quantbench.report.page.content import Content
 from quantbench.report.page.drawing import write_figures
 from quantbench.report.page.figures import sections
@@ -24,15 +25,20 @@ NAME = "report.html"
 
 
 def write_report(
-    store: Store, manifests: Sequence[Manifest], margins: Mapping[str, float], path: Path | None = None
+    store: Store,
+    manifests: Sequence[Manifest],
+    margins: Mapping[str, float],
+    path: Path | None = None,
+    modelled: Modelled | None = None,
 ) -> tuple[Path, Content]:
     """Write the page on the sweeps; returns where, and what it is made of.
 
-    path  None: report.html in the folder of the sweep, or reports/A+B.html beside sweeps/ for several
+    path      None: report.html in the folder of the sweep, or reports/A+B.html beside sweeps/ for several
+    modelled  what the runs would cost on a machine: figures of it, too
 
     Raises ConfigError for a margin that is none, SchemaError for a store of another schema.
     """
-    content = gather(store, manifests, margins)
+    content = gather(store, manifests, margins, modelled)
     chosen = default_path(store, [manifest.name for manifest in manifests]) if path is None else path
     files.make_folder(chosen.parent)
     files.write_text(chosen, html(content, sections(content)))
