@@ -120,7 +120,7 @@ def value_scale(frame: pd.DataFrame) -> alt.Scale:
 
 def _chart(frame: pd.DataFrame, metric: str, column: str, title: str) -> alt.FacetChart:
     recipes = in_order(frame["recipe"])
-    behind, shown = alt.expr.datum.behind, colours(recipes)
+    behind, shown = alt.datum.behind, colours(recipes)
     y = alt.Y("value:Q", title=metric, scale=value_scale(frame))
     x = alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=False, padding=12))
     base = alt.Chart().encode(x=x, tooltip=tooltip(KEPT, frame), href=alt.Href("href:N"))
