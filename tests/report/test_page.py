@@ -18,7 +18,7 @@ from made_content import content
 from quantbench.cli.reporting import report
 from quantbench.core.errors import ConfigError
 from quantbench.report.page import drawing, write
-from quantbench.report.page.bits import bits_chart, front
+from quantbench.report.page.bits import cost_chart_of, front
 from quantbench.report.page.content import Content
 from quantbench.report.page.curves import draw_chart, size_chart
 from quantbench.report.page.drawing import formats, script_json
@@ -150,7 +150,8 @@ def test_the_front_is_what_no_arm_beats_in_bits_and_value() -> None:
     group = pd.DataFrame({"bits": [4.0, 4.0, 3.0, 8.0, 8.0], "value": [0.5, 0.4, 0.6, 0.4, 0.1]})
     assert front(group, higher_is_better=False) == [2, 1, 4]
     assert front(group, higher_is_better=True) == [2]
-    assert bits_chart(values(content(recipes=("gptq",), draws=1)), "kl") is None  # of equal bits
+    one = content(recipes=("gptq",), draws=1)
+    assert cost_chart_of(values(one), one.comparisons, "kl") is None  # of equal bits
 
 
 def test_draws_are_shown_one_by_one_beside_their_mean_and_only_where_there_are_several() -> None:

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from llm_viewer import as_released, head_as_released, machine, milliseconds, phase, precision
 
+from llm_viewer import MODEL, as_released, head_as_released, machine, milliseconds, phase, precision
 from quantbench.roofline.cost import Cost
 from quantbench.roofline.load import Load
 from quantbench.roofline.precision import Precision
-from quantbench.roofline.reading import shape
 
-LLAMA2_7B = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "intermediate_size": 11008,
-    "vocab_size": 32000,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": False,
-}
-MODEL = shape(LLAMA2_7B, "llama2_7b")
 S = 2048
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from llm_viewer import machine
 
+from llm_viewer import LLAMA2_7B, MODEL, machine
 from quantbench.core.errors import ConfigError
 from quantbench.roofline.cost import Cost, seconds
 from quantbench.roofline.hardware import Hardware, hardware
@@ -16,18 +16,23 @@ from quantbench.roofline.operators import Operator, Phase, visible_pairs
 from quantbench.roofline.precision import Precision
 from quantbench.roofline.reading import shape
 from quantbench.roofline.shape import Mlp, Shape
-from test_check_values import LLAMA2_7B, MODEL
 
 A100 = replace(machine("a100"), interconnect=300e9)
 MIXTURE = {**LLAMA2_7B, "model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
 LATENT = {
     **LLAMA2_7B,
-    **{"model_type": "deepseek_v3", "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64},
-    **{"qk_nope_head_dim": 128, "v_head_dim": 128},
+    "model_type": "deepseek_v3",
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
 }
 
 
-def operators(model: Shape, n: int, length: int, precision: Precision | None = None, **load: Any) -> dict[str, Operator]:
+def operators(
+    model: Shape, n: int, length: int, precision: Precision | None = None, **load: Any
+) -> dict[str, Operator]:
     """The operators of the first block, and those outside, by name."""
     phase = Phase(model=model, precision=precision or Precision(), load=Load(**load), n=n, length=length)
     return {one.name: one for one in phase.operators() if one.block in {0, None}}
@@ -38,10 +43,7 @@ def operators(model: Shape, n: int, length: int, precision: Precision | None = N
 @pytest.mark.parametrize("window", [None, 1, 7, 16, 100])
 def test_pairs_are_those_that_a_causal_mask_with_a_window_leaves(n: int, length: int, window: int | None) -> None:
     seen = sum(
-        1
-        for query in range(length - n, length)
-        for key in range(query + 1)
-        if window is None or key > query - window
+        1 for query in range(length - n, length) for key in range(query + 1) if window is None or key > query - window
     )
     assert visible_pairs(n, length, window) == seen
 

@@ -10,13 +10,13 @@ import pytest
 from transformers import PreTrainedModel
 
 import tiny
+from llm_viewer import LLAMA2_7B
 from quantbench.core.errors import ConfigError
 from quantbench.models.slots import block_slots
 from quantbench.models.structure import find_blocks
 from quantbench.roofline.naming import place
 from quantbench.roofline.reading import GATED, PLAIN, shape
 from quantbench.roofline.shape import GroupedAttention, LatentAttention
-from test_check_values import LLAMA2_7B
 
 FAMILIES = {**tiny.FAMILIES, "phi3": tiny.tiny_phi3, "deepseek_v3": tiny.tiny_deepseek_v3}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 
 from quantbench.cli.modelling import add_load, modelled_of
 from quantbench.cli.parser import add_margin, subcommand
@@ -36,7 +37,7 @@ def pareto(arguments: list[str]) -> int:
     from quantbench.report.decide import decided
     from quantbench.report.page.drawing import write_figures
     from quantbench.report.page.gather import gathered
-    from quantbench.report.render import console, csv_table, markdown
+    from quantbench.report.render import WIDTH, console, csv_table, markdown
     from quantbench.report.scored import SweepScores
     from quantbench.store.store import Store
 
@@ -60,7 +61,7 @@ def pareto(arguments: list[str]) -> int:
     if modelled is not None and modelled.machine is not None:
         sys.stdout.write(f"Modelled on {modelled.words}: no measurement (docs/roofline.md).\n\n")
     sys.stdout.write("\n".join(console(table) for table in found.tables))
-    sys.stdout.write("".join(f"\n{sentence}\n" for sentence in found.sentences))
+    sys.stdout.write("".join(f"\n{textwrap.fill(one, WIDTH)}\n" for one in found.sentences))
     return 0
 
 

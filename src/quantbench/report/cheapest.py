@@ -62,17 +62,20 @@ def cheapest(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axis:
     """
     arms = candidates(values, tests, bound, axis)
     side = "above" if bound.higher_is_better else "below"
-    asked = f"whose {bound.metric} is {side} {bound.value:g} on {listed(tests.values())} with its 95 % interval"
+    asked = f"{bound.metric} {side} {bound.value:g} on {listed(tests.values())}"
     within = [arm for arm in arms if all(bound.holds(end) for _, end in arm.ends.values())]
     if not within:
-        return f"No recipe {asked}: none.{_nearest(arms, bound)}"
+        return f"None: no recipe is shown to have {asked} with its 95 % interval.{_nearest(arms, bound)}"
     least = min(arm.cost for arm in within)
     best = [arm for arm in within if math.isclose(arm.cost, least, rel_tol=1e-6)]
     told = [f"{arm.name} ({_worst(arm, bound)})" for arm in best]
-    verb = "is" if len(best) == 1 else "are, at equal cost,"
+    noun, verb = ("recipe", "is") if len(best) == 1 else ("recipes, at equal cost,", "are")
     one_draw = any(arm.draws == 1 and not arm.data_free for arm in best)
     note = " The intervals are over test items: another calibration draw may differ." if one_draw else ""
-    return f"The cheapest recipe {asked} {verb} {listed(told)}, at {_amount(least)} {axis.unit}.{note}"
+    return (
+        f"The cheapest {noun} with {asked}, the 95 % interval included, {verb} {listed(told)}, at {_amount(least)} "
+        f"{axis.unit}.{note}"
+    )
 
 
 def candidates(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axis: Axis) -> list[Candidate]:

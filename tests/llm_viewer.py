@@ -1,4 +1,4 @@
-"""What LLM-Viewer, the code released with arXiv 2402.16363, counts otherwise than this project; for its check values."""
+"""What LLM-Viewer, the code released with arXiv 2402.16363, counts otherwise; for its check values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ from quantbench.roofline.hardware import Hardware
 from quantbench.roofline.load import Load
 from quantbench.roofline.operators import Operator, Phase
 from quantbench.roofline.precision import Precision
+from quantbench.roofline.reading import shape
 from quantbench.roofline.shape import Shape
+
+LLAMA2_7B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "intermediate_size": 11008,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
+MODEL = shape(LLAMA2_7B, "llama2_7b")
 
 MACHINES = {
     "a6000": (768e9, 154.8e12, 309.7e12),
@@ -29,7 +43,7 @@ def machine(name: str) -> Hardware:
 
 
 def precision(weight: float, activation: float, kv: float) -> Precision:
-    """Its bits: one width for all activations, the head is quantized too, 8-bit arithmetic where all fit into 8 bits."""
+    """Its bits: one width for all activations, a quantized head, 8-bit arithmetic where all fit into 8 bits."""
     arithmetic = "int8" if max(weight, activation, kv) <= 8 else "fp16"
     return Precision(
         weight=weight,
@@ -61,9 +75,7 @@ def as_released(own: Phase) -> Iterator[Operator]:
         elif operator.name == "activation":
             width = own.model.blocks[0].mlps[0].width
             share = own.model.hidden / width
-            yield replace(
-                operator, flops=operator.flops * share, activation_bytes=operator.activation_bytes * share
-            )
+            yield replace(operator, flops=operator.flops * share, activation_bytes=operator.activation_bytes * share)
         elif (operator.name, operator.block) != ("norms", None):
             yield operator
 
