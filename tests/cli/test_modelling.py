@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from command import Workdir
+from inside import in_process
 from quantbench.config.catalogue import Catalogue
 from quantbench.config.folders import Folders
 from quantbench.config.machines import chosen_hardware
@@ -36,16 +37,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
 
 def told(place: Workdir, *arguments: str) -> str:
     """What a command prints that succeeds."""
-    done = place.answer(*arguments, base=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    done = in_process(arguments, place.folder)
+    assert done.status == 0, done.said
+    return done.printed
 
 
 def refused(place: Workdir, *arguments: str) -> str:
     """What a command says that is refused."""
-    done = place.answer(*arguments, base=False)
-    assert done.returncode == 2, (done.stdout, done.stderr)
-    return done.stderr
+    done = in_process(arguments, place.folder)
+    assert done.status == 2, (done.printed, done.said)
+    return done.said
 
 
 def test_every_entry_of_the_catalogue_has_its_numbers_and_their_source() -> None:

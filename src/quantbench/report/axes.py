@@ -14,6 +14,7 @@ class Axis:
 
     column    of results.csv
     title     of a figure's axis;  head: of a table, its first word capital;  unit: behind a number
+    form      how a number of it is written
     modelled  whether it is computed from the model's configuration;  needs_hardware: and from a machine's numbers
     """
 
@@ -24,6 +25,7 @@ class Axis:
     unit: str
     modelled: bool = True
     needs_hardware: bool = True
+    form: str = ".4g"
 
 
 BITS = Axis("bits", "effective_bits", "bits per quantized weight", "Bits", "bits per quantized weight", False, False)
@@ -32,7 +34,9 @@ AXES = {
     axis.name: axis
     for axis in (
         BITS,
-        Axis("bytes", "modelled_weight_bytes", "bytes of all weights", "Bytes", "bytes of weights", True, False),
+        Axis(
+            "bytes", "modelled_weight_bytes", "bytes of all weights", "Bytes", "bytes of weights", True, False, ",.0f"
+        ),
         Axis(
             "modelled_decode_ms",
             "modelled_decode_ms",

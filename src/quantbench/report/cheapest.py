@@ -73,7 +73,7 @@ def cheapest(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axis:
     one_draw = any(arm.draws == 1 and not arm.data_free for arm in best)
     note = " The intervals are over test items: another calibration draw may differ." if one_draw else ""
     return (
-        f"The cheapest {noun} with {asked}, the 95 % interval included, {verb} {listed(told)}, at {_amount(least)} "
+        f"The cheapest {noun} with {asked}, the 95 % interval included, {verb} {listed(told)}, at {least:{axis.form}} "
         f"{axis.unit}.{note}"
     )
 
@@ -125,7 +125,3 @@ def _nearest(arms: Sequence[Candidate], bound: Bound) -> str:
     sign = -1 if bound.higher_is_better else 1
     best = min(known, key=lambda arm: max(sign * end for _, end in arm.ends.values()))
     return f" The nearest is {best.name}: {_worst(best, bound)}.{words}"
-
-
-def _amount(cost: float) -> str:
-    return f"{cost:,.0f}" if cost >= 1e4 else f"{cost:.4g}"

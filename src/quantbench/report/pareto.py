@@ -106,7 +106,7 @@ def _table(
     second = ("bits, whole model", "bits_model") if axis is BITS else ("bits", "effective_bits")
     body = [
         [
-            *map(TableCell, (line.recipe, line.calib, spread(_costs(line, costs), ".4g"))),
+            *map(TableCell, (line.recipe, line.calib, spread(_costs(line, costs), axis.form))),
             TableCell(spread(_known(line, second[1]), ".4g")),
             *[_marked(cells.value(line, task), line, task, better, notes) for task in names],
         ]
@@ -178,7 +178,7 @@ def _is_front(line: Line, task: str, better: Mapping[tuple[str, str], list[str]]
 
 def _named(line: Line, axis: Axis, costs: Mapping[str, float]) -> str:
     unit = "bits" if axis is BITS else axis.unit
-    return f"{subject(line.recipe, line.calib)} ({spread(_costs(line, costs), '.4g')} {unit})"
+    return f"{subject(line.recipe, line.calib)} ({spread(_costs(line, costs), axis.form)} {unit})"
 
 
 def _known(line: Line, column: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -118,7 +119,7 @@ class Mlp:
 
         E (1 - (1 - k/E)^T) for k of E experts and T tokens.
         """
-        return self.experts * (1 - (1 - self.chosen / self.experts) ** tokens)
+        return self.experts * (1 - math.pow(1 - self.chosen / self.experts, tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
