@@ -85,7 +85,6 @@ def candidates(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axi
     found = []
     for key, rows in own[own[column].notna()].groupby(ARM, sort=False, dropna=False):
         recipe, calibration = (str(part) for part in key)
-        first: Mapping[str, Any] = rows.iloc[0].to_dict()
         ends = {str(row["task"]): (float(row["value"]), _end(row, bound)) for _, row in rows.iterrows()}
         found.append(
             Candidate(
@@ -93,7 +92,7 @@ def candidates(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axi
                 cost=float(rows[column].mean()),
                 ends={name: ends.get(task, (math.nan, math.nan)) for task, name in tests.items()},
                 draws=int(rows["draws"].max()),
-                data_free=bool(first["data_free"]),
+                data_free=bool(rows["data_free"].iloc[0]),
             )
         )
     return found

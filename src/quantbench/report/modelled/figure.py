@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,6 +19,12 @@ else:
 
 KEPT = ["kind", "phase", "operator", "arithmetic", "intensity", "attained", "ms", "share", "bound", "label"]
 PHASES = ["prefill", "decode"]
+PLACES: dict[str, dict[str, Any]] = {
+    "prefill": {"align": "right", "dx": -4, "dy": -12},
+    "decode": {"align": "left", "dx": 9, "dy": 9},
+}
+"""Where labels stand beside their marks."""
+
 LABELLED = 0.05
 """Share of a phase's time from which operators have a label."""
 
@@ -59,7 +65,7 @@ def _labelled(points: pd.DataFrame) -> pd.DataFrame:
     near = (2 * points["intensity"].map(math.log10)).round()
     places = points[points["share"] >= LABELLED].groupby(["phase", near], sort=False)
     names = {group["share"].idxmax(): ", ".join(group["operator"]) for _, group in places}
-    return points.assign(label=[names.get(index) for index in points.index])
+    return points.assign(label=points.index.to_series().map(names))
 
 
 def _roofs(cost: Cost, points: pd.DataFrame) -> list[dict[str, object]]:
@@ -74,7 +80,7 @@ def _roofs(cost: Cost, points: pd.DataFrame) -> list[dict[str, object]]:
     return found
 
 
-def _chart(frame: pd.DataFrame) -> alt.LayerChart:
+def _chart(frame: pd.DataFrame) -> Any:
     x = alt.X("intensity:Q", title="operations a byte", scale=alt.Scale(type="log"))
     y = alt.Y("attained:Q", title="10^12 operations a second", scale=alt.Scale(type="log"))
     roof = (
@@ -92,8 +98,8 @@ def _chart(frame: pd.DataFrame) -> alt.LayerChart:
     )
     labels = [
         operators.transform_filter(f"datum.phase === '{phase}' && datum.label !== null")
-        .mark_text(align=align, dx=dx, dy=dy, fontSize=10)
+        .mark_text(**place, fontSize=10)
         .encode(x=x, y=y, text="label:N")
-        for phase, align, dx, dy in (("prefill", "right", -4, -12), ("decode", "left", 9, 9))
+        for phase, place in PLACES.items()
     ]
     return alt.layer(roof, point, *labels, data=named()).properties(width=520, height=340)

@@ -81,7 +81,7 @@ def _input_bits(spec: Plain, width: int) -> float:
         return _input_bits(spec["inner"], width)
     if isinstance(spec.get("format"), Mapping):
         try:
-            return build(spec["format"], Format, "activation.format").bits_per_weight((1, width))  # type: ignore[type-abstract]
+            return build(spec["format"], Format, "activation.format").bits_per_weight((1, width))
         except QuantbenchError as error:
             raise ConfigError(f"the run's activation format cannot be made again: {error}") from error
     if isinstance(bits := spec.get("bits"), int):
