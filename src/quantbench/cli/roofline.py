@@ -102,26 +102,24 @@ def _of_model(given: argparse.Namespace) -> Cost | None:
 
     folders = Folders(given.config_dir)
     name = given.what[0]
-    model: Shape
+    overrides: list[str] | None = None
     if all("=" in one for one in given.what):
         if wrong := [one for one in given.what if not one.startswith(("model=", "model."))]:
             raise ConfigError(
                 f"roofline {wrong[0]}: only model=NAME and its keys; a recipe's bits are those of its run"
             )
-        check, model_of = chosen_hardware(given.hardware, folders), lambda: named_shape(given.what, folders)
+        overrides = list(given.what)
     elif len(given.what) > 1:
         raise ConfigError(f"roofline {' '.join(given.what)}: name one sweep, model, folder or run")
     elif name in Catalogue(folders).files("model"):
-        check, model_of = chosen_hardware(given.hardware, folders), lambda: named_shape([f"model={name}"], folders)
-    elif Path(name).exists():
-        check, model_of = chosen_hardware(given.hardware, folders), lambda: folder_shape(Path(name))
-    else:
+        overrides = [f"model={name}"]
+    elif not Path(name).exists():
         return None
-    precision = _precision(given)
-    model = model_of()
+    machine, precision, load = chosen_hardware(given.hardware, folders), _precision(given), load_of(given)
+    model: Shape = folder_shape(Path(name)) if overrides is None else named_shape(overrides, folders)
     from quantbench.roofline.cost import Cost
 
-    return Cost(model, precision, load_of(given), check)
+    return Cost(model, precision, load, machine)
 
 
 def _precision(given: argparse.Namespace) -> Precision:
