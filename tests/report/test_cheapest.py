@@ -101,9 +101,14 @@ def test_what_has_no_interval_is_not_chosen_and_one_draw_is_said() -> None:
     values = arms(("cheap", 2.0, 0.01, float("nan")), ("dear", 4.0, 0.01, 0.02))
     said = cheapest(values, TESTS, Bound("kl", 0.1, False))
     assert " is dear calibrated on wiki (0.0100 on wiki, at most 0.0200), at 4 bits" in said
-    assert said.endswith("The intervals are over test items: another calibration draw may differ.")
+    left = " Left out, for want of an interval on each test or of a cost: 1 of "
+    assert said.endswith(f"The intervals are over test items: another calibration draw may differ.{left}2.")
     lost = cheapest(values[values["recipe"] == "cheap"], TESTS, Bound("kl", 0.1, False))
-    assert lost.endswith("with its 95 % interval. 1 of 1 have no interval on all of them.")
+    assert lost.endswith(f"with its 95 % interval.{left}1.")
+    free = cheapest(
+        values.assign(bits=values["bits"].where(values["recipe"] != "dear")), TESTS, Bound("kl", 0.1, False)
+    )
+    assert free.startswith("None: ")
     half = cheapest(values[values["task"] == "wiki"], TESTS, Bound("kl", 0.1, False))
     assert half.startswith("None: ")
 

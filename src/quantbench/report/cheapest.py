@@ -45,13 +45,18 @@ class Bound:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An arm, its cost, and its interval on each test: value and the end that counts."""
+    """An arm, its cost, and its interval on each test: value and the end that counts; NaN for what is not known."""
 
     name: str
     cost: float
     ends: Mapping[str, tuple[float, float]]
     draws: int
     data_free: bool
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has a cost, and an interval on each test."""
+        return not any(math.isnan(number) for number in (self.cost, *(end for _, end in self.ends.values())))
 
 
 def cheapest(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axis: Axis = BITS) -> str:
@@ -63,9 +68,12 @@ def cheapest(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axis:
     arms = candidates(values, tests, bound, axis)
     side = "above" if bound.higher_is_better else "below"
     asked = f"{bound.metric} {side} {bound.value:g} on {listed(tests.values())}"
-    within = [arm for arm in arms if all(bound.holds(end) for _, end in arm.ends.values())]
+    known = [arm for arm in arms if arm.is_known]
+    within = [arm for arm in known if all(bound.holds(end) for _, end in arm.ends.values())]
+    lost = len(arms) - len(known)
+    left = f" Left out, for want of an interval on each test or of a cost: {lost} of {len(arms)}." if lost else ""
     if not within:
-        return f"None: no recipe is shown to have {asked} with its 95 % interval.{_nearest(arms, bound)}"
+        return f"None: no recipe is shown to have {asked} with its 95 % interval.{_nearest(known, bound)}{left}"
     least = min(arm.cost for arm in within)
     best = [arm for arm in within if math.isclose(arm.cost, least, rel_tol=1e-6)]
     told = [f"{arm.name} ({_worst(arm, bound)})" for arm in best]
@@ -74,16 +82,16 @@ def cheapest(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axis:
     note = " The intervals are over test items: another calibration draw may differ." if one_draw else ""
     return (
         f"The cheapest {noun} with {asked}, the 95 % interval included, {verb} {listed(told)}, at {least:{axis.form}} "
-        f"{axis.unit}.{note}"
+        f"{axis.unit}.{note}{left}"
     )
 
 
 def candidates(values: pd.DataFrame, tests: Mapping[str, str], bound: Bound, axis: Axis) -> list[Candidate]:
-    """The quantized arms whose cost is known, in the order of the values."""
+    """The quantized arms, in the order of the values."""
     column = "bits" if axis is BITS else axis.column
     own = values[(values["metric"] == bound.metric) & ~values["full_precision"] & values["task"].isin(list(tests))]
     found = []
-    for key, rows in own[own[column].notna()].groupby(ARM, sort=False, dropna=False):
+    for key, rows in own.groupby(ARM, sort=False, dropna=False):
         recipe, calibration = (str(part) for part in key)
         ends = {str(row["task"]): (float(row["value"]), _end(row, bound)) for _, row in rows.iterrows()}
         found.append(
@@ -116,11 +124,8 @@ def _extreme(bound: Bound) -> str:
 
 
 def _nearest(arms: Sequence[Candidate], bound: Bound) -> str:
-    known = [arm for arm in arms if not any(math.isnan(end) for _, end in arm.ends.values())]
-    lost = len(arms) - len(known)
-    words = f" {lost} of {len(arms)} have no interval on all of them." if lost else ""
-    if not known:
-        return words
+    if not arms:
+        return ""
     sign = -1 if bound.higher_is_better else 1
-    best = min(known, key=lambda arm: max(sign * end for _, end in arm.ends.values()))
-    return f" The nearest is {best.name}: {_worst(best, bound)}.{words}"
+    best = min(arms, key=lambda arm: max(sign * end for _, end in arm.ends.values()))
+    return f" The nearest is {best.name}: {_worst(best, bound)}."
