@@ -35,6 +35,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     return made
 
 
+def table(file: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+
+
 def told(place: Workdir, *arguments: str) -> str:
     """What a command prints that succeeds."""
     done = in_process(arguments, place.folder)
@@ -71,7 +76,7 @@ def test_a_model_is_modelled_from_its_configuration_alone(place: Workdir, tmp_pa
     assert "Modelled, not measured" in shown
     assert "NVIDIA A100 Tensor Core GPU data sheet" in shown
     assert (tmp_path / "roof.svg").read_text(encoding="utf-8").startswith("<svg")
-    rows = list(csv.DictReader((tmp_path / "roof.csv").open(encoding="utf-8")))
+    rows = table(tmp_path / "roof.csv")
     assert {row["kind"] for row in rows} == {"operator", "roof"}
 
 
@@ -89,14 +94,14 @@ def test_a_sweep_has_a_line_for_each_run_and_a_run_its_operators(place: Workdir)
 def test_results_have_modelled_columns_where_hardware_is_named(place: Workdir) -> None:
     told(place, "collate", "bits", *ON)
     file = place.outputs / "sweeps" / "bits" / "results.csv"
-    rows = list(csv.DictReader(file.open(encoding="utf-8")))
+    rows = table(file)
     assert list(rows[0]) == [*RESULT_COLUMNS, *MODELLED_COLUMNS]
     times = {row["variant"]: float(row["modelled_decode_ms"]) for row in rows if row["quantizer"] == "rtn"}
     three, eight = sorted(times.values())
     assert three < eight
     assert {row["modelled_hardware"] for row in rows} == {"a100_80gb, batch 1, context 64"}
     told(place, "collate", "bits")
-    assert list(next(csv.reader(file.open(encoding="utf-8")))) == list(RESULT_COLUMNS)
+    assert list(table(file)[0]) == list(RESULT_COLUMNS)
 
 
 def test_pareto_shows_the_front_and_names_a_recipe_or_none(place: Workdir, tmp_path: Path) -> None:
@@ -107,8 +112,8 @@ def test_pareto_shows_the_front_and_names_a_recipe_or_none(place: Workdir, tmp_p
     assert "The cheapest recipe with kl below 100 on" in " ".join(shown.split())
     assert "bits=3" in shown.partition("The cheapest recipe")[2]
     assert figure.read_text(encoding="utf-8").startswith("<svg")
-    header = next(csv.reader(figure.with_suffix(".csv").open(encoding="utf-8")))
-    assert {"modelled_decode_ms", "low", "high", "behind", "on_front"} <= set(header)
+    shown_there = table(figure.with_suffix(".csv"))
+    assert {"modelled_decode_ms", "low", "high", "behind", "on_front"} <= set(shown_there[0])
     none = " ".join(told(place, "pareto", "bits", "--below", "1e-12").split())
     assert "None: no recipe is shown to have kl below 1e-12" in none
     by_bytes = told(place, "pareto", "bits", "--x", "bytes", "--markdown", str(tmp_path / "front.md"))
@@ -157,7 +162,8 @@ def test_a_machine_of_ones_own_is_a_file(place: Workdir, tmp_path: Path) -> None
     shown = told(place, "roofline", "bits", "--hardware", str(file), "--context", "64")
     assert "bits on mine, batch 1, context 64" in shown
     assert "Numbers of mine: measured here." in shown
-    file.write_text("tflops: {fp16: 2}\nmemory_gb: 8\nsource: measured here\n", encoding="utf-8")
-    said = refused(place, "roofline", "bits", "--hardware", str(file), "--context", "64")
-    assert "hardware mine: bandwidth_gb_s is missing" in said
+    lacking = tmp_path / "lacking.yaml"
+    lacking.write_text("tflops: {fp16: 2}\nmemory_gb: 8\nsource: measured here\n", encoding="utf-8")
+    said = refused(place, "roofline", "bits", "--hardware", str(lacking), "--context", "64")
+    assert "hardware lacking: bandwidth_gb_s is missing" in said
     assert "no such file" in refused(place, "roofline", "bits", "--hardware", str(tmp_path / "no.yaml")).lower()
