@@ -13,9 +13,12 @@ from command import Workdir
 from inside import in_process
 from quantbench.config.catalogue import Catalogue
 from quantbench.config.folders import Folders
-from quantbench.config.machines import chosen_hardware
+from quantbench.config.machines import chosen_hardware, run_shapes
 from quantbench.report.columns import RESULT_COLUMNS
-from quantbench.report.modelled.columns import MODELLED_COLUMNS
+from quantbench.report.modelled.columns import MODELLED_COLUMNS, Modelled
+from quantbench.report.page.figures import sections
+from quantbench.report.page.gather import gather
+from quantbench.roofline.load import Load
 from quantbench.store.store import Store
 
 ON = ("--hardware", "a100_80gb", "--context", "64")
@@ -121,12 +124,15 @@ def test_pareto_shows_the_front_and_names_a_recipe_or_none(place: Workdir, tmp_p
     assert (tmp_path / "front.md").read_text(encoding="utf-8").startswith("### Bytes against kl")
 
 
-def test_the_report_has_figures_of_modelled_time(place: Workdir, tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    told(place, "report", "bits", "--output", str(page), *ON)
-    text = page.read_text(encoding="utf-8")
-    assert "Modelled decode time against loss" in text
-    assert "Bytes against loss" in text
+def test_the_report_has_figures_of_modelled_time(place: Workdir) -> None:
+    store, folders = Store(place.outputs), Folders()
+    manifest = store.load_manifest("bits")
+    assert manifest is not None
+    shapes = run_shapes([manifest], folders)
+    modelled = Modelled(chosen_hardware("a100_80gb", folders), Load(context=64), shapes)
+    found = sections(gather(store, [manifest], None, modelled))
+    titles = {figure.title for section in found for figure in section.figures}
+    assert {"Bits against loss", "Bytes against loss", "Modelled decode time against loss"} <= titles
 
 
 @pytest.mark.parametrize(
