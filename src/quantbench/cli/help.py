@@ -29,6 +29,7 @@ Commands (each has its own --help):
   quantbench compare SWEEP ...       recipes side by side; --against X: tests against a recipe, text, variant or run
   quantbench compare RUN RUN         what two runs differ in, and what that does
   quantbench report SWEEP ...        one HTML page: findings, figures, numbers and commands; also figures as files
+  quantbench export RUN --to F OUT   its model for vLLM, transformers or llama.cpp, read again and compared
   quantbench pack SWEEP ... --to F   records and scores as one small file; merge F ...: add them to the results here
 """
 

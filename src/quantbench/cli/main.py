@@ -24,6 +24,7 @@ COMMANDS = {
     "retry": "quantbench.cli.sweeps.retry",
     "compare": "quantbench.cli.comparing.compare",
     "report": "quantbench.cli.reporting.report",
+    "export": "quantbench.cli.exporting.export",
     "pack": "quantbench.cli.packing.pack",
     "merge": "quantbench.cli.packing.merge",
 }

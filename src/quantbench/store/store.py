@@ -89,6 +89,16 @@ class Store(ScoreStore):
             raise StoreError(f"{path} is damaged: a line is no measurement. {remedy}")
         return costs
 
+    # Exports, of which there may be any number
+
+    def append_export(self, run_id: str, export: Mapping[str, Any]) -> None:
+        """Add what is known of a model that was exported from a run: plain values, with "format" and "folder"."""
+        with self.lock(run_id) as folder:
+            line = json.dumps(dict(export), ensure_ascii=False, allow_nan=False)
+            path = folder / "exports.jsonl"
+            before = files.read_text(path, "Delete it: it only lists exports") if path.exists() else ""
+            files.write_text(path, f"{before}{line}\n")
+
     # Sweeps
 
     def sweep_names(self) -> list[str]:

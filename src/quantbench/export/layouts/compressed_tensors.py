@@ -1,0 +1,159 @@
+"""compressed-tensors: the format of vLLM's checkpoints, which SGLang and transformers read, too.
+
+Specification: the package compressed-tensors (0.20), whose compressors define the tensors of each format:
+
+    pack-quantized        integers of b bits in words of 32, one stream a row; zero points packed along rows
+    int-quantized         int8 [out, in], for quantized inputs
+    naive-quantized       float8_e4m3fn [out, in]; float-quantized: the same with quantized inputs
+    nvfp4-pack-quantized  pairs of e2m1 codes, e4m3 scales, and a global scale by which it *divides*
+    mxfp4-pack-quantized, mxfp8-quantized  elements with e8m0 scales as bytes
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from quantbench.export.codes import common_group, int_codes, regrouped
+from quantbench.export.layouts.ct_inputs import input_scheme, input_tensors, precisely
+from quantbench.export.layouts.ct_weights import scales_exact, weight_scheme, weight_tensors
+from quantbench.export.saving import save_quantized
+from quantbench.export.subject import (
+    Equality,
+    Reasons,
+    Subject,
+    Written,
+    linear_layers,
+    refuse_operations,
+    remaining,
+)
+from quantbench.formats.int import IntFormat
+from quantbench.formats.quantized_weight import QuantizedWeight
+
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers that engines compute as one: each wants one NVFP4 global scale."""
+
+
+class CompressedTensors:
+    """Integers of 2 to 8 bits, fp8, NVFP4 and MX, with quantized inputs where engines compute them."""
+
+    name: ClassVar[str] = "compressed-tensors"
+    about: ClassVar[str] = "vLLM, SGLang, transformers: integers of 2-8 bits, W8A8, fp8, NVFP4, MXFP4, MXFP8"
+
+    def check(self, subject: Subject) -> None:
+        """Work out every layer's scheme."""
+        reasons = Reasons(self.name)
+        refuse_operations(subject, reasons, inputs=True)
+        for name, _ in linear_layers(subject, reasons):
+            reasons.attempt(name, partial(_scheme, subject, name, None))
+        reasons.refuse(subject.run_id)
+
+    def write(self, subject: Subject, folder: Path) -> Written:
+        """Pack each layer; layers that are not quantized keep their tensors, and are named as ignored."""
+        tensors = remaining(subject.model, subject.artifact.weights)
+        schemes: dict[str, list[str]] = {}
+        size = _common_group(subject)
+        for name, weight in subject.artifact.weights.items():
+            scheme = _scheme(subject, name, size)
+            packed = weight_tensors(weight, scheme, subject.dtype)
+            if name in subject.inputs:
+                packed |= input_tensors(subject.inputs[name])
+            tensors |= {f"{name}.{key}": value for key, value in packed.items()}
+            schemes.setdefault(json.dumps(scheme, sort_keys=True), []).append(name)
+        save_quantized(subject.model, subject.tokenizer, tensors, quantization(subject.model, schemes), folder)
+        return Written(_equality(subject), tuple(_notes(subject)))
+
+
+def _scheme(subject: Subject, name: str, size: int | None) -> dict[str, Any]:
+    op = subject.inputs.get(name)
+    inputs = None if op is None else input_scheme(op)
+    return weight_scheme(subject.artifact.weights[name], inputs, size)
+
+
+def _integers(subject: Subject) -> dict[str, QuantizedWeight]:
+    return {name: one for name, one in subject.artifact.weights.items() if isinstance(one.format, IntFormat)}
+
+
+def _common_group(subject: Subject) -> int | None:
+    """One group size for all integer layers: engines have kernels for one at a time."""
+    found = [int_codes(weight) for weight in _integers(subject).values()]
+    return common_group(found) if found else None
+
+
+def quantization(model: nn.Module, schemes: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The configuration's quantization_config; schemes: as JSON text, with the layers of each.
+
+    With one scheme its target is every nn.Linear that is not ignored, which is what engines are tried on.
+    """
+    quantized = {name for names in schemes.values() for name in names}
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    groups = {}
+    for index, (text, names) in enumerate(schemes.items()):
+        groups[f"group_{index}"] = json.loads(text) | {"targets": ["Linear"] if len(schemes) == 1 else names}
+    formats = {group["format"] for group in groups.values()}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": formats.pop() if len(formats) == 1 else "mixed-precision",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": [name for name in linear if name not in quantized],
+        "kv_cache_scheme": None,
+        "global_compression_ratio": None,
+    }
+
+
+def _equality(subject: Subject) -> Equality:
+    if not all(precisely(op, subject.dtype) for op in subject.inputs.values()):
+        return "engine"
+    weights = subject.artifact.weights.values()
+    return "exact" if all(scales_exact(weight, subject.dtype) for weight in weights) else "rounded"
+
+
+def _notes(subject: Subject) -> list[str]:
+    weights, integers = subject.artifact.weights, _integers(subject)
+    found = regrouped(integers, _common_group(subject))
+    if any(one.format.has_zero_points for one in integers.values()) and not subject.inputs:
+        found.append(
+            "Zero points are packed, as vLLM reads them. transformers 5.23 with compressed-tensors 0.20 reads packed "
+            "zero points only where it dequantizes at once: from_pretrained(FOLDER, "
+            "quantization_config=CompressedTensorsConfig(dequantize=True)). So did the proof."
+        )
+    if not all(scales_exact(weight, subject.dtype) for weight in weights.values()):
+        dtype = str(subject.dtype).removeprefix("torch.")
+        found.append(
+            f"The file holds every scale exactly. transformers rounds them, or the weights of NVFP4, to {dtype} or "
+            "bfloat16 when it reads them; for integers and fp8 a run with quantizer.weight.scale_dtype="
+            f"{dtype} avoids that."
+        )
+    if not all(precisely(op, subject.dtype) for op in subject.inputs.values()):
+        found.append(
+            "Inputs are rounded by the engine, whose scales and ties may differ from the run's in the last digits: "
+            "vLLM takes max|x| / 127 for eight bits (the recipes' narrow_range), transformers max|x| / 127.5 "
+            "(full_range)."
+        )
+    apart = sum(_apart(weights, names) for names in _fused(weights))
+    if apart:
+        found.append(
+            f"NVFP4: {apart} groups of layers that engines fuse (q, k and v; gate and up) have different global "
+            "scales. vLLM takes the largest for all of a group, which changes what the others stand for; "
+            "transformers computes them apart, as they are."
+        )
+    return found
+
+
+def _fused(weights: Mapping[str, Any]) -> list[list[str]]:
+    found = []
+    for family in FUSED:
+        parents = [name.removesuffix(family[0]) for name in weights if name.endswith(f".{family[0]}")]
+        found += [[f"{parent}{one}" for one in family if f"{parent}{one}" in weights] for parent in parents]
+    return found
+
+
+def _apart(weights: Mapping[str, Any], names: list[str]) -> bool:
+    scales: list[Tensor | None] = [weights[name].params.global_scale for name in names]
+    return len({float(scale[0, 0]) for scale in scales if scale is not None}) > 1
