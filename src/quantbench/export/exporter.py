@@ -68,8 +68,6 @@ def export(store: Store, run_id: str, to: str, out: Path, options: Options) -> E
     layout = LAYOUTS[to]
     check_new(out)
     record = find_run(store, run_id, "--output-dir FOLDER")
-    if options.prove:
-        check_engine(to, options.python)
     artifact = stored_artifact(store, record)
     source = model_of(store, record, options.model_path, "--model-path FOLDER")
     check_same(record, "model", source.fingerprint())
@@ -77,6 +75,7 @@ def export(store: Store, run_id: str, to: str, out: Path, options: Options) -> E
     layout.check(Subject(record.run_id, artifact, skeleton(source), source.load_tokenizer(), dtype))
     windows = None
     if options.prove:
+        check_engine(to, options.python)
         windows = proof_windows(store, record, source, options.text, options.windows, options.length)
     handle = source.load()
     artifact.install(handle)

@@ -72,11 +72,12 @@ def check_engine(layout: str, python: Path | None) -> None:
     else:
         missing = _missing_in(python, wanted)
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         where = "here" if python is None else f"in {python}"
         install = 'pip install "quantbench[export]"' if layout == "compressed-tensors" else _own_environment(missing)
         raise ConfigError(
-            f"--to {layout}: {' and '.join(missing)}, with which transformers reads it for the proof, is not installed "
-            f"{where}. {install}; or --without-proof, which the export then says of itself"
+            f"--to {layout}: {' and '.join(missing)}, with which transformers reads it for the proof, {verb} "
+            f"not installed {where}. {install}; or --without-proof, which the export then says of itself"
         )
 
 

@@ -39,7 +39,7 @@ def _load(folder: Path, gguf: str | None) -> Any:
         import torch
 
         given |= {"gguf_file": gguf, "dtype": torch.float32}
-    elif _packed_zeros(folder):
+    elif _at_once(folder):
         from transformers import CompressedTensorsConfig
 
         given["quantization_config"] = CompressedTensorsConfig(dequantize=True)
@@ -49,13 +49,23 @@ def _load(folder: Path, gguf: str | None) -> Any:
     return model
 
 
-def _packed_zeros(folder: Path) -> bool:
-    """Whether weights have packed zero points: compressed-tensors 0.20 compresses a model without weights, as
-    transformers does before it reads them, to zero points that are not packed, so that packed ones do not fit.
+def _at_once(folder: Path) -> bool:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    groups = (config.get("quantization_config") or {}).get("config_groups", {}).values()
+    return any(dequantized_at_once(one, config["dtype"]) for one in groups)
+
+
+def dequantized_at_once(scheme: dict[str, Any], dtype: str) -> bool:
+    """Whether transformers reads a scheme of compressed-tensors only if it dequantizes while it loads.
+
+    compressed-tensors 0.20 compresses the model without weights, as transformers has it before it reads them, to zero
+    points that are not packed, so that packed ones do not fit; and it decompresses fp4 and MX to bfloat16, whatever the
+    model's dtype is.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
-    groups = config.get("config_groups", {}).values()
-    return any(one["format"] == "pack-quantized" and not one["weights"]["symmetric"] for one in groups)
+    form = scheme["format"]
+    if form == "pack-quantized":
+        return not scheme["weights"]["symmetric"]
+    return form in {"nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"} and dtype != "bfloat16"
 
 
 def _compare(model: Any, request: Path, windows: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
@@ -36,6 +37,12 @@ def save_dense(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
         tokenizer.save_pretrained(folder)
 
 
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor with memory of its own: what is left of a larger one is not taken for a shared weight."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole and tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
+
+
 def save_quantized(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -46,7 +53,7 @@ def save_quantized(
     """Tensors under the names given, and `quantization` as the configuration's quantization_config."""
     with _refusals(folder):
         save_torch_state_dict(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            {name: _own(tensor) for name, tensor in tensors.items()},
             folder,
             max_shard_size=SHARD,
             metadata={"format": "pt"},

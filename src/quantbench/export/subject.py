@@ -111,14 +111,16 @@ def refuse_operations(subject: Subject, reasons: Reasons, inputs: bool) -> None:
         if not isinstance(op, QuantizeInput):
             reasons.add(kinds.get(type(op).__name__, f"{type(op).__name__} runs beside it"), op.module)
         elif not inputs:
-            reasons.add("its inputs are quantized. Exact: --to compressed-tensors", op.module)
+            reasons.add(
+                "its inputs are quantized; of the formats, compressed-tensors has schemes for inputs", op.module
+            )
         elif op.module not in subject.artifact.weights:
             reasons.add("its inputs are quantized and its weights are not. Not held by any format", op.module)
 
 
 def linear_layers(subject: Subject, reasons: Reasons) -> Iterable[tuple[str, QuantizedWeight]]:
     """The quantized weights that are those of nn.Linear; others are noted, and so is a run without any."""
-    if not subject.artifact.weights:
+    if not subject.artifact.weights and not subject.artifact.ops:
         reasons.add("no weight is quantized. Exact: --to dense", "the model")
     modules: Mapping[str, nn.Module] = dict(subject.model.named_modules())
     for name, weight in subject.artifact.weights.items():

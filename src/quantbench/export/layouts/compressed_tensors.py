@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from quantbench.export.codes import common_group, int_codes, regrouped
 from quantbench.export.layouts.ct_inputs import input_scheme, input_tensors, precisely
 from quantbench.export.layouts.ct_weights import scales_exact, weight_scheme, weight_tensors
+from quantbench.export.reader import dequantized_at_once
 from quantbench.export.saving import save_quantized
 from quantbench.export.subject import (
     Equality,
@@ -52,19 +53,19 @@ class CompressedTensors:
         for name, _ in linear_layers(subject, reasons):
             reasons.attempt(name, partial(_scheme, subject, name, None))
         reasons.refuse(subject.run_id)
+        _check_readable(subject, reasons)
+        reasons.refuse(subject.run_id)
 
     def write(self, subject: Subject, folder: Path) -> Written:
         """Pack each layer; layers that are not quantized keep their tensors, and are named as ignored."""
         tensors = remaining(subject.model, subject.artifact.weights)
-        schemes: dict[str, list[str]] = {}
-        size = _common_group(subject)
-        for name, weight in subject.artifact.weights.items():
-            scheme = _scheme(subject, name, size)
-            packed = weight_tensors(weight, scheme, subject.dtype)
-            if name in subject.inputs:
-                packed |= input_tensors(subject.inputs[name])
-            tensors |= {f"{name}.{key}": value for key, value in packed.items()}
-            schemes.setdefault(json.dumps(scheme, sort_keys=True), []).append(name)
+        schemes = _schemes(subject)
+        for text, names in schemes.items():
+            for name in names:
+                packed = weight_tensors(subject.artifact.weights[name], json.loads(text), subject.dtype)
+                if name in subject.inputs:
+                    packed |= input_tensors(subject.inputs[name])
+                tensors |= {f"{name}.{key}": value for key, value in packed.items()}
         save_quantized(subject.model, subject.tokenizer, tensors, quantization(subject.model, schemes), folder)
         return Written(_equality(subject), tuple(_notes(subject)))
 
@@ -73,6 +74,32 @@ def _scheme(subject: Subject, name: str, size: int | None) -> dict[str, Any]:
     op = subject.inputs.get(name)
     inputs = None if op is None else input_scheme(op)
     return weight_scheme(subject.artifact.weights[name], inputs, size)
+
+
+def _schemes(subject: Subject) -> dict[str, list[str]]:
+    """Each scheme as JSON text, with its layers."""
+    found: dict[str, list[str]] = {}
+    size = _common_group(subject)
+    for name in subject.artifact.weights:
+        found.setdefault(json.dumps(_scheme(subject, name, size), sort_keys=True), []).append(name)
+    return found
+
+
+def _check_readable(subject: Subject, reasons: Reasons) -> None:
+    """Note what transformers cannot read of a file that is as it should be: nothing would prove it."""
+    schemes = {text: json.loads(text) for text in _schemes(subject)}
+    at_once = [one for one in schemes.values() if dequantized_at_once(one, str(subject.dtype).removeprefix("torch."))]
+    if at_once and any(one["input_activations"] for one in schemes.values()):
+        reasons.add(
+            "transformers computes NVFP4 with quantized inputs in bfloat16 only. Exact: model.dtype=bfloat16",
+            "the model",
+        )
+    elif at_once and len(schemes) > 1:
+        reasons.add(
+            "its layers have several schemes, of which transformers reads one at a time where it must dequantize "
+            "at once (zero points, or fp4 and MX in another dtype than bfloat16). Exact: --to dense",
+            "the model",
+        )
 
 
 def _integers(subject: Subject) -> dict[str, QuantizedWeight]:
@@ -117,14 +144,14 @@ def _equality(subject: Subject) -> Equality:
 def _notes(subject: Subject) -> list[str]:
     weights, integers = subject.artifact.weights, _integers(subject)
     found = regrouped(integers, _common_group(subject))
-    if any(one.format.has_zero_points for one in integers.values()) and not subject.inputs:
+    dtype = str(subject.dtype).removeprefix("torch.")
+    if any(dequantized_at_once(json.loads(text), dtype) for text in _schemes(subject)):
         found.append(
-            "Zero points are packed, as vLLM reads them. transformers 5.23 with compressed-tensors 0.20 reads packed "
-            "zero points only where it dequantizes at once: from_pretrained(FOLDER, "
+            "transformers 5.23 with compressed-tensors 0.20 reads packed zero points, and fp4 and MX in another dtype "
+            "than bfloat16, only where it dequantizes at once: from_pretrained(FOLDER, "
             "quantization_config=CompressedTensorsConfig(dequantize=True)). So did the proof."
         )
     if not all(scales_exact(weight, subject.dtype) for weight in weights.values()):
-        dtype = str(subject.dtype).removeprefix("torch.")
         found.append(
             f"The file holds every scale exactly. transformers rounds them, or the weights of NVFP4, to {dtype} or "
             "bfloat16 when it reads them; for integers and fp8 a run with quantizer.weight.scale_dtype="

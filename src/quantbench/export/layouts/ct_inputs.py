@@ -10,6 +10,7 @@ from torch import Tensor
 from quantbench.export.codes import NotHeldError
 from quantbench.formats.activation import FormatActivation
 from quantbench.formats.int import IntActivation
+from quantbench.formats.mx import MxFormat
 from quantbench.formats.nvfp4 import Nvfp4Format
 from quantbench.formats.scaled import ScaledFormat
 from quantbench.pipeline.runtime import QuantizeInput
@@ -45,6 +46,11 @@ def input_scheme(op: QuantizeInput) -> dict[str, Any]:
             )
         args = _args(4, "float") | {"strategy": "tensor_group", "group_size": 16, "dynamic": "local"}
         return args | {"scale_dtype": "torch.float8_e4m3fn"}
+    if isinstance(form, FormatActivation) and isinstance(form.format, MxFormat):
+        raise NotHeldError(
+            "its inputs are in an MX format, whose scales engines choose by a rule of their own. Not held by any "
+            "format; a run with quantizer.activation=null is"
+        )
     raise NotHeldError(f"its inputs are in {_kind(form)}, which is none of its schemes. Not held by any format")
 
 

@@ -118,10 +118,7 @@ def _mx_scheme(kind: MxFormat, weight: QuantizedWeight, inputs: Scheme | None) -
     if kind.element not in {"e2m1", "e4m3"}:
         raise NotHeldError(f"MX with {kind.element} elements is none of its formats (e2m1, e4m3). Exact: --to dense")
     if inputs is not None:
-        raise NotHeldError(
-            "engines choose the scales of MX inputs by a rule of their own. Exact: nothing; --to compressed-tensors "
-            "holds a run with quantizer.activation=null"
-        )
+        raise NotHeldError("MX weights with quantized inputs. Not held by any format")
     _whole_groups(weight, kind.group_size, 32)
     bits, form = (4, "mxfp4-pack-quantized") if kind.element == "e2m1" else (8, "mxfp8-quantized")
     args = _args(bits, "float") | {"strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
