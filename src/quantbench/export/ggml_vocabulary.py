@@ -32,6 +32,8 @@ def split_name(tokenizer: PreTrainedTokenizerBase) -> str:
     spec = None if backend is None else json.loads(backend.to_str())
     if spec is None or spec["model"]["type"] != "BPE" or spec["model"].get("byte_fallback"):
         raise NotHeldError(f"its tokenizer is no byte-level BPE, the only kind that is written here. {OTHER}")
+    if not spec["model"]["merges"]:
+        raise NotHeldError("its tokenizer has no merges, without which llama.cpp reads none. Exact: --to dense")
     name = SPLITS.get(_steps(spec.get("pre_tokenizer") or {}))
     if name is None or (spec.get("normalizer") is not None) != (name in NORMALIZED):
         raise NotHeldError(f"its tokenizer splits text in a way that is not known here by llama.cpp's name. {OTHER}")
@@ -61,8 +63,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, 
     writer.add_tokenizer_pre(split_name(tokenizer))
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    if merges:
-        writer.add_token_merges(merges)
+    writer.add_token_merges(merges)
     for given, add in (
         (tokenizer.bos_token_id, writer.add_bos_token_id),
         (tokenizer.eos_token_id, writer.add_eos_token_id),
