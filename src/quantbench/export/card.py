@@ -22,6 +22,15 @@ from quantbench.models.loading import HubModel, ModelSource
 from quantbench.report.settings import settings
 from quantbench.store.records import RunRecord, Score
 
+USE = {
+    "dense": "vllm serve {name}",
+    "compressed-tensors": "vllm serve {name}",
+    "gptq": "vllm serve {name}",
+    "awq": "vllm serve {name}",
+    "gguf": "llama-server -m {name}/model.gguf",
+}
+"""What serves a folder, by its format."""
+
 HUB_LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-sa-3.0", "llama2", "llama3.1", "gemma"}
 NOT_KNOWN = "not known"
 
@@ -106,6 +115,8 @@ def _head(described: Described, proof: Proof | None) -> Iterator[str]:
     if proof is not None and not proof.equivalent:
         yield ""
         yield "**Not equivalent**: what reads these files does not compute what the run computed. Do not use them."
+    yield ""
+    yield f"To serve it: `{USE[described.to].format(name=described.name)}`."
     yield ""
     yield f"Recipe: {settings(record.config.get('quantizer', {})) or 'full precision'}."
 
