@@ -105,6 +105,7 @@ def test_a_process_of_its_own_reads_the_very_logits(runs: Runs, tmp_path: Path) 
     assert stored["kl"] == 0
     lines = (runs.store.run_dir(done.run_id) / "exports.jsonl").read_text().splitlines()
     assert json.loads(lines[-1]) == {**stored, "folder": str(out)}
+    assert runs.store.load_exports(done.run_id)[-1]["folder"] == str(out)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantbench.cli.parser import subcommand
 from quantbench.core.errors import ConfigError
 from quantbench.core.files import readable_bytes
 from quantbench.core.paths import local_path
+
+if TYPE_CHECKING:
+    from quantbench.export.exporter import Exported
 
 FORMATS = {
     "dense": "dequantized weights as safetensors, for everything; no memory is saved",
@@ -59,13 +63,20 @@ def export(arguments: list[str]) -> int:
             raise ConfigError(f"--{name} {getattr(given, name)}: give {least} or more")
     if given.push is None and (given.dry_run or given.public):
         raise ConfigError("--dry-run and --public are about --push OWNER/NAME, which is missing")
-    from quantbench.export.exporter import Exported, Options, check_equivalent
-    from quantbench.export.exporter import export as export_run
+    from quantbench.cells.stored_run import find_run
+    from quantbench.export.folder import check_new
     from quantbench.export.push import check_repository, push
     from quantbench.store.store import Store
 
     if given.push is not None:
         check_repository(given.push)
+    store = Store(given.output_dir)
+    check_new(given.out)
+    find_run(store, given.run, "--output-dir FOLDER")
+    # What is wrong so far is said before torch is imported, which takes seconds.
+    from quantbench.export.exporter import Options, check_equivalent
+    from quantbench.export.exporter import export as export_run
+
     options = Options(
         model_path=given.model_path,
         prove=not given.without_proof,
@@ -74,7 +85,7 @@ def export(arguments: list[str]) -> int:
         windows=given.windows,
         length=given.length,
     )
-    done: Exported = export_run(Store(given.output_dir), given.run, given.to, given.out, options)
+    done = export_run(store, given.run, given.to, given.out, options)
     _say(done, given.to, given.out)
     check_equivalent(done, given.to, given.out)
     if given.push is not None:
@@ -82,10 +93,7 @@ def export(arguments: list[str]) -> int:
     return 0
 
 
-def _say(done: object, to: str, out: Path) -> None:
-    from quantbench.export.exporter import Exported
-
-    assert isinstance(done, Exported)
+def _say(done: Exported, to: str, out: Path) -> None:
     lines = [f"{out}: run {done.run_id} as {to}, {readable_bytes(done.size)}"]
     lines += [f"  {note}" for note in done.notes]
     proof = done.proof

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,8 +60,8 @@ class IntCodes:
         """The same values in groups of `size` columns, which must divide group_size."""
         assert self.group_size % size == 0, (self.group_size, size)
         times = self.group_size // size
-        spread = [t.repeat_interleave(times, dim=1) for t in (self.zeros, self.scales)]
-        return IntCodes(self.bits, self.symmetric, self.levels, *spread, size, self.fitted, self.column_group)
+        zeros, scales = (t.repeat_interleave(times, dim=1) for t in (self.zeros, self.scales))
+        return replace(self, zeros=zeros, scales=scales, group_size=size)
 
 
 def refuse_corrections(weight: QuantizedWeight) -> None:
@@ -94,8 +94,8 @@ def int_codes(weight: QuantizedWeight) -> IntCodes:
         return IntCodes(kind.bits, kind.symmetric, weight.codes, zeros, scales, fitted, fitted, index)
     size = math.gcd(fitted, width)
     starts = torch.arange(0, width, size) // fitted
-    spread = [t.index_select(1, starts).contiguous() for t in (zeros, scales)]
-    return IntCodes(kind.bits, kind.symmetric, weight.codes, *spread, size, fitted)
+    zeros, scales = (t.index_select(1, starts).contiguous() for t in (zeros, scales))
+    return IntCodes(kind.bits, kind.symmetric, weight.codes, zeros, scales, size, fitted)
 
 
 def common_group(codes: Sequence[IntCodes]) -> int | None:

@@ -47,7 +47,7 @@ def int_blocks(codes: IntCodes, kind: Kind) -> Bytes:
         parts = [scales, values.astype(np.int8).view(np.uint8)]
     elif kind == "Q5_0":
         levels = (values + 16).astype(np.uint8)
-        parts = [scales, np.packbits(levels >> 4, axis=1, bitorder="little"), _halves(levels & 15)]
+        parts = [scales, np.packbits(levels >> 4, axis=1, bitorder="little"), _halves((levels & 15).astype(np.uint8))]
     else:
         parts = [scales, _halves((values + 8).astype(np.uint8))]
     return np.concatenate(parts, axis=1).reshape(rows, -1)
@@ -64,5 +64,4 @@ def mx_blocks(weight: QuantizedWeight) -> Bytes:
 def _halves(levels: Bytes) -> Bytes:
     """4-bit levels [blocks, 32] as bytes [blocks, 16]: the first sixteen in the low halves."""
     low, high = np.split(levels, 2, axis=1)
-    joined: Bytes = low | (high << 4)
-    return joined
+    return (low | (high << 4)).astype(np.uint8)

@@ -21,6 +21,9 @@ from quantbench.store.scores import ScoreStore
 log = logging.getLogger(__name__)
 
 
+EXPORTS_REMEDY = "Repair or delete that file: it lists exports only, which say the same of themselves"
+
+
 class Store(ScoreStore):
     """The results under `root`: runs, their scores, costs, and sweeps."""
 
@@ -96,8 +99,18 @@ class Store(ScoreStore):
         with self.lock(run_id) as folder:
             line = json.dumps(dict(export), ensure_ascii=False, allow_nan=False)
             path = folder / "exports.jsonl"
-            before = files.read_text(path, "Delete it: it only lists exports") if path.exists() else ""
+            before = files.read_text(path, EXPORTS_REMEDY) if path.exists() else ""
             files.write_text(path, f"{before}{line}\n")
+
+    def load_exports(self, run_id: str) -> list[dict[str, Any]]:
+        """What was exported from a run, oldest first. Raises StoreError if the file is damaged."""
+        path = self.run_dir(run_id) / "exports.jsonl"
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in files.read_text(path, EXPORTS_REMEDY).splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{path} is damaged: {error}. {EXPORTS_REMEDY}") from error
 
     # Sweeps
 
