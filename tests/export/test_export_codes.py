@@ -10,33 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from exported import integers, rounded, weight
 from quantbench.export.codes import NotHeldError, common_group, int_codes, regrouped
 from quantbench.export.ggml_blocks import int_blocks, int_kind, mx_blocks
 from quantbench.export.layouts.awq import pack_awq
 from quantbench.export.layouts.gptq import pack_gptq
 from quantbench.export.packing import pairs, rows_of_words
-from quantbench.formats.base import Format
 from quantbench.formats.corrections import Outliers
-from quantbench.formats.int import IntFormat
 from quantbench.formats.mx import MxFormat
 from quantbench.formats.quantized_weight import QuantizedWeight
-
-
-def weight(rows: int = 32, width: int = 64, seed: int = 0) -> Tensor:
-    return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)) + 0.3
-
-
-def rounded(kind: Format, rows: int = 32, width: int = 64) -> QuantizedWeight:
-    """Rounded to nearest."""
-    values = weight(rows, width)
-    params = kind.params(values)
-    index = torch.arange(width) // kind.columns_per_group(width)
-    return QuantizedWeight(kind.encode(values, params.columns(index)), params, kind)
-
-
-def integers(bits: int, symmetric: bool, group_size: Any = 32, **options: Any) -> IntFormat:
-    convention = "full_range" if symmetric else None
-    return IntFormat(bits=bits, group_size=group_size, symmetric=symmetric, scale_convention=convention, **options)
 
 
 @pytest.mark.parametrize(("fitted", "width", "size"), [(32, 64, 32), (48, 64, 16), (128, 64, 64), ("channel", 64, 64)])

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_export_codes import integers, rounded, weight
 from torch import nn
 
+from exported import integers, rounded, weight
 from quantbench.export.codes import NotHeldError
 from quantbench.export.layouts.compressed_tensors import quantization
 from quantbench.export.layouts.ct_inputs import input_scheme, input_tensors
@@ -118,10 +118,9 @@ def test_the_package_rounds_inputs_as_the_run_does(
     args = input_scheme(op)
     assert args["strategy"] == strategy
     module = nn.Linear(64, 32)
-    module.quantization_status = None  # type: ignore[assignment]
     from compressed_tensors.quantization import QuantizationStatus
 
-    module.quantization_status = QuantizationStatus.FROZEN  # type: ignore[assignment]
+    module.quantization_status = QuantizationStatus.FROZEN
     for name, value in input_tensors(op).items():
         module.register_buffer(name, value)
     x = weight(5)[None]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_export_runs import GROUPS, LAYOUTS, subject_of
 
+from exported import GROUPS, subject_of
+from quantbench.export.exporter import LAYOUTS
 from quantbench.export.layouts.gguf import GGUF_FILE
 from tiny import VOCABULARY
 

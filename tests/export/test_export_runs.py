@@ -15,22 +15,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from safetensors.torch import load_file, save_file
 
 from command import Workdir
+from exported import GROUPS, subject_of, tokenizer_with_a_merge, wide_llama
 from quantbench.core.errors import ConfigError, ModelError, QuantbenchError, StoreError
-from quantbench.export import proof, reader, saving
+from quantbench.export import proof, reader
 from quantbench.export.exporter import LAYOUTS, Exported, Options, check_equivalent, export
 from quantbench.export.subject import Subject, Written
-from quantbench.models.handle import ModelHandle
-from quantbench.pipeline.walker import quantize_model
 from quantbench.store.store import Store
-from recipes import make_recipe
-from tiny import BOS, BYTES, EOS, VOCABULARY, save_tiny_model, tiny
+from tiny import save_tiny_model
 
-GROUPS = "quantizer.weight.group_size=32"
 RECIPES = {
     "rtn": ["quantizer=rtn", GROUPS, "quantizer.policy.keep=[layers.1.self_attn.o_proj]"],
     "awq": ["quantizer=awq", GROUPS],
@@ -39,20 +34,6 @@ RECIPES = {
     "smoothquant": ["quantizer=smoothquant"],
 }
 QUICK = Options(windows=2, length=32)
-
-
-def wide_llama(tied: bool = False) -> LlamaForCausalLM:
-    """Two blocks whose widths are multiples of 32."""
-    return tiny(LlamaConfig, LlamaForCausalLM, hidden_size=64, intermediate_size=128, tie_word_embeddings=tied)
-
-
-def tokenizer_with_a_merge() -> PreTrainedTokenizerFast:
-    """The tiny tokenizer, in which two letters z are one token in the place of the last byte's: GGUF needs merges."""
-    vocabulary = {token: index for index, token in enumerate([BOS, EOS, *BYTES[:-1], "zz"])}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("z", "z")]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=BOS, eos_token=EOS)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
             return subprocess.CompletedProcess(command, 1, "", f"{type(error).__name__}: {error}")
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(proof.subprocess, "run", read)
+    monkeypatch.setattr("quantbench.export.proof.subprocess.run", read)
 
 
 def exported(runs: Runs, recipe: str, to: str, out: Path, options: Options = QUICK) -> Exported:
@@ -166,7 +147,7 @@ def test_an_export_that_is_not_its_run_is_marked_and_fails(
         path = folder / "model.safetensors"
         tensors = load_file(path)
         tensors["model.layers.0.mlp.up_proj.weight"] *= 1.5
-        saving.save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
+        save_file(tensors, path, {"format": "pt"})
         return written
 
     monkeypatch.setattr(LAYOUTS["dense"], "write", wrong)
@@ -215,7 +196,7 @@ def test_bad_input_is_refused_and_nothing_is_left(runs: Runs, tmp_path: Path, mo
     said = refusal(runs, tmp_path / "a", recipe="smoothquant")
     assert "cannot be held exactly by --to dense:\n- model.layers.0.self_attn.q_proj and 13 others: its inputs" in said
     assert "cannot read" in refusal(runs, tmp_path / "a", options=replace(QUICK, text=tmp_path / "gone.txt"))
-    monkeypatch.setattr(proof.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("quantbench.export.proof.importlib.util.find_spec", lambda name: None)
     said = refusal(runs, tmp_path / "a", to="compressed-tensors")
     assert "compressed-tensors, with which transformers reads it for the proof, is not installed here" in said
     assert 'pip install "quantbench[export]"' in said
@@ -228,7 +209,7 @@ def test_a_full_disk_leaves_nothing(runs: Runs, tmp_path: Path, monkeypatch: pyt
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(saving, "save_torch_state_dict", full)
+    monkeypatch.setattr("quantbench.export.saving.save_torch_state_dict", full)
     unproved = replace(QUICK, prove=False)
     said = refusal(runs, tmp_path / "made" / "out", to="compressed-tensors", options=unproved)
     assert "No space left on device" in said
@@ -267,18 +248,6 @@ def test_a_text_of_ones_own_serves_where_no_sweep_knows_the_tests(
     done = export(store, runs.ids["rtn"], "dense", tmp_path / "out", replace(moved, text=text))
     assert done.proof is not None
     assert (done.proof.windows, done.proof.equivalent) == (2, True)
-
-
-def subject_of(name: str, *overrides: str, model: Any = None) -> Subject:
-    """A quantized model that was never stored."""
-    handle = ModelHandle(model or wide_llama(), tokenizer_with_a_merge(), "tiny")
-    recipe = make_recipe(name, *overrides)
-    data = None
-    if not recipe.data_free:
-        data = torch.randint(0, VOCABULARY, (3, 24), generator=torch.Generator().manual_seed(1))
-    artifact = quantize_model(handle, recipe, data, torch.device("cpu"), lambda _done, _all: None).artifact
-    artifact.install(handle)
-    return Subject("run", artifact, handle.model, handle.tokenizer, torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ OTHER = "Exact: --to dense, of which llama.cpp's own converter makes a file in f
 
 def add_vocabulary(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     """Tokens, their types and merges; rows: of the embeddings, which may be more than there are tokens."""
-    backend: Any = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend: Any = tokenizer.backend_tokenizer
     spec = json.loads(backend.to_str())
     added = {one["id"]: one["special"] for one in spec["added_tokens"]}
     by_id = {index: token for token, index in tokenizer.get_vocab().items()}

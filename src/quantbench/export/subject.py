@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +55,8 @@ class Written:
 class Layout(Protocol):
     """A format of files. `check` is cheap and comes first; `write` fills an empty folder."""
 
-    name: str
-    about: str
+    name: ClassVar[str]
+    about: ClassVar[str]
 
     def check(self, subject: Subject) -> None:
         """Raise ConfigError, with the layers and the reasons, for what cannot be held exactly."""

@@ -44,7 +44,7 @@ def proof_windows(
     else:
         tokenizer = source.load_tokenizer()
         ids = tokenizer(read_text(text, "Give a text file in UTF-8"))["input_ids"]
-        rows, origin = {str(text): list(torch.tensor(ids, dtype=torch.int64).split(length))}, str(text)
+        rows, origin = {str(text): [torch.tensor(ids[i : i + length]) for i in range(0, len(ids), length)]}, str(text)
     found: list[Tensor] = []
     share = -(-count // max(1, len(rows)))
     for own in rows.values():

@@ -25,6 +25,7 @@ from quantbench.export.ggml_vocabulary import add_vocabulary, split_name
 from quantbench.export.subject import Reasons, Subject, Written, linear_layers, refuse_operations, remaining
 from quantbench.formats.mx import MxFormat
 from quantbench.formats.quantized_weight import QuantizedWeight
+from quantbench.models.skeleton import embedding_rows
 
 GGUF_FILE = "model.gguf"
 
@@ -149,7 +150,7 @@ def _add_metadata(writer: gguf.GGUFWriter, subject: Subject) -> None:
     writer.add_rope_freq_base((getattr(config, "rope_parameters", None) or {}).get("rope_theta", 10000.0))
     writer.add_vocab_size(config.vocab_size)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    add_vocabulary(writer, subject.tokenizer, len(model.get_input_embeddings().weight))  # type: ignore[no-untyped-call]
+    add_vocabulary(writer, subject.tokenizer, embedding_rows(model))
 
 
 def _name(names: gguf.TensorNameMap, name: str) -> str:
