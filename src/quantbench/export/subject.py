@@ -56,7 +56,6 @@ class Layout(Protocol):
     """A format of files. `check` is cheap and comes first; `write` fills an empty folder."""
 
     name: ClassVar[str]
-    about: ClassVar[str]
 
     def check(self, subject: Subject) -> None:
         """Raise ConfigError, with the layers and the reasons, for what cannot be held exactly."""

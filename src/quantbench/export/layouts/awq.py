@@ -30,7 +30,6 @@ class Awq:
     """Integers of four bits with float16 scales."""
 
     name: ClassVar[str] = "awq"
-    about: ClassVar[str] = "vLLM, transformers: integers of 4 bits in groups"
 
     def check(self, subject: Subject) -> None:
         """Four bits, in groups of neighbouring columns."""

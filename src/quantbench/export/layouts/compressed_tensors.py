@@ -44,7 +44,6 @@ class CompressedTensors:
     """Integers of 2 to 8 bits, fp8, NVFP4 and MX, with quantized inputs where engines compute them."""
 
     name: ClassVar[str] = "compressed-tensors"
-    about: ClassVar[str] = "vLLM, SGLang, transformers: integers of 2-8 bits, W8A8, fp8, NVFP4, MXFP4, MXFP8"
 
     def check(self, subject: Subject) -> None:
         """Work out every layer's scheme."""

@@ -13,7 +13,6 @@ class Dense:
     """Any weights; nothing that happens while the model runs."""
 
     name: ClassVar[str] = "dense"
-    about: ClassVar[str] = "dequantized weights in the model's dtype, read by everything; no memory is saved"
 
     def check(self, subject: Subject) -> None:
         """Refuse operations."""

@@ -48,7 +48,6 @@ class Gguf:
     """Integers of up to 8 bits and mxfp4, of models of the Llama and Qwen families."""
 
     name: ClassVar[str] = "gguf"
-    about: ClassVar[str] = "llama.cpp: integers up to 8 bits as Q4_0, Q5_0, Q8_0, and MXFP4; Llama and Qwen models"
 
     def check(self, subject: Subject) -> None:
         """Each layer's type; the architecture, its rotary embedding, and the tokenizer."""

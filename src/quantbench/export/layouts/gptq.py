@@ -36,7 +36,6 @@ class Gptq:
     """Integers of 2, 3, 4 or 8 bits, the same in all layers of the blocks, with float16 scales."""
 
     name: ClassVar[str] = "gptq"
-    about: ClassVar[str] = "GPTQModel, vLLM, transformers: integers of 2, 3, 4, 8 bits, act-order included"
 
     def check(self, subject: Subject) -> None:
         """One number of bits and one symmetry in all linear layers of the blocks, and nothing else quantized."""
