@@ -25,7 +25,8 @@ from quantbench.export.windows import overrides_of_run, proof_windows
 from quantbench.models.skeleton import skeleton
 from quantbench.store.store import Store
 
-LAYOUTS: dict[str, Layout] = {one.name: one for one in (Dense(), CompressedTensors(), Gptq(), Awq(), Gguf())}
+KNOWN: tuple[Layout, ...] = (Dense(), CompressedTensors(), Gptq(), Awq(), Gguf())
+LAYOUTS = {layout.name: layout for layout in KNOWN}
 PROOF = "proof.json"
 
 
