@@ -22,7 +22,7 @@ FLOORS = [
     {"tasks", "report"},
     {"config"},
     {"cells"},
-    {"launch"},
+    {"launch", "export"},
     {"cli", "api"},
     {"__main__"},
 ]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from quantbench.core.errors import ConfigError, DataError, ModelError, StoreError
+from quantbench.core.errors import ConfigError, DataError, ModelError
 from quantbench.core.mixing import Mixing
 from quantbench.core.paths import outputs_folder
 from quantbench.core.progress import progress
 from quantbench.report.frame import read_comparisons, read_sweep
-from quantbench.store.records import LayerRecord, RunRecord
+from quantbench.store.records import LayerRecord
 from quantbench.store.store import Store
 
 # torch and transformers take seconds to import: reading a sweep does not wait for them.
@@ -27,15 +27,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from quantbench.models.handle import ModelHandle
-    from quantbench.models.loading import ModelSource
     from quantbench.pipeline.artifact import Artifact
 
 __all__ = ["LoadedModel", "QuantizationReport", "load_run", "quantize", "read_comparisons", "read_sweep"]
 
 DEFAULT_LENGTH = 2048
-
-REWRITES = frozenset({"weight", "activation", "kv_cache", "rotation", "transforms"})
-"""Parts of a recipe of which full precision has none."""
 
 QUANTIZED = "_quantized_by_quantbench"
 """Attribute of models that hold quantized weights: they are not quantized again by mistake."""
@@ -76,24 +72,13 @@ def load_run(run_id: str, output_dir: str | Path | None = None, model_path: str 
     hooks. Raises StoreError if the run is unknown, failed, or kept no weights, and if model or weights are not those of
     the record; ModelError if the full-precision model cannot be loaded.
     """
-    from quantbench.core import tensors
-    from quantbench.pipeline.artifact import Artifact
+    from quantbench.cells.stored_run import check_same, find_run, model_of, stored_artifact
 
     store = _store(output_dir)
-    record = _record(store, run_id)
-    source = _model_of(store, record, model_path)
-    if REWRITES & set(record.config["quantizer"]):
-        weights = store.weights_path(record.run_id)
-        if not weights.exists():
-            raise StoreError(
-                f"run {record.run_id} kept no weights (save=none, or {weights} was deleted). Delete the folder "
-                f"{store.run_dir(record.run_id)} and give its command again, with save=weights"
-            )
-        artifact = Artifact.from_tensors(tensors.load(weights), Artifact.read_spec(store.spec_path(record.run_id)))
-        _check_same(record, "weights", artifact.fingerprint())
-    else:
-        artifact = Artifact()
-    _check_same(record, "model", source.fingerprint())
+    record = find_run(store, run_id)
+    source = model_of(store, record, model_path)
+    artifact = stored_artifact(store, record)
+    check_same(record, "model", source.fingerprint())
     handle = source.load()
     _install(handle, artifact)
     return LoadedModel(handle.model, handle.tokenizer)
@@ -165,53 +150,6 @@ def quantize(
 
 def _store(output_dir: str | Path | None) -> Store:
     return Store(outputs_folder() if output_dir is None else Path(output_dir).expanduser())
-
-
-def _record(store: Store, run_id: str) -> RunRecord:
-    found = [known for known in store.run_ids() if known.startswith(run_id)]
-    if len(found) != 1:
-        what = f"{len(found)} runs begin like that" if found else f"no such run; {len(store.run_ids())} are stored"
-        raise StoreError(f"run {run_id!r} in {store.root}: {what}. Elsewhere: output_dir=FOLDER")
-    record = store.load_run(found[0])
-    if record is None or record.status == "failed":
-        error = (record.error or {}).get("message", "no record") if record is not None else "no record"
-        raise StoreError(f"run {found[0]} failed and has no model: {error}. Its command, given again, tries it again")
-    return record
-
-
-def _model_of(store: Store, record: RunRecord, model_path: str | Path | None) -> ModelSource:
-    """Where the run's model lies; of a local one the record knows its content, and the sweep's overrides its folder."""
-    from quantbench.core.build import build
-    from quantbench.models.loading import ModelSource
-
-    spec = dict(record.config["model"])
-    if "path" in spec:
-        found = model_path or _folder_in_sweeps(store, record.run_id)
-        if found is None:
-            raise StoreError(
-                f"run {record.run_id}: its model is a folder, which no sweep in {store.root} names: "
-                "give model_path=FOLDER"
-            )
-        spec["path"] = str(found)
-    return build(spec, ModelSource, "model")
-
-
-def _folder_in_sweeps(store: Store, run_id: str) -> str | None:
-    for manifest in store.manifests():
-        for cell in manifest.cells:
-            paths = [one.partition("=")[2] for one in cell.overrides if one.startswith("model.path=")]
-            if paths and run_id in {cell.run_id, cell.baseline_run_id}:
-                return paths[-1].strip("'\"")
-    return None
-
-
-def _check_same(record: RunRecord, what: str, found: str) -> None:
-    stored = record.fingerprints.get(what)
-    if stored != found:
-        raise StoreError(
-            f"run {record.run_id}: its record was made with {what} {stored}, now there is {found}. What lies there has "
-            "changed under the same name: restore it, or compute the run again"
-        )
 
 
 def _install(handle: ModelHandle, artifact: Artifact) -> list[str]:

@@ -67,6 +67,10 @@ def show(arguments: list[str]) -> int:
         for metric in score.metrics:
             error = f" ± {metric.stderr:.2g}" if metric.stderr else ""
             _say(f"  {metric.name:<14} {metric.value:.6g}{error}")
+    for one in store.load_exports(record.run_id):
+        proved = f"KL from the run {one['kl']:.3g}" if one["proved"] else "not proved"
+        proved += "" if one.get("equivalent", True) else ", not equivalent"
+        _say(f"\nexported as {one['format']}: {one['folder']}   {proved}")
     log_path = store.log_path(record.run_id)
     if log_path.exists():
         _say(f"\nlog ({log_path}):\n{_indent(log_path.read_text('utf-8', 'replace').rstrip())}")

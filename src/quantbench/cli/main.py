@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "quantbench.cli.reporting.report",
     "pareto": "quantbench.cli.pareto.pareto",
     "roofline": "quantbench.cli.roofline.roofline",
+    "export": "quantbench.cli.exporting.export",
     "pack": "quantbench.cli.packing.pack",
     "merge": "quantbench.cli.packing.merge",
 }

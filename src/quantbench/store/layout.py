@@ -1,6 +1,7 @@
 """Where everything lies under outputs/.
 
-runs/<run_id>/record.json, weights.safetensors, weights.json, calibration.csv, costs.jsonl, observed.json, log.txt
+runs/<run_id>/record.json, weights.safetensors, weights.json, calibration.csv, costs.jsonl, observed.json, log.txt,
+               exports.jsonl
 runs/<run_id>/scores/<task>-<protocol[:12]>.json, .parquet (items) and .totals.npy, of text also .positions.parquet,
                      perhaps .documents.csv; or .failed.json alone
 sweeps/<name>/manifest.json, results.csv, results.parquet, comparisons.csv, variance.csv, costs.csv, layers.csv, tables/

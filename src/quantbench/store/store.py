@@ -21,6 +21,9 @@ from quantbench.store.scores import ScoreStore
 log = logging.getLogger(__name__)
 
 
+EXPORTS_REMEDY = "Repair or delete that file: it lists exports only, which say the same of themselves"
+
+
 class Store(ScoreStore):
     """The results under `root`: runs, their scores, costs, and sweeps."""
 
@@ -88,6 +91,26 @@ class Store(ScoreStore):
         if not all(isinstance(cost, dict) and "environment" in cost for cost in costs):
             raise StoreError(f"{path} is damaged: a line is no measurement. {remedy}")
         return costs
+
+    # Exports, of which there may be any number
+
+    def append_export(self, run_id: str, export: Mapping[str, Any]) -> None:
+        """Add what is known of a model that was exported from a run: plain values, with "format" and "folder"."""
+        with self.lock(run_id) as folder:
+            line = json.dumps(dict(export), ensure_ascii=False, allow_nan=False)
+            path = folder / "exports.jsonl"
+            before = files.read_text(path, EXPORTS_REMEDY) if path.exists() else ""
+            files.write_text(path, f"{before}{line}\n")
+
+    def load_exports(self, run_id: str) -> list[dict[str, Any]]:
+        """What was exported from a run, oldest first. Raises StoreError if the file is damaged."""
+        path = self.run_dir(run_id) / "exports.jsonl"
+        if not path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in files.read_text(path, EXPORTS_REMEDY).splitlines()]
+        except (ValueError, RecursionError) as error:
+            raise StoreError(f"{path} is damaged: {error}. {EXPORTS_REMEDY}") from error
 
     # Sweeps
 
