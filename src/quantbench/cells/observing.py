@@ -6,6 +6,7 @@ from quantbench.cells.quantizing import install
 from quantbench.cells.session import Inputs, Session
 from quantbench.config.cell import Cell
 from quantbench.pipeline.observe import relative_losses
+from quantbench.pipeline.recipe import Recipe
 from quantbench.store.records import Observed
 
 OBSERVED_TOKENS = 512
@@ -19,7 +20,7 @@ def ensure_observed(session: Session, cell: Cell, inputs: Inputs) -> None:
     weights would have to be computed again.
     """
     store, recipe = session.store, cell.recipe
-    if inputs.calib is not None or recipe.weight is None or recipe.rotation is not None or recipe.transforms:
+    if inputs.calib is not None or recipe.rewrites or (isinstance(recipe, Recipe) and recipe.weight is None):
         return
     at_hand = session.installed == cell.run_id or store.weights_path(cell.run_id).exists()
     text = session.text_at_hand(cell)

@@ -1,0 +1,110 @@
+"""Tiny checkpoints as other tools write them, of any model, packed here by loops that share no code with what reads them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tiny import tiny_tokenizer
+
+Pack = Callable[[Tensor], dict[str, Tensor]]
+"""A weight [out, in] -> the tensors of its layer, by what stands behind "LAYER."."""
+
+
+def integers(weight: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(codes [out, in], scales float16 [out, g], zero points [out, g]) of rounding to nearest, asymmetric."""
+    groups = weight.reshape(len(weight), -1, group)
+    low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)
+    scales = ((high - low) / (2**bits - 1)).half()
+    zeros = (-low / scales.float()).round().clamp(0, 2**bits - 1)
+    codes = (groups / scales.float()[..., None] + zeros[..., None]).round().clamp(0, 2**bits - 1)
+    return codes.reshape(weight.shape).int(), scales, zeros.int()
+
+
+def dequantized(codes: Tensor, scales: Tensor, zeros: Tensor, group: int) -> Tensor:
+    """What they stand for, float32 [out, in]."""
+    wide = [one.float().repeat_interleave(group, 1) for one in (scales, zeros)]
+    return (codes - wide[1]) * wide[0]
+
+
+def into_words(values: Tensor, bits: int) -> Tensor:
+    """Rows of integers as rows of 32-bit words, without gaps."""
+    rows = []
+    for row in values.tolist():
+        stream = sum(value << (bits * index) for index, value in enumerate(row))
+        words = [(stream >> (32 * k)) & 0xFFFFFFFF for k in range(-(-len(row) * bits // 32))]
+        rows.append([word - 2**32 if word >= 2**31 else word for word in words])
+    return torch.tensor(rows, dtype=torch.int32)
+
+
+def gptq(bits: int = 4, group: int = 16, version: int = 1) -> Pack:
+    """GPTQ files, by version."""
+
+    def pack(weight: Tensor) -> dict[str, Tensor]:
+        codes, scales, zeros = integers(weight, bits, group)
+        stored = (zeros - 1) % 2**bits if version == 1 else zeros
+        return {
+            "qweight": into_words(codes, bits).t().contiguous(),
+            "qzeros": into_words(stored.t(), bits),
+            "scales": scales.t().contiguous(),
+            "g_idx": torch.arange(weight.shape[1], dtype=torch.int32) // group,
+        }
+
+    return pack
+
+
+def awq(group: int = 16) -> Pack:
+    """AWQ files of version gemm."""
+
+    def pack(weight: Tensor) -> dict[str, Tensor]:
+        codes, scales, zeros = integers(weight, 4, group)
+
+        def ordered(values: Tensor) -> Tensor:
+            swapped = values.clone()
+            for start in range(0, values.shape[1], 8):
+                for place, output in enumerate((0, 2, 4, 6, 1, 3, 5, 7)):
+                    swapped[:, start + place] = values[:, start + output]
+            return into_words(swapped, 4)
+
+        return {"qweight": ordered(codes.t()), "qzeros": ordered(zeros.t()), "scales": scales.t().contiguous()}
+
+    return pack
+
+
+def write_checkpoint(
+    folder: Path, model: PreTrainedModel, pack: Pack, config: Mapping[str, Any], skip: tuple[str, ...] = ("lm_head",)
+) -> Path:
+    """A checkpoint of a model: its linear layers packed, the rest in float16; with configuration and tokenizer."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model.config.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    tensors: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name not in skip:
+            tensors |= {f"{name}.{key}": value for key, value in pack(module.weight.data.float()).items()}
+            if module.bias is not None:
+                tensors[f"{name}.bias"] = module.bias.data.half()
+        else:
+            own = module.named_parameters(recurse=False)
+            tensors |= {f"{name}.{key}": value.data.half() for key, value in own}
+    if model.config.tie_word_embeddings:
+        del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    return with_config(folder, quantization_config=dict(config))
+
+
+def with_config(folder: Path, **changes: Any) -> Path:
+    """The folder with other values in its config.json."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return folder
