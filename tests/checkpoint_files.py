@@ -1,4 +1,4 @@
-"""Tiny checkpoints as other tools write them, of any model, packed here by loops that share no code with what reads them."""
+"""Tiny checkpoints as other tools write them, packed by loops that share no code with what reads them."""
 
 from __future__ import annotations
 
@@ -108,3 +108,27 @@ def with_config(folder: Path, **changes: Any) -> Path:
     config = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+def int8(weight: Tensor) -> dict[str, Tensor]:
+    """int-quantized of compressed-tensors, with a scale for each row."""
+    scale = weight.abs().amax(1, keepdim=True) / 127
+    return {"weight": (weight / scale).round().to(torch.int8), "weight_scale": scale}
+
+
+def scheme(inputs: Mapping[str, Any] | None = None, **weights: Any) -> dict[str, Any]:
+    """A quantization_config of compressed-tensors with one group."""
+    group = {"targets": ["Linear"], "weights": {"type": "int", "symmetric": True, **weights}}
+    group["input_activations"] = dict(inputs) if inputs else None
+    groups = {"group_0": group}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "int-quantized",
+        "config_groups": groups,
+        "ignore": ["lm_head"],
+    }
+
+
+GPTQ_CONFIG = {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": False, "checkpoint_format": "gptq"}
+AWQ_CONFIG = {"quant_method": "awq", "bits": 4, "group_size": 16, "zero_point": True, "version": "gemm"}
+INT8_CONFIG = scheme(num_bits=8, strategy="channel")

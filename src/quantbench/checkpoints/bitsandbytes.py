@@ -9,13 +9,14 @@
     weight.nested_absmax        float32 [n / B / nested_blocksize]
     weight.quant_state.bitsandbytes__nf4 (or __fp4)   JSON as bytes: blocksize, shape, nested_blocksize, nested_offset
 
-    w_i = quant_map[code_i] absmax[i // B],   absmax_j = nested_quant_map[code_j] nested_absmax[j // ...] + nested_offset
+    w_i = quant_map[code_i] absmax[i // B]
+    absmax_j = nested_quant_map[code_j] nested_absmax[j // nested_blocksize] + nested_offset
 
 8 bits: weight int8 [out, in], SCB float32 [out], weight_format uint8 [] (0: by rows):   w = q SCB / 127.
 Inputs are quantized to int8 per token there, but for features with an outlier beyond llm_int8_threshold (6.0).
 
-Source: `QuantState.as_dict` and `Linear8bitLt` of bitsandbytes (0.4x to 0.50); QLoRA, arXiv 2305.14314; LLM.int8(), arXiv
-2208.07339.
+Source: `QuantState.as_dict` and `Linear8bitLt` of bitsandbytes (0.4x to 0.50); QLoRA, arXiv 2305.14314; LLM.int8(),
+arXiv 2208.07339.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """compressed-tensors files (llm-compressor): integers, 8-bit floats, NVFP4 and MXFP4.
 
-The configuration has groups of layers (`config_groups`), each with a scheme for weights and one for inputs, and `ignore`.
-For a weight [out, in] of b bits, what a group's weights are stored as depends on its format:
+The configuration has groups of layers (`config_groups`), each with a scheme for weights and one for inputs, and
+`ignore`. For a weight [out, in] of b bits, what a group's weights are stored as depends on its format:
 
-    pack-quantized            weight_packed int32 [out, in b / 32]: q + 2^(b-1), packed along each row, without gaps (older
-                              versions: none crosses a word); weight_shape int64 [2]; weight_zero_point [out b / 32, g],
-                              packed down each column, or int8 [out, g]; weight_g_idx int32 [in] where groups are reordered
+    pack-quantized            weight_packed int32 [out, in b / 32]: q + 2^(b-1), packed along each row, without gaps
+                              (older versions: none crosses a word); weight_shape int64 [2]; weight_zero_point
+                              [out b / 32, g], packed down each column, or int8 [out, g]; weight_g_idx int32 [in]
+                              where groups are reordered
     int-quantized,            weight int8 or float8_e4m3fn [out, in]; weight_zero_point int8 like the scales
     float-, naive-quantized
     nvfp4-pack-quantized      weight_packed uint8 [out, in / 2] (e2m1, the lower half of a byte first), weight_scale
@@ -102,8 +103,8 @@ class CompressedTensors:
             raise ModelError(f"{layer} has a weight_scale, but no group of quantization_config.config_groups has it")
         if not found and group is not None:
             raise ModelError(
-                f"{layer} has no weight_scale, but is in a group of quantization_config.config_groups and not among its "
-                f"ignore: the file has {', '.join(sorted(present)) or 'nothing'} of it"
+                f"{layer} has no weight_scale, but is in a group of quantization_config.config_groups and not among "
+                f"its ignore: the file has {', '.join(sorted(present)) or 'nothing'} of it"
             )
         return found
 

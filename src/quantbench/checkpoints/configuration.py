@@ -50,8 +50,8 @@ def check_tokens(reader: Reader, base: Mapping[str, int]) -> None:
     if len(differ) > OTHER_TOKENS * len(base):
         token = differ[0]
         raise ModelError(
-            f"the checkpoint has another tokenizer: {len(differ)} of the base model's {len(base)} tokens have another id "
-            f"there or none, first {token!r}: {base[token]} in the base model, {found.get(token)} in the checkpoint"
+            f"the checkpoint has another tokenizer: {len(differ)} of the base model's {len(base)} tokens have another "
+            f"id there or none, first {token!r}: {base[token]} in the base model, {found.get(token)} in the checkpoint"
         )
 
 

@@ -89,8 +89,8 @@ class Folder:
             files = [file for file in files if file.name in wanted]
         elif len(files) > 1:
             raise ModelError(
-                f"{self.path}: {len(files)} safetensors files and {len(indices)} {_INDEX}: which belong together is not "
-                "known; keep one, or its parts with their index"
+                f"{self.path}: {len(files)} safetensors files and {len(indices)} {_INDEX}: which belong together is "
+                "not known; keep one, or its parts with their index"
             )
         if not files:
             pickled = [file.name for file in sorted(self.path.iterdir()) if file.suffix in PICKLED]

@@ -121,8 +121,8 @@ class FolderReader:
         missing = [name for name in missing if id(parameters[name]) not in done]
         if missing:
             raise ModelError(
-                f"{self._folder.path}: the checkpoint has nothing for {len(missing)} parameters of the base model, first "
-                f"{missing[0]}: is it a checkpoint of this model, and complete?"
+                f"{self._folder.path}: the checkpoint has nothing for {len(missing)} parameters of the base model, "
+                f"first {missing[0]}: is it a checkpoint of this model, and complete?"
             )
         unknown = sorted(name for name in left if not name.endswith(FOLLOWS))
         if unknown:

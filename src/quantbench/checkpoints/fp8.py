@@ -48,8 +48,8 @@ class Fp8Layout:
             raise ModelError(f"quantization_config.weight_block_size={block!r}: expected two numbers, or null")
         if block is not None and scheme == "static":
             raise ModelError(
-                "quantization_config.activation_scheme='static' with weight_block_size: inputs with a fixed scale go with "
-                "one scale for the weight"
+                "quantization_config.activation_scheme='static' with weight_block_size: inputs with a fixed scale go "
+                "with one scale for the weight"
             )
         return cls(None if block is None else (block[0], block[1]), scheme == "static")
 
@@ -83,7 +83,7 @@ class Fp8Layout:
     def input_quantization(self, layer: str, parts: Parts) -> InputQuantization | None:
         """e4m3, in groups as wide as the weight's blocks, by token, or with the fixed scale."""
         if self.static:
-            format = FormatActivation(format=fp8("tensor"), dynamic=False)
-            return InputQuantization(format, {"scale": parts["activation_scale"].float().reshape(())})
+            fixed = FormatActivation(format=fp8("tensor"), dynamic=False)
+            return InputQuantization(fixed, {"scale": parts["activation_scale"].float().reshape(())})
         groups = "channel" if self.block is None else self.block[1]
         return InputQuantization(FormatActivation(format=fp8(groups), dynamic=True), {})

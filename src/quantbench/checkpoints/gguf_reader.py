@@ -1,7 +1,7 @@
 """GGUF files: every type that the package `gguf` dequantizes, K- and IQ-quants included.
 
-Names, and the order of rows that llama.cpp's converter changes, are put back as transformers does it when it loads a GGUF
-file. Bits are the bytes of each tensor in the file. Source: the GGUF specification of ggml; the package gguf.
+Names, and the order of rows that llama.cpp's converter changes, are put back as transformers does it when it loads a
+GGUF file. Bits are the bytes of each tensor in the file. Source: the GGUF specification of ggml; the package gguf.
 """
 
 from __future__ import annotations
@@ -51,14 +51,16 @@ class GgufReader:
     def check(self, model: PreTrainedModel) -> None:
         """Every tensor has a place in the base model, in its number of elements, and every parameter a tensor."""
         linear_slots(model)
+        for one in {one.tensor_type: one for one in self._reader.tensors}.values():
+            self._dequantized(one, one.data[:1])
         stored, parameters = self._by_name(model), dict(model.named_parameters(remove_duplicate=False))
         if all(one.tensor_type.name in FLOATING for one in self._reader.tensors):
             raise ModelError(f"{self._file.path} is not quantized: all of its tensors are floating-point numbers")
         for name, one in stored.items():
             if int(one.n_elements) != parameters[name].numel():
                 raise ModelError(
-                    f"{one.name} of {self._file.path} has shape {[int(n) for n in reversed(one.shape)]}, and {name} of the "
-                    f"base model {list(parameters[name].shape)}"
+                    f"{one.name} of {self._file.path} has shape {[int(n) for n in reversed(one.shape)]}, and {name} of "
+                    f"the base model {list(parameters[name].shape)}"
                 )
         there = {id(parameters[name]) for name in stored}
         missing = [name for name, parameter in parameters.items() if id(parameter) not in there]
@@ -71,19 +73,12 @@ class GgufReader:
     def read(self, model: PreTrainedModel) -> Iterator[ReadTensor]:
         """Every parameter, dequantized to float32 by the package gguf."""
         import torch
-        from gguf import dequantize
 
         self.check(model)
         slots = {slot.parameter_name: slot for slot in linear_slots(model).values()}
         processor = self._processor()
         for name, one in self._by_name(model).items():
-            kind = one.tensor_type.name
-            try:
-                values = dequantize(one.data, one.tensor_type)
-            except (NotImplementedError, ValueError) as error:
-                raise ModelError(
-                    f"{one.name} of {self._file.path} is of type {kind}, which the package gguf does not dequantize: {error}"
-                ) from error
+            kind, values = one.tensor_type.name, self._dequantized(one, one.data)
             put_back = processor.process(
                 weights=values, name=one.name, tensor_key_mapping={}, parsed_parameters={"tensors": {}}
             )
@@ -91,6 +86,18 @@ class GgufReader:
             if not bool(found.isfinite().all()):
                 raise ModelError(f"{one.name} of {self._file.path} has values that are NaN or infinite")
             yield ReadTensor(name, found, 8 * int(one.n_bytes), kind not in FLOATING, slots.get(name))
+
+    def _dequantized(self, tensor: ReaderTensor, data: Any) -> Any:
+        """Rows of a tensor as float32. Raises ModelError for a type that the package gguf does not dequantize."""
+        from gguf import dequantize
+
+        try:
+            return dequantize(data, tensor.tensor_type)
+        except (NotImplementedError, ValueError) as error:
+            raise ModelError(
+                f"{tensor.name} of {self._file.path} is of type {tensor.tensor_type.name}, which the package gguf does "
+                f"not dequantize: {error}"
+            ) from error
 
     def _by_name(self, model: PreTrainedModel) -> dict[str, ReaderTensor]:
         """The file's tensors by the base model's names. Raises ModelError for one that has no place there."""
@@ -104,7 +111,8 @@ class GgufReader:
         unknown = [one.name for one in self._reader.tensors if one.name not in names and one.name not in FOLLOWS]
         if unknown:
             raise ModelError(
-                f"{self._file.path}: {len(unknown)} tensors of the file have no place in the base model, first {unknown[0]}"
+                f"{self._file.path}: {len(unknown)} tensors of the file have no place in the base model, first "
+                f"{unknown[0]}"
             )
         return found
 

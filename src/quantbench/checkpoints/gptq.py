@@ -11,7 +11,8 @@ For a weight [out, in] of b bits in groups of g inputs:
 
 Version 1 stores z - 1, version 2 stores z. `checkpoint_format` in the configuration says which ("gptq", "gptq_v2"), but
 writers have labelled one as the other, so both are tried against the base model's weights (see `quantbench.checkpoints.
-zero_points`). Source: the packing code of AutoGPTQ and GPTQModel, and their quantize_config.json.
+zero_points`). Where z = 0, version 1 stores 2^b - 1; some writers subtract from whole words, and such a z takes one
+from its neighbour, too. Source: the packing code of AutoGPTQ and GPTQModel, and their quantize_config.json.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from quantbench.checkpoints.layout import FLOATS, Header, InputQuantization, Part, Parts
@@ -34,24 +36,34 @@ else:
     torch = lazy_module("torch")
 
 
+class Zeros(Enum):
+    """How zero points are stored."""
+
+    VERSION_1 = "version 1"
+    VERSION_1_WORDS = "version 1 by whole words"
+    VERSION_2 = "version 2"
+
+
 @dataclass(frozen=True)
 class GptqLayout:
-    """bits, group_size (None: one group) of layers without an entry in `dynamic`; offset: z is what is stored plus it.
+    """bits, group_size (None: one group) of layers without an entry in `dynamic`.
 
     dynamic  GPTQModel's settings of single layers: regular expressions, "-:" before those that are not quantized
     labelled  the version that the configuration names
+    zeros     how zero points are stored: those of version 2, of version 1, or of version 1 by whole words
     """
 
     bits: int
     group_size: int | None
     labelled: str
-    offset: int
+    zeros: Zeros
     dynamic: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> GptqLayout:
         """From the quantization_config of a config.json. Raises ModelError for a key that cannot be read."""
-        version = one_of(config, "checkpoint_format", ("gptq", "gptq_v2"), "gptq")
+        key = "checkpoint_format" if "checkpoint_format" in config else "format"
+        version = one_of(config, key, ("gptq", "gptq_v2"), "gptq")
         dynamic = config.get("dynamic") or {}
         if not isinstance(dynamic, Mapping):
             raise ModelError(f"quantization_config.dynamic={dynamic!r}: expected a mapping of layers to settings")
@@ -59,7 +71,7 @@ class GptqLayout:
             bits=integer(config, "bits", (2, 3, 4, 8)),
             group_size=_group_size(config),
             labelled=version,
-            offset=0 if version == "gptq_v2" else 1,
+            zeros=Zeros.VERSION_2 if version == "gptq_v2" else Zeros.VERSION_1,
             dynamic=dynamic,
         )
 
@@ -67,11 +79,11 @@ class GptqLayout:
     def name(self) -> str:
         """GPTQ, the version that is in use, bits and groups."""
         groups = "one group" if self.group_size is None else f"groups of {self.group_size}"
-        return f"GPTQ version {2 - self.offset}, {self.bits} bits, {groups}"
+        return f"GPTQ version {1 if self.zeros is not Zeros.VERSION_2 else 2}, {self.bits} bits, {groups}"
 
-    def with_offset(self, offset: int) -> GptqLayout:
-        """The layout of version 1 (offset 1) or 2 (offset 0)."""
-        return replace(self, offset=offset)
+    def with_zeros(self, zeros: Zeros) -> GptqLayout:
+        """The layout with zero points stored in another way."""
+        return replace(self, zeros=zeros)
 
     def quantized(self, layer: str, present: Mapping[str, Header]) -> bool:
         """Whether there are integers."""
@@ -94,9 +106,14 @@ class GptqLayout:
         rows, columns = shape
         bits, group_size = self._settings(layer)
         codes = unpack_words(parts["qweight"].t(), bits, columns)
-        stored = unpack_words(parts["qzeros"], bits, rows).t().float()
-        # Version 1 keeps z - 1 in b bits, so that z = 0 is stored as the largest integer.
-        zeros = (stored + self.offset) % 2**bits if self.offset else stored
+        stored, by_words = parts["qzeros"], self.zeros is Zeros.VERSION_1_WORDS and 32 % bits == 0
+        if by_words:
+            ones = sum(1 << place for place in range(0, 32, bits))
+            wide = (stored.long() + ones) % 2**32
+            stored = torch.where(wide < 2**31, wide, wide - 2**32).int()
+        zeros = unpack_words(stored, bits, rows).t().float()
+        if self.zeros is not Zeros.VERSION_2 and not by_words:
+            zeros = (zeros + 1) % 2**bits
         scales = parts["scales"].t().float()
         group = parts.get("g_idx")
         index = torch.arange(columns) // (group_size or columns) if group is None else group.long()

@@ -54,16 +54,16 @@ def _integers(scheme: Scheme, parts: Parts) -> InputQuantization:
     """Symmetric scales are max|x| / (2^b - 1) * 2: the whole range of the codes is used."""
     convention = "full_range" if scheme.symmetric else None
     if scheme.strategy == "token" and scheme.dynamic:
-        format = IntActivation(
+        grid = IntActivation(
             bits=scheme.bits,
             symmetric=scheme.symmetric,
             scale_convention=convention,  # type: ignore[arg-type]
             granularity="token",
             dynamic=True,
         )
-        return InputQuantization(format, {})
+        return InputQuantization(grid, {})
     if scheme.strategy == "tensor" and not scheme.dynamic:
-        format = IntActivation(
+        grid = IntActivation(
             bits=scheme.bits,
             symmetric=scheme.symmetric,
             scale_convention=convention,  # type: ignore[arg-type]
@@ -73,7 +73,7 @@ def _integers(scheme: Scheme, parts: Parts) -> InputQuantization:
         params = {"scale": _scalar(parts, "input_scale")}
         if not scheme.symmetric:  # stored for codes from -2^(b-1), ours begin at 0
             params["zero"] = _scalar(parts, "input_zero_point") + 2 ** (scheme.bits - 1)
-        return InputQuantization(format, params)
+        return InputQuantization(grid, params)
     raise _unknown(scheme)
 
 
@@ -87,6 +87,6 @@ def _scalar(parts: Parts, key: str) -> Tensor:
 def _unknown(scheme: Scheme) -> ModelError:
     how = "taken as the model runs" if scheme.dynamic else "fixed"
     return ModelError(
-        f"quantization_config: inputs as {scheme.name}, {how}, are not read; quantbench reads int (token dynamic, tensor "
-        "static), fp8 (token or group dynamic, tensor static) and NVFP4 with a fixed global scale"
+        f"quantization_config: inputs as {scheme.name}, {how}, are not read; quantbench reads int (token dynamic, "
+        "tensor static), fp8 (token or group dynamic, tensor static) and NVFP4 with a fixed global scale"
     )

@@ -35,8 +35,8 @@ def reader_of(recipe: CheckpointRecipe) -> Reader:
 def check_checkpoint(recipe: CheckpointRecipe, model: PreTrainedModel, tokens: Mapping[str, int]) -> int | None:
     """Compare the headers of a checkpoint with a base model, which may be without weights, and with its tokenizer.
 
-    tokens: ids of the base model's tokens. Returns how many positions the checkpoint says that it takes, None if it does
-    not say. Raises ModelError saying what differs.
+    tokens: ids of the base model's tokens. Returns how many positions the checkpoint says that it takes, None if it
+    does not say. Raises ModelError saying what differs.
     """
     reader = reader_of(recipe)
     check_configuration(reader, model.config.to_dict())

@@ -30,8 +30,8 @@ def recognize(path: Path, config: Mapping[str, Any]) -> Layout:
     """
     if not config:
         raise ModelError(
-            f"{path}: config.json has no quantization_config: nothing says that the checkpoint is quantized. A model in "
-            "full precision is scored with model=local model.path=FOLDER quantizer=none"
+            f"{path}: config.json has no quantization_config: nothing says that the checkpoint is quantized. A model "
+            "in full precision is scored with model=local model.path=FOLDER quantizer=none"
         )
     method = str(config.get("quant_method", "")).lower()
     if not method and (config.get("load_in_8bit") or config.get("load_in_4bit")):

@@ -3,9 +3,9 @@
 * What is stored in floating point must be the base model's, up to the rounding of its dtype.
 * A quantized weight W' must be the base model's W up to scales of rows and columns: W' ~ diag(a) W diag(b), by least
   squares; its share of what that leaves over is less than UNLIKE. (Another model's weight leaves nearly all of it.)
-* Methods such as AWQ and SmoothQuant divide the gain of a normalization by scales, and multiply the columns of the weights
-  that read it. So the gain of a normalization may differ from the base model's, g' = g / s, where a weight of the same
-  block has column scales b near s.
+* Methods such as AWQ and SmoothQuant divide the gain of a normalization by scales, and multiply the columns of the
+  weights that read it. So the gain of a normalization may differ from the base model's, g' = g / s, where a weight of
+  the same block has column scales b near s.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class SameBase:
             if not self._made_up_for(name, found, base):
                 differ = (found - base).abs() / base.abs().clamp(min=1e-30)
                 raise ModelError(
-                    f"{name} differs from the base model's in {int((differ > 0).sum())} of {len(base)} values (by up to "
-                    f"{float(differ.max()):.2g} of them), and no weight of its block makes up for it: the checkpoint is of "
-                    f"{_REST}"
+                    f"{name} differs from the base model's in {int((differ > 0).sum())} of {len(base)} values (by up "
+                    f"to {float(differ.max()):.2g} of them), and no weight of its block makes up for it: the "
+                    f"checkpoint is of {_REST}"
                 )
         if self._gains:
             self.notes.append(f"{len(self._gains)} normalizations hold scales that weights of their blocks make up for")

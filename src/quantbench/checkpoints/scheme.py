@@ -42,8 +42,8 @@ class Scheme:
         bits, kind = given.get("num_bits", 8), given.get("type", "int")
         if (kind, bits) not in {("float", 4), ("float", 8), *(("int", b) for b in range(1, 9))}:
             raise ModelError(
-                f"quantization_config.{where}: type={kind!r} with num_bits={bits!r} is not read; quantbench reads int of "
-                "1 to 8 bits, float of 4 (e2m1) and 8 (e4m3)"
+                f"quantization_config.{where}: type={kind!r} with num_bits={bits!r} is not read; quantbench reads int "
+                "of 1 to 8 bits, float of 4 (e2m1) and 8 (e4m3)"
             )
         size, block = given.get("group_size"), given.get("block_structure")
         strategy = given.get("strategy") or _strategy(size)

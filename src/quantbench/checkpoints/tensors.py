@@ -45,7 +45,7 @@ class Reader(Protocol):
         ...
 
     def config(self) -> Mapping[str, Any]:
-        """The model's configuration as the checkpoint has it, in the keys of transformers; those it does not say lack."""
+        """The model's configuration as the checkpoint has it, in the keys of transformers; it may not say them all."""
         ...
 
     def tokens(self) -> Mapping[str, int] | None:
@@ -76,7 +76,8 @@ def linear_slots(model: PreTrainedModel) -> dict[str, WeightSlot]:
     slots = [slot for index, block in enumerate(blocks) for slot in block_slots(f"{prefix}.{index}", block)]
     if routed := next((slot for slot in slots if slot.routed), None):
         raise ModelError(
-            f"quantizer=checkpoint: {routed.name} is an expert's weight; checkpoints of mixtures of experts are not read"
+            f"quantizer=checkpoint: {routed.name} is an expert's weight; checkpoints of mixtures of experts are not "
+            "read"
         )
     head = head_slot(model)
     return {slot.name: slot for slot in [*slots, head]}

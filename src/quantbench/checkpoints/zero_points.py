@@ -1,14 +1,14 @@
 """Which zero points the integers of a GPTQ file belong to: what the base model's weights say, not the file's label.
 
-Under the wrong version every weight is off by exactly one scale, which no quantization is: so both are tried on some
-layers, and the one nearer to the base model is taken.
+Under the wrong version every weight is off by exactly one scale, which no quantization is: so all are tried on some
+layers, and the one nearest to the base model is taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from quantbench.checkpoints.gptq import GptqLayout
+from quantbench.checkpoints.gptq import GptqLayout, Zeros
 from quantbench.checkpoints.layout import Parts
 from quantbench.models.slots import WeightSlot
 
@@ -20,7 +20,7 @@ def resolved(layout: GptqLayout, layers: Sequence[tuple[WeightSlot, Callable[[],
 
     layers: a weight of the base model in full precision, and what reads the tensors that the file has of it.
     """
-    versions = {2 - offset: layout.with_offset(offset) for offset in (1, 0)}
+    versions = {zeros: layout.with_zeros(zeros) for zeros in Zeros}
     errors = dict.fromkeys(versions, 0.0)
     whole = 0.0
     for slot, read in layers[:TRIED_LAYERS]:
@@ -29,8 +29,8 @@ def resolved(layout: GptqLayout, layers: Sequence[tuple[WeightSlot, Callable[[],
         for version, own in versions.items():
             errors[version] += float((own.dequantize(slot.name, slot.shape, parts) - weight).square().sum())
     best = min(errors, key=errors.__getitem__)
-    said = f"labelled {layout.labelled}"
-    shares = " and ".join(f"{errors[version] / whole:.3g} as version {version}" for version in errors) if whole else ""
-    against = "" if (best == 2) == (layout.labelled == "gptq_v2") else ", against its label"
-    note = f"zero points read as GPTQ version {best}{against} ({said}): squared error against the base model {shares}"
+    shares = ", ".join(f"{error / (whole or 1):.3g} as {version.value}" for version, error in errors.items())
+    against = "" if (best is Zeros.VERSION_2) == (layout.labelled == "gptq_v2") else ", against its label"
+    how = f"zero points read as GPTQ {best.value}{against} {layout.labelled}"
+    note = f"{how}: squared error against the base model {shares}"
     return versions[best], note

@@ -78,7 +78,7 @@ def download(name: str, id: str, revision: str | None, weights: bool = True, cod
 
 
 def checkpoint(id: str, revision: str | None, file: str | None) -> Path:
-    """The snapshot folder of a quantized checkpoint, downloaded if the cache lacks it; `file` alone, or its safetensors.
+    """The snapshot folder of a checkpoint, downloaded if the cache lacks it: `file` alone, or its safetensors.
 
     Raises ModelError if there is no such repository, revision or file, or if it cannot be reached.
     """

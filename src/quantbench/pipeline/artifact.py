@@ -34,9 +34,9 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class StoredBits:
-    """What the file of a checkpoint stores for a parameter, in bits; quantized: as other than floats of 16 bits or more.
+    """What the file of a checkpoint stores for a parameter, in bits: none for one that shares another one's.
 
-    None at all for a parameter that shares another one's.
+    quantized: as anything but floating-point numbers of 16 bits or more
     """
 
     bits: int
