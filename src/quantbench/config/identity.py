@@ -47,7 +47,8 @@ def identity(value: Any) -> Any:
         if isinstance(value, ReadsFiles):
             value.check_files()
         if isinstance(value, OwnIdentity):
-            return {**_class_identity(type(value)), **value.identity()}
+            own: type = type(value)
+            return {**_class_identity(own), **value.identity()}
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in DESCRIPTIVE}
         given = {name: identity(field) for name, field in fields.items() if field not in ABSENT}
         return {**_class_identity(type(value)), **given}

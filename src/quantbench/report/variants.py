@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quantbench.core.paths import short_names
 from quantbench.store.manifest import CellEntry
 
-OWN_COLUMNS = {"seed", "replicate", "calib.seed", "calib.draw"}
+OWN_COLUMNS = {"seed", "replicate", "calib.seed", "calib.draw", "quantizer.calib"}
 """Overrides that have a column of their own."""
 
 SIZES = ("calib.n", "calib.length")
