@@ -128,6 +128,44 @@ def bitsandbytes(weight: Tensor, kind: str, *, nested: bool) -> Case:
     return {"weight": packed, **stored}, functional.dequantize_4bit(packed, state), config
 
 
+INPUTS: dict[str, dict[str, Any]] = {
+    "int8_token": {"num_bits": 8, "strategy": "token", "dynamic": True},
+    "int8_token_asymmetric": {"num_bits": 8, "strategy": "token", "dynamic": True, "symmetric": False},
+    "int8_tensor": {"num_bits": 8, "strategy": "tensor", "dynamic": False},
+    "int8_tensor_asymmetric": {"num_bits": 8, "strategy": "tensor", "dynamic": False, "symmetric": False},
+    "fp8_token": {"num_bits": 8, "type": "float", "strategy": "token", "dynamic": True},
+    "fp8_tensor": {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False},
+    "fp8_group": {"num_bits": 8, "type": "float", "strategy": "group", "group_size": GROUP, "dynamic": True},
+    "nvfp4": {
+        "num_bits": 4,
+        "type": "float",
+        "strategy": "tensor_group",
+        "group_size": GROUP,
+        "dynamic": "local",
+        "scale_dtype": "torch.float8_e4m3fn",
+        "zp_dtype": "torch.float8_e4m3fn",
+    },
+}
+"""Schemes for the inputs of layers."""
+
+
+def inputs(x: Tensor, options: dict[str, Any]) -> dict[str, Tensor]:
+    """What compressed-tensors makes of inputs x [1, tokens, SIZE], "=", and what it stores with the layer for that."""
+    utils = importlib.import_module("compressed_tensors.quantization.utils")
+    forward = importlib.import_module("compressed_tensors.quantization.lifecycle.forward")
+    args = importlib.import_module("compressed_tensors.quantization").QuantizationArgs(**options)
+    stored: dict[str, Tensor] = {}
+    common = None
+    if args.strategy == "tensor_group":
+        common = stored["input_global_scale"] = utils.generate_gparam(x.min(), x.max()).reshape(1)
+    if args.dynamic:
+        scale, zero = utils.compute_dynamic_scales_and_zp(x, args, nn.Module(), global_scale=common)
+    else:
+        scale, zero = utils.calculate_qparams(x.min() * 0.8, x.max() * 0.8, args)
+        stored |= {"input_scale": scale, "input_zero_point": zero}
+    return {**stored, "=": forward.fake_quantize(x, scale, zero, args, global_scale=common)}
+
+
 def main() -> None:
     """Write the file."""
     quantization = importlib.import_module("compressed_tensors.quantization")
@@ -153,7 +191,12 @@ def main() -> None:
     for name, (stored, decoded, _) in cases.items():
         tensors |= {f"{name}/{key}": value.detach().contiguous() for key, value in stored.items()}
         tensors[f"{name}/="] = decoded.detach().float().contiguous()
+    x = integer_weight(6, SIZE, seed=6)[None] * UNIT * 20
+    tensors["input"] = x
+    for name, options in INPUTS.items():
+        tensors |= {f"input_{name}/{key}": value.contiguous() for key, value in inputs(x, options).items()}
     metadata = {name: json.dumps(config) for name, (_, _, config) in cases.items()}
+    metadata |= {f"input_{name}": json.dumps(options) for name, options in INPUTS.items()}
     metadata["versions"] = json.dumps({name: _version(name) for name in ("compressed-tensors", "bitsandbytes")})
     save_file(tensors, FOLDER / "checkpoints.safetensors", metadata)
 

@@ -12,8 +12,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from quantbench.checkpoints.gptq import GptqLayout, Zeros
+from quantbench.checkpoints.inputs import input_quantization
 from quantbench.checkpoints.layout import Header
 from quantbench.checkpoints.recognize import recognize
+from quantbench.checkpoints.scheme import Scheme
 
 FILE = Path(__file__).parents[1] / "golden" / "checkpoints.safetensors"
 LAYER = "model.layers.0.self_attn.q_proj"
@@ -37,7 +39,8 @@ def contents() -> tuple[dict[str, Tensor], dict[str, Any]]:
 TENSORS, CONFIGS = contents()
 ROUNDED = {"ct_nvfp4": 2**-8, "bnb_int8": 2**-10}
 """Where the tool decodes to 16 bits: bfloat16 and float16."""
-CASES = sorted(CONFIGS.keys() - {"versions"})
+INPUTS = sorted(name for name in CONFIGS if name.startswith("input_"))
+CASES = sorted(CONFIGS.keys() - {"versions", *INPUTS})
 
 
 def parts_of(case: str) -> dict[str, Tensor]:
@@ -67,3 +70,12 @@ def test_a_layer_is_near_the_weight_that_was_packed(case: str) -> None:
     weight, expected = TENSORS["="], TENSORS[f"{case}/="]
     share = float((weight - expected).square().sum() / weight.square().sum())
     assert share < (0.5 if case.endswith("_2") else 0.05)
+
+
+@pytest.mark.parametrize("case", INPUTS)
+def test_inputs_are_quantized_as_compressed_tensors_does(case: str) -> None:
+    found = input_quantization(Scheme.of(CONFIGS[case], "input_activations"), parts_of(case))
+    x, params = TENSORS["input"], found.params
+    values = found.format.fake_quantize(x, params.get("scale"), params.get("zero"))
+    assert not torch.equal(values, x)
+    torch.testing.assert_close(values, TENSORS[f"{case}/="], rtol=1e-5, atol=1e-6)

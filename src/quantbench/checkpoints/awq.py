@@ -88,4 +88,4 @@ class AwqLayout:
 def in_order(packed: Tensor) -> Tensor:
     """Integers [n, 8 k] as the words hold them -> in the order of the outputs."""
     places = torch.tensor(ORDER).argsort()
-    return packed.unflatten(1, (-1, 8))[:, :, places].flatten(1)
+    return packed.reshape(len(packed), -1, 8)[:, :, places].flatten(1)

@@ -21,6 +21,8 @@ FUNCTION = (
     "rms_norm_eps",
     "layer_norm_eps",
     "rope_theta",
+    "rope_type",
+    "factor",
     "sliding_window",
 )
 """Keys of a configuration that decide which function the weights make."""
@@ -31,7 +33,7 @@ OTHER_TOKENS = 0.01
 
 def check_configuration(reader: Reader, base: Mapping[str, Any]) -> None:
     """Raise ModelError for a key that decides the model's function and has another value in the checkpoint."""
-    found = reader.config()
+    found, base = _flat(reader.config()), _flat(base)
     differ = [
         f"{key} is {found[key]} in the checkpoint and {base[key]} in the base model"
         for key in FUNCTION
@@ -53,6 +55,12 @@ def check_tokens(reader: Reader, base: Mapping[str, int]) -> None:
             f"the checkpoint has another tokenizer: {len(differ)} of the base model's {len(base)} tokens have another "
             f"id there or none, first {token!r}: {base[token]} in the base model, {found.get(token)} in the checkpoint"
         )
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with what transformers keeps of the rotary embedding in a mapping of its own beside the rest."""
+    rotary = config.get("rope_parameters")
+    return {**config, **(rotary if isinstance(rotary, Mapping) else {})}
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,6 +147,6 @@ def _headers(file: Path) -> dict[str, Header]:
         raise ModelError(f"{file} is no safetensors file ({type(error).__name__}: {error})") from error
     if size < needed:
         raise ModelError(f"{file} is cut short: {size} of {needed} bytes")
-    if odd := next((n for n, h in found.items() if h.shape and math.prod(h.shape) and not h.n_bytes), None):
+    if odd := next((n for n, h in found.items() if 0 not in h.shape and not h.n_bytes), None):
         raise ModelError(f"{file} is no safetensors file: {odd} has a shape and no data")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def recognize(path: Path, config: Mapping[str, Any]) -> Layout:
     method = str(config.get("quant_method", "")).lower()
     if not method and (config.get("load_in_8bit") or config.get("load_in_4bit")):
         method = "bitsandbytes"
-    makers = {
+    makers: dict[str, Callable[[Mapping[str, Any]], Layout]] = {
         "compressed-tensors": CompressedTensors.of,
         "gptq": GptqLayout.of,
         "awq": AwqLayout.of,
