@@ -58,7 +58,7 @@ def check_tokens(reader: Reader, base: Mapping[str, int]) -> None:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with what transformers keeps of the rotary embedding in a mapping of its own beside the rest."""
+    """The configuration, with what it keeps of the rotary embedding in a mapping of its own beside the rest."""
     rotary = config.get("rope_parameters")
     return {**config, **(rotary if isinstance(rotary, Mapping) else {})}
 

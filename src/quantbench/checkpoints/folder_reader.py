@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,43 +94,46 @@ class FolderReader:
 
     def _plan(self, model: PreTrainedModel) -> list[_Planned]:
         slots, left = linear_slots(model), dict(self._folder.headers)
-        present = _by_layer(left, slots)
-        plan: list[_Planned] = []
-        done: set[int] = set()
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        for slot in slots.values():
-            found = present.get(slot.name, {})
-            tied = not found and any(p is parameters[slot.parameter_name] for n, p in parameters.items() if n in left)
-            if not tied and self._layout.quantized(slot.name, found):
-                self._check_parts(slot, found)
-                plan.append(_Planned(slot.parameter_name, found, slot, True))
-        quantized = {one.name for one in plan}
+        plan = self._quantized(slots, parameters)
         for one in plan:
-            done.add(id(parameters[one.name]))
-            left = {n: h for n, h in left.items() if one.layer is None or n not in _names(one.layer.name, one.headers)}
+            assert one.layer is not None
+            for suffix in one.headers:
+                del left[f"{one.layer.name}.{suffix}"]
         by_parameter = {slot.parameter_name: slot for slot in slots.values()}
-        missing: list[str] = []
         for name, parameter in parameters.items():
-            header = left.pop(name, None)
-            if header is not None:
+            if (header := left.pop(name, None)) is not None:
                 _check_plain(name, header, tuple(parameter.shape))
                 plan.append(_Planned(name, {name: header}, by_parameter.get(name), False))
-                done.add(id(parameter))
-            elif name not in quantized:
-                missing.append(name)
-        missing = [name for name in missing if id(parameters[name]) not in done]
-        if missing:
-            raise ModelError(
-                f"{self._folder.path}: the checkpoint has nothing for {len(missing)} parameters of the base model, "
-                f"first {missing[0]}: is it a checkpoint of this model, and complete?"
-            )
-        unknown = sorted(name for name in left if not name.endswith(FOLLOWS))
-        if unknown:
+        self._check_all_there(parameters, plan)
+        if unknown := sorted(name for name in left if not name.endswith(FOLLOWS)):
             raise ModelError(
                 f"{self._folder.path}: {len(unknown)} tensors of the checkpoint have no place in the base model as "
                 f"{self.name}, first {unknown[0]}"
             )
         return plan
+
+    def _quantized(self, slots: Mapping[str, WeightSlot], parameters: Mapping[str, Tensor]) -> list[_Planned]:
+        """The layers that the layout and their tensors say are quantized."""
+        headers, plan = self._folder.headers, []
+        present = _by_layer(headers, slots)
+        for slot in slots.values():
+            found = present.get(slot.name, {})
+            own = parameters[slot.parameter_name]
+            if not found and any(other is own for name, other in parameters.items() if name in headers):
+                continue  # a head that shares the embeddings
+            if self._layout.quantized(slot.name, found):
+                self._check_parts(slot, found)
+                plan.append(_Planned(slot.parameter_name, found, slot, True))
+        return plan
+
+    def _check_all_there(self, parameters: Mapping[str, Tensor], plan: Sequence[_Planned]) -> None:
+        there = {id(parameters[one.name]) for one in plan}
+        if missing := [name for name, parameter in parameters.items() if id(parameter) not in there]:
+            raise ModelError(
+                f"{self._folder.path}: the checkpoint has nothing for {len(missing)} parameters of the base model, "
+                f"first {missing[0]}: is it a checkpoint of this model, and complete?"
+            )
 
     def _check_parts(self, slot: WeightSlot, present: Mapping[str, Header]) -> None:
         parts = self._layout.parts(slot.name, slot.shape, present)
@@ -158,10 +161,6 @@ def _by_layer(headers: Mapping[str, Header], slots: Mapping[str, WeightSlot]) ->
                     found.setdefault(layer, {})[suffix] = header
                 break
     return found
-
-
-def _names(layer: str, headers: Mapping[str, Header]) -> set[str]:
-    return {f"{layer}.{suffix}" for suffix in headers}
 
 
 def _check_plain(name: str, header: Header, shape: tuple[int, ...]) -> None:

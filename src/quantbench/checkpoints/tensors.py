@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from quantbench.checkpoints.layout import InputQuantization
-from quantbench.models.slots import WeightSlot
+from quantbench.core.errors import ModelError
+from quantbench.models.slots import WeightSlot, block_slots, head_slot
+from quantbench.models.structure import find_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,10 +70,6 @@ class Reader(Protocol):
 
 def linear_slots(model: PreTrainedModel) -> dict[str, WeightSlot]:
     """Every linear layer of the decoder blocks, and the head, by name. Raises ModelError for mixtures of experts."""
-    from quantbench.core.errors import ModelError
-    from quantbench.models.slots import block_slots, head_slot
-    from quantbench.models.structure import find_blocks
-
     prefix, blocks = find_blocks(model)
     slots = [slot for index, block in enumerate(blocks) for slot in block_slots(f"{prefix}.{index}", block)]
     if routed := next((slot for slot in slots if slot.routed), None):
