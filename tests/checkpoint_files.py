@@ -116,6 +116,33 @@ def int8(weight: Tensor) -> dict[str, Tensor]:
     return {"weight": (weight / scale).round().to(torch.int8), "weight_scale": scale}
 
 
+def fp8(weight: Tensor) -> dict[str, Tensor]:
+    """FP8 of transformers, with a scale for each 16 x 16 weights."""
+    rows, columns = len(weight) // 16, weight.shape[1] // 16
+    scale = torch.tensor([[_block(weight, i, j).abs().max() / 448 for j in range(columns)] for i in range(rows)])
+    wide = scale.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    return {"weight": (weight / wide).to(torch.float8_e4m3fn), "weight_scale_inv": scale}
+
+
+def _block(weight: Tensor, row: int, column: int) -> Tensor:
+    return weight[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+
+
+def four_bits(weight: Tensor) -> dict[str, Tensor]:
+    """bitsandbytes, in blocks of 64 of the flattened weight, with evenly spaced values as its table."""
+    table = torch.linspace(-1, 1, 16)
+    blocks = weight.reshape(-1, 64)
+    absmax = blocks.abs().amax(1)
+    codes = (blocks / absmax[:, None])[..., None].sub(table).abs().argmin(2).flatten().to(torch.uint8)
+    state = json.dumps({"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": list(weight.shape)})
+    return {
+        "weight": (codes[::2] * 16 + codes[1::2])[:, None],
+        "weight.absmax": absmax,
+        "weight.quant_map": table.clone(),
+        "weight.quant_state.bitsandbytes__nf4": torch.tensor(list(state.encode()), dtype=torch.uint8),
+    }
+
+
 def scheme(inputs: Mapping[str, Any] | None = None, **weights: Any) -> dict[str, Any]:
     """A quantization_config of compressed-tensors with one group."""
     group = {"targets": ["Linear"], "weights": {"type": "int", "symmetric": True, **weights}}
@@ -132,3 +159,5 @@ def scheme(inputs: Mapping[str, Any] | None = None, **weights: Any) -> dict[str,
 GPTQ_CONFIG = {"quant_method": "gptq", "bits": 4, "group_size": 16, "desc_act": False, "checkpoint_format": "gptq"}
 AWQ_CONFIG = {"quant_method": "awq", "bits": 4, "group_size": 16, "zero_point": True, "version": "gemm"}
 INT8_CONFIG = scheme(num_bits=8, strategy="channel")
+FP8_CONFIG = {"quant_method": "fp8", "weight_block_size": [16, 16], "activation_scheme": "dynamic"}
+NF4_CONFIG = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}

@@ -15,11 +15,15 @@ from transformers import PreTrainedModel
 
 from checkpoint_files import (
     AWQ_CONFIG,
+    FP8_CONFIG,
     GPTQ_CONFIG,
     INT8_CONFIG,
+    NF4_CONFIG,
     Pack,
     awq,
     dequantized,
+    four_bits,
+    fp8,
     gptq,
     int8,
     integers,
@@ -32,6 +36,7 @@ from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.config.identity import identity
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
+from quantbench.pipeline.observe import has_other_gains
 from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.stored import check_stored
@@ -63,6 +68,32 @@ def test_the_weights_are_what_was_packed(tmp_path: Path, pack: Pack, config: dic
     assert torch.equal(found.artifact.changed[f"{DOWN}.weight"], dequantized(*integers(weight, 4, 16), 16))
     assert len(found.layers) == 14
     assert {layer.name for layer in found.layers} <= set(dict(handle.model.named_modules()))
+
+
+def test_fp8_in_blocks(tmp_path: Path) -> None:
+    handle = tiny_handle()
+    found = read(write_checkpoint(tmp_path / "made", handle.model, fp8, FP8_CONFIG), handle).artifact
+    stored = fp8(handle.model.get_parameter(f"{DOWN}.weight"))
+    wide = stored["weight_scale_inv"].repeat_interleave(16, 0).repeat_interleave(16, 1)
+    assert torch.equal(found.changed[f"{DOWN}.weight"], stored["weight"].float() * wide)
+    assert found.effective_bits == 8 + 32 / 256
+    assert len(found.ops) == 14
+    (op,) = [op for op in found.ops if op.module == DOWN]
+    assert isinstance(op, QuantizeInput)
+    x = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
+    scale = x.reshape(3, 3, 16).abs().amax(2, keepdim=True) / 448
+    expected = ((x.reshape(3, 3, 16) / scale).to(torch.float8_e4m3fn).float() * scale).reshape(3, 48)
+    torch.testing.assert_close(op.format.fake_quantize(x), expected, rtol=1e-6, atol=0)
+
+
+def test_four_bits_of_bitsandbytes(tmp_path: Path) -> None:
+    handle = tiny_handle()
+    found = read(write_checkpoint(tmp_path / "made", handle.model, four_bits, NF4_CONFIG), handle).artifact
+    weight = handle.model.get_parameter(f"{DOWN}.weight").reshape(-1, 64)
+    absmax = weight.abs().amax(1, keepdim=True)
+    expected = ((weight / absmax + 1) * 7.5).round() / 7.5 - 1
+    torch.testing.assert_close(found.changed[f"{DOWN}.weight"].reshape(-1, 64), expected * absmax, rtol=1e-5, atol=1e-6)
+    assert not found.ops
 
 
 def test_a_wrong_label_of_gptq_is_said(tmp_path: Path) -> None:
@@ -166,8 +197,10 @@ def test_scales_that_are_folded_into_normalizations_are_the_same_model(tmp_path:
     smoothed = smoothed_llama(handle.model)
     found = read(write_checkpoint(tmp_path / "made", smoothed, int8, INT8_CONFIG), handle)
     assert "2 normalizations hold scales that weights of their blocks make up for" in found.notes
+    assert not has_other_gains(handle)
     before = logits(handle.model)
     found.artifact.install(handle)
+    assert has_other_gains(handle)
     torch.testing.assert_close(logits(handle.model), before, rtol=0, atol=0.3)
 
 
