@@ -53,9 +53,9 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     session.handle(cell)  # loading is not what is measured
     meter = Meter(device)
     fingerprints = input_fingerprints(session, cell, inputs)
-    checkpoint = None
+    checkpoint, read = None, isinstance(cell.recipe, CheckpointRecipe)
     if not cell.recipe.full_precision:
-        log.info("quantizing %s", cell.label)
+        log.info("%s %s", "reading" if read else "quantizing", cell.label)
     if cell.settings.checkpoint_blocks and not cell.recipe.full_precision:
         folder = session.store.checkpoint_dir(cell.run_id)
         checkpoint = Checkpoint(folder, cell.settings.checkpoint_blocks, fingerprints)
@@ -95,7 +95,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     tokens = 0 if inputs.calib is None else inputs.calib.tokens.numel()
     append_cost(session, cell, "quantize", cost | {"tokens": tokens})
     if not cell.recipe.full_precision:
-        log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
+        log.info("  %s in %s%s", "read" if read else "quantized", duration(cost["seconds"]), _bits_text(record))
 
 
 def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoint | None = None) -> Quantized:

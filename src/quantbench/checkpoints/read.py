@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from quantbench.checkpoints.configuration import check_configuration, check_tokens
 from quantbench.checkpoints.files import Folder
@@ -22,8 +23,6 @@ from quantbench.models.structure import find_blocks
 from quantbench.pipeline.artifact import Artifact, StoredBits
 from quantbench.pipeline.runtime import QuantizeInput
 from quantbench.pipeline.state import LayerResult, Quantized
-
-from transformers import PreTrainedConfig, PreTrainedModel  # isort: skip
 
 
 def reader_of(recipe: CheckpointRecipe) -> Reader:
