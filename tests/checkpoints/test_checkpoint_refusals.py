@@ -28,6 +28,7 @@ from checkpoint_files import (
 from quantbench.checkpoints.read import check_checkpoint, read_checkpoint
 from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.core.errors import ModelError
+from quantbench.models import hub
 from tiny import tiny, tiny_handle, tiny_llama, tiny_mixtral, tiny_tokenizer
 
 LAYER = "model.layers.0.self_attn.q_proj"
@@ -68,6 +69,20 @@ def edit(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> Path:
 def test_nothing_there(tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "quantizer.path=.*nothing: no such file or folder, and no id of the hub")
     refused(tmp_path, "no config.json")
+
+
+def test_repositories_of_the_hub(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = CheckpointRecipe(path=Path("owner/name"))
+    monkeypatch.setattr(hub, "cached_snapshot", lambda _name, _id, _revision: made)
+    assert recipe.files().path == made
+
+    class Unreachable:
+        def model_info(self, *_: Any, **__: Any) -> None:
+            raise OSError("no network")
+
+    monkeypatch.setattr(hub, "cached_snapshot", lambda _name, _id, _revision: None)
+    monkeypatch.setattr(hub, "HfApi", Unreachable)
+    refused(Path("owner/name"), "quantizer.path=owner/name: .* nor to be had from the hub: OSError: no network")
 
 
 def test_files_of_other_kinds(tmp_path: Path, made: Path) -> None:

@@ -42,7 +42,7 @@ class SameBase:
 
     def add(self, read: ReadTensor, base: Tensor) -> None:
         """Compare a tensor with the base model's parameter. Raises ModelError for one that is another model's."""
-        if not read.quantized and same_values(read.values, base):
+        if torch.equal(read.values, base) or (not read.quantized and same_values(read.values, base)):
             return
         if read.layer is not None:
             weight = read.values.float()
