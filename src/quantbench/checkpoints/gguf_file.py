@@ -52,10 +52,11 @@ class GgufFile:
 
     def parsed(self) -> dict[str, Any]:
         """Configuration and tokenizer in the keys of transformers. Raises ModelError for an unknown architecture."""
-        from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+        from transformers import modeling_gguf_pytorch_utils
 
+        load: Any = modeling_gguf_pytorch_utils.load_gguf_checkpoint
         try:
-            found: dict[str, Any] = load_gguf_checkpoint(str(self.path))
+            found: dict[str, Any] = load(str(self.path))
         except (OSError, ValueError, IndexError, KeyError, TypeError, ImportError) as error:
             raise ModelError(f"{self.path} cannot be read as a GGUF model: {type(error).__name__}: {error}") from error
         return found

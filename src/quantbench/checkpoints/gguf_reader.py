@@ -121,4 +121,5 @@ class GgufReader:
         from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
         architecture = self._reader.fields["general.architecture"].contents()
-        return TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=self._parsed["config"])
+        kind: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
+        return kind(config=self._parsed["config"])
