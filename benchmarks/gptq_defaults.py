@@ -151,10 +151,7 @@ class Part:
 def parts(names: list[str]) -> list[Part]:
     """All that is to be measured: of every candidate first what it is by default, asymmetric or as it is defined."""
     found = [
-        Part(name, grid, bits)
-        for name in names
-        for grid in CANDIDATES[name].grids
-        for bits in CANDIDATES[name].bits
+        Part(name, grid, bits) for name in names for grid in CANDIDATES[name].grids for bits in CANDIDATES[name].bits
     ]
     return sorted(found, key=lambda part: part.grid == "symmetric")
 

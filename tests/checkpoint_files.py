@@ -145,7 +145,7 @@ def four_bits(weight: Tensor) -> dict[str, Tensor]:
 
 def scheme(inputs: Mapping[str, Any] | None = None, **weights: Any) -> dict[str, Any]:
     """A quantization_config of compressed-tensors with one group."""
-    group = {"targets": ["Linear"], "weights": {"type": "int", "symmetric": True, **weights}}
+    group: dict[str, Any] = {"targets": ["Linear"], "weights": {"type": "int", "symmetric": True, **weights}}
     group["input_activations"] = dict(inputs) if inputs else None
     groups = {"group_0": group}
     return {
