@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -32,14 +33,15 @@ def test_checkpoints_stand_beside_recipes(workdir: Workdir, tmp_path: Path) -> N
     kl = results[results.metric == "kl"].set_index(["quantizer", "variant"])
     assert set(kl[kl.index.get_level_values(0) == "checkpoint"].calib) == {"pile"}
     # Packed by rounding to nearest, as rtn does it; but the files hold embeddings and head in float16.
-    values = {name: float(row.value) for name, row in kl.iterrows()}
+    values: dict[Any, float] = {name: float(row.value) for name, row in kl.iterrows()}
     (rtn,) = [value for name, value in values.items() if name[0] == "rtn"]
     assert values["checkpoint", "path=awq-4bit"] == values["checkpoint", "path=gptq-4bit"] > 0
     assert values["checkpoint", "path=awq-4bit"] == pytest.approx(rtn, rel=0.02)
-    bits = {name: float(row.effective_bits) for name, row in kl.iterrows()}
+    bits: dict[Any, float] = {name: float(row.effective_bits) for name, row in kl.iterrows()}
     assert bits["checkpoint", "path=awq-4bit"] < bits["checkpoint", "path=gptq-4bit"]
     comparisons = pd.read_csv(path.with_name("comparisons.csv"))
-    pairs = {(row.recipe.split()[0], row.reference_recipe.split()[0]) for row in comparisons.itertuples()}
+    names = zip(comparisons.recipe, comparisons.reference_recipe, strict=True)
+    pairs = {(str(one).split()[0], str(other).split()[0]) for one, other in names}
     assert {("checkpoint", "rtn"), ("rtn", "checkpoint")} & pairs
     first = path.read_bytes()
     runs = {one.name: one.stat().st_mtime_ns for one in workdir.outputs.glob("runs/*/record.json")}
