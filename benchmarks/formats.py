@@ -13,8 +13,8 @@ import time
 
 import torch
 
-from quantbench.config.composer import compose_cells
 from quantbench.config.folders import config_dir
+from quantbench.config.named import named_recipe
 from quantbench.formats.base import Format
 from quantbench.formats.quantize import quantize
 
@@ -25,7 +25,7 @@ ORDERED = ["int", *(name for name in NAMES if name != "int")]
 
 def shipped(name: str) -> Format:
     """An option of conf/format."""
-    recipe = compose_cells(["quantizer=rtn", f"format@quantizer.weight={name}"])[0].recipe
+    recipe = named_recipe("rtn", [f"format@quantizer.weight={name}"])
     assert recipe.weight is not None
     return recipe.weight
 

@@ -15,8 +15,8 @@ from quantbench.core.build import build
 from quantbench.pipeline.recipe import Recipe
 from quantbench.rounding.base import Rounding
 
-NAMES = sorted(path.stem for path in (config_dir() / "quantizer").glob("*.yaml"))
-"""All options of conf/quantizer."""
+NAMES = sorted(path.stem for path in (config_dir() / "quantizer").glob("*.yaml") if path.stem != "checkpoint")
+"""All options of conf/quantizer that quantize."""
 
 SMALL = {
     "group_size": 16,

@@ -19,7 +19,7 @@ FLOORS = [
     {"transforms"},
     {"rounding"},
     {"calibration", "pipeline"},
-    {"tasks", "report"},
+    {"tasks", "report", "checkpoints"},
     {"config"},
     {"cells"},
     {"launch", "export"},

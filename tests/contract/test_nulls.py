@@ -11,6 +11,7 @@ from quantbench.config.cell import Cell, checked
 from quantbench.config.composer import offline_composer
 from quantbench.config.node import ConfigNode
 from quantbench.core.build import build
+from quantbench.pipeline.any_recipe import AnyRecipe
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.walker import quantize_model
 from recipes import NAMES, make_recipe, quickened, recipe_spec
@@ -30,7 +31,7 @@ def changed() -> list[Cell]:
 
 def run_ids(name: str) -> set[str]:
     """The runs of a recipe under those changes."""
-    recipe = ConfigNode(recipe_spec(name), Recipe, "quantizer")
+    recipe = ConfigNode(recipe_spec(name), AnyRecipe, "quantizer")
     return {
         checked(
             *(cell.settings, cell.scale_part, cell.model_part, recipe, cell.calib_part, cell.task_parts),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import TYPE_CHECKING
 
 from quantbench.cells.fingerprints import check_fingerprints, input_fingerprints
 from quantbench.cells.recording import append_cost, now
 from quantbench.cells.session import Inputs, Session
 from quantbench.cells.summary import bits_of_model, notes_of, sum_fallbacks
+from quantbench.checkpoints.read import read_checkpoint
+from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.config.cell import Cell
 from quantbench.core import tensors
 from quantbench.core.environment import environment
@@ -16,12 +19,18 @@ from quantbench.core.files import write_text
 from quantbench.core.meter import Meter
 from quantbench.core.progress import duration, progress
 from quantbench.models.handle import ModelHandle
+from quantbench.pipeline.any_recipe import AnyRecipe
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
+from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.stored import check_stored
 from quantbench.pipeline.walker import quantize_model
 from quantbench.store.records import LayerRecord, RunRecord
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 log = logging.getLogger("quantbench")
 
@@ -44,9 +53,9 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     session.handle(cell)  # loading is not what is measured
     meter = Meter(device)
     fingerprints = input_fingerprints(session, cell, inputs)
-    checkpoint = None
+    checkpoint, read = None, isinstance(cell.recipe, CheckpointRecipe)
     if not cell.recipe.full_precision:
-        log.info("quantizing %s", cell.label)
+        log.info("%s %s", "reading" if read else "quantizing", cell.label)
     if cell.settings.checkpoint_blocks and not cell.recipe.full_precision:
         folder = session.store.checkpoint_dir(cell.run_id)
         checkpoint = Checkpoint(folder, cell.settings.checkpoint_blocks, fingerprints)
@@ -86,7 +95,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     tokens = 0 if inputs.calib is None else inputs.calib.tokens.numel()
     append_cost(session, cell, "quantize", cost | {"tokens": tokens})
     if not cell.recipe.full_precision:
-        log.info("  quantized in %s%s", duration(cost["seconds"]), _bits_text(record))
+        log.info("  %s in %s%s", "read" if read else "quantized", duration(cost["seconds"]), _bits_text(record))
 
 
 def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoint | None = None) -> Quantized:
@@ -96,11 +105,26 @@ def _quantize(session: Session, cell: Cell, inputs: Inputs, checkpoint: Checkpoi
         quantized = Quantized(Artifact())
     else:
         tokens = None if inputs.calib is None else inputs.calib.tokens
-        with progress("quantizing", "block") as show:
-            quantized = quantize_model(handle, cell.recipe, tokens, session.device(cell), show, checkpoint)
+        quantized = _made(handle, cell.recipe, tokens, session.device(cell), checkpoint)
     quantized.artifact.install(handle)
     session.installed = cell.run_id
     return quantized
+
+
+def _made(
+    handle: ModelHandle,
+    recipe: AnyRecipe,
+    tokens: Tensor | None,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+) -> Quantized:
+    """Quantized by a recipe, or read from a checkpoint."""
+    if isinstance(recipe, CheckpointRecipe):
+        with progress("reading", "tensor") as show:
+            return read_checkpoint(handle, recipe, show)
+    assert isinstance(recipe, Recipe)
+    with progress("quantizing", "block") as show:
+        return quantize_model(handle, recipe, tokens, device, show, checkpoint)
 
 
 def install(session: Session, cell: Cell, inputs: Inputs) -> ModelHandle:

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.calibration.base import CalibSet
 from quantbench.calibration.replicates import reordered
+from quantbench.checkpoints.read import check_checkpoint
+from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.config.cell import Cell
 from quantbench.config.node import ConfigNode
 from quantbench.core.environment import pick_device
@@ -210,5 +212,10 @@ def _check_vocabulary(session: Session, cell: Cell) -> None:
 
 def _check_layers(session: Session, cell: Cell) -> None:
     # Code that a model brings along need not run without weights: then the names are checked when it is quantized.
-    if not cell.recipe.full_precision and not cell.model.trust_remote_code:
-        cell.recipe.policy.check_used(layer_names(session.skeleton(cell)))
+    if cell.recipe.full_precision or cell.model.trust_remote_code:
+        return
+    cell.recipe.check_layers(layer_names(session.skeleton(cell)))
+    if isinstance(cell.recipe, CheckpointRecipe):
+        limit = check_checkpoint(cell.recipe, session.skeleton(cell), session.tokenizer(cell)[0].get_vocab())
+        for name in cell.tasks:
+            session.test(cell, name).check_length(limit, name)

@@ -13,7 +13,8 @@ def bits_of_model(handle: ModelHandle, artifact: Artifact) -> float:
     seen: set[int] = set()
     for name, parameter in handle.originals.items():
         known = artifact.quantizes(name) or name in artifact.changed
-        if id(parameter) in seen and not known:  # tied to one that was counted
+        tied = id(parameter) in seen and not known  # to one that was counted
+        if artifact.stores_elsewhere(name) or (tied and not artifact.stored):
             continue
         seen.add(id(parameter))
         bits += artifact.bits_of(name, parameter)

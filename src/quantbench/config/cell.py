@@ -17,7 +17,8 @@ from quantbench.core.hashing import digest
 from quantbench.core.launcher import Launcher
 from quantbench.core.paths import brief
 from quantbench.models.loading import ModelSource
-from quantbench.pipeline.recipe import FULL_PRECISION, Recipe
+from quantbench.pipeline.any_recipe import AnyRecipe
+from quantbench.pipeline.recipe import FULL_PRECISION
 from quantbench.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Cell:
     settings: Settings
     scale_part: ConfigNode[Scale]
     model_part: ConfigNode[ModelSource]
-    recipe_part: ConfigNode[Recipe]
+    recipe_part: ConfigNode[AnyRecipe]
     calib_part: ConfigNode[AnyCalibration] | None
     task_parts: Mapping[str, ConfigNode[Task]]
     cluster_part: ConfigNode[Launcher]
@@ -49,8 +50,8 @@ class Cell:
         return self.model_part.component
 
     @property
-    def recipe(self) -> Recipe:
-        """How it is quantized."""
+    def recipe(self) -> AnyRecipe:
+        """How it is quantized, or which checkpoint it is."""
         return self.recipe_part.component
 
     @property
@@ -83,7 +84,7 @@ class Cell:
     @cached_property
     def baseline(self) -> Cell:
         """The full-precision run on the cell's tasks: one for all cells of a model."""
-        recipe = ConfigNode(FULL_PRECISION, Recipe, "quantizer")
+        recipe = ConfigNode(FULL_PRECISION, AnyRecipe, "quantizer")
         choices = {**self.choices, "quantizer": "none"}
         return dataclasses.replace(self, recipe_part=recipe, calib_part=None, choices=choices, overrides=())
 
@@ -124,7 +125,7 @@ def cell_of(plain: Mapping[str, Any], overrides: Sequence[str], choices: Mapping
         settings.component,
         ConfigNode(plain["scale"], Scale, "scale"),
         ConfigNode(plain["model"], ModelSource, "model"),
-        ConfigNode(plain["quantizer"], Recipe, "quantizer"),
+        ConfigNode(plain["quantizer"], AnyRecipe, "quantizer"),
         None if calib is None else ConfigNode(calib, AnyCalibration, "calib"),
         {name: ConfigNode(task, Task, f"eval.tasks.{name}") for name, task in plain["tasks"].items()},
         ConfigNode(plain["cluster"], Launcher, "cluster"),
@@ -137,7 +138,7 @@ def checked(
     settings: Settings,
     scale: ConfigNode[Scale],
     model: ConfigNode[ModelSource],
-    recipe: ConfigNode[Recipe],
+    recipe: ConfigNode[AnyRecipe],
     calib: ConfigNode[AnyCalibration] | None,
     tasks: Mapping[str, ConfigNode[Task]],
     cluster: ConfigNode[Launcher],

@@ -13,6 +13,7 @@ from quantbench.calibration.base import AnyCalibration
 from quantbench.config.calibrations import Calibrations
 from quantbench.config.catalogue import Catalogue
 from quantbench.config.cell import Cell, checked
+from quantbench.config.checkpoint_keys import each_its_own
 from quantbench.config.evaluations import Evaluations
 from quantbench.config.explain import check_additions, check_chosen, hydra_explained
 from quantbench.config.factored import Factored, Node
@@ -26,7 +27,7 @@ from quantbench.config.settings import Scale, Settings
 from quantbench.core.errors import ConfigError
 from quantbench.core.launcher import Launcher
 from quantbench.models.loading import ModelSource
-from quantbench.pipeline.recipe import Recipe
+from quantbench.pipeline.any_recipe import AnyRecipe
 from quantbench.tasks.task import Task
 
 SHARED = ("sweep=", "cluster", "detach=", "retry_failed=", "report=")
@@ -60,7 +61,7 @@ class Composer:
         """
         with hydra_explained(self._folders):
             composed: list[Composed] = []
-            for own in distinct(overrides):
+            for own in distinct(each_its_own(overrides)):
                 nodes, choices = self._factored.compose(own)
                 composed.append((nodes, choices, tuple(as_typed([o for o in own if _tells_cells_apart(o)]))))
         return self._checked(composed)
@@ -133,7 +134,7 @@ class Composer:
             ).component,
             part("scale", Scale),
             part("model", ModelSource),
-            part("quantizer", Recipe),
+            part("quantizer", AnyRecipe),
             calib,
             self._once(("tasks", option, *own_eval), lambda: self._tasks(plain, option, names)),
             part("cluster", Launcher),

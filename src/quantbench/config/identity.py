@@ -27,6 +27,15 @@ class ReadsFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class OwnIdentity(Protocol):
+    """A component whose options are not what decides its numbers, but what it finds by them."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its numbers, as plain JSON. Raises QuantbenchError for what cannot be found."""
+        ...
+
+
 def identity(value: Any) -> Any:
     """Plain JSON of a component's resolved constructor arguments, its defaults included, descriptions left out.
 
@@ -37,6 +46,9 @@ def identity(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if isinstance(value, ReadsFiles):
             value.check_files()
+        if isinstance(value, OwnIdentity):
+            own: type = type(value)
+            return {**_class_identity(own), **value.identity()}
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.name not in DESCRIPTIVE}
         given = {name: identity(field) for name, field in fields.items() if field not in ABSENT}
         return {**_class_identity(type(value)), **given}

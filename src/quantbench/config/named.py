@@ -25,4 +25,9 @@ def named_recipe(name: str, overrides: Sequence[str] = (), folder: Path | None =
             )
     folders = Folders([] if folder is None else [folder])
     (cell,) = compose_cells([f"quantizer={name}", *overrides], folders)
+    if not isinstance(cell.recipe, Recipe):
+        raise ConfigError(
+            f"quantizer={name}: it quantizes nothing, a checkpoint is read; score it by the command "
+            "(docs/checkpoints.md)"
+        )
     return cell.recipe

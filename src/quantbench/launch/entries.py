@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from quantbench.cells.session import Session
+from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.config.cell import Cell
 from quantbench.launch.naming import caption, sweep_name
 from quantbench.launch.overview import is_done
@@ -37,5 +38,6 @@ def _entry(session: Session, cell: Cell) -> CellEntry:
         task_origins={name: task.origin for name, task in cell.tasks.items()},
         calib_origins=[] if cell.calib is None else list(cell.calib.origins),
         data_free=cell.calib is None,
+        calib_said=cell.recipe.calib if isinstance(cell.recipe, CheckpointRecipe) else None,
     )
     return dataclasses.replace(entry, status="done") if is_done(session.store, entry) else entry

@@ -148,8 +148,7 @@ def _operations_per_second(device: torch.device, threads: int, size: int = 1024)
 def _stored_bytes(session: Session, cell: Cell) -> float:
     """Bytes of the quantized weights: those of the blocks, in the recipe's format."""
     total, width = _parameters(session, cell)
-    bits = 16.0 if cell.recipe.weight is None else cell.recipe.weight.bits_per_weight((width, width))
-    return total * bits / 8
+    return total * cell.recipe.expected_bits(width) / 8
 
 
 def _parameters(session: Session, cell: Cell) -> tuple[int, int]:

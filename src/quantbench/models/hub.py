@@ -77,6 +77,37 @@ def download(name: str, id: str, revision: str | None, weights: bool = True, cod
         _explain(name, id, revision, error)
 
 
+def checkpoint(id: str, revision: str | None, file: str | None) -> Path:
+    """The snapshot folder of a checkpoint, downloaded if the cache lacks it: `file` alone, or its safetensors.
+
+    Raises ModelError if there is no such repository, revision or file, or if it cannot be reached.
+    """
+    cached = cached_snapshot("checkpoint", id, revision)
+    if cached is not None and ((cached / file).is_file() if file else any(cached.glob("*.safetensors"))):
+        return cached
+    # The hub client raises errors of its HTTP library, which is another one in other versions: hence `Exception`.
+    try:
+        info = HfApi().model_info(id, revision=revision, timeout=PROBE_SECONDS)
+        present = sorted(sibling.rfilename for sibling in info.siblings or [])
+    except Exception as error:
+        raise ModelError(
+            f"quantizer.path={id}: no such file or folder here, nor to be had from the hub: {type(error).__name__}: "
+            f"{str(error).strip().partition(chr(10))[0]}. Where there is network, `hf download {id}` fetches it; then "
+            "give the folder as quantizer.path"
+        ) from error
+    ggufs = [name for name in present if name.endswith(".gguf")]
+    if file is not None and file not in present:
+        raise ModelError(f"quantizer.file={file}: {id} has no such file; of GGUF it has: {', '.join(ggufs) or 'none'}")
+    if file is None and not any(name.endswith(".safetensors") for name in present):
+        hint = f"; quantizer.file=NAME takes one of {', '.join(ggufs)}" if ggufs else ", and pickled files are not read"
+        raise ModelError(f"quantizer.path={id}: the repository has no .safetensors file{hint}")
+    try:
+        patterns = [*SMALL_FILES, "*.safetensors" if file is None else file]
+        return Path(snapshot_download(id, revision=info.sha, allow_patterns=patterns))
+    except Exception as error:
+        _explain("checkpoint", id, revision, error)
+
+
 def _explain(name: str, id: str, revision: str | None, error: Exception) -> NoReturn:
     instead = "model=smollm2_135m_gguf needs no hub."
     if isinstance(error, GatedRepoError):

@@ -32,13 +32,28 @@ SCHEMA = 2
 """Of stored weights and operations; 1, which had other names of formats and their tensors, had no number."""
 
 
+@dataclass(frozen=True)
+class StoredBits:
+    """What the file of a checkpoint stores for a parameter, in bits: none for one that shares another one's.
+
+    quantized: as anything but floating-point numbers of 16 bits or more
+    """
+
+    bits: int
+    quantized: bool
+
+
 @dataclass
 class Artifact:
-    """weights by layer name; changed parameters (norm gains, biases) by name, in the model's dtype; runtime ops."""
+    """weights by layer name; changed parameters (norm gains, biases) by name, in the model's dtype; runtime ops.
+
+    stored  of a model that was read from a checkpoint, by parameter: its quantized weights are among `changed`
+    """
 
     weights: dict[str, QuantizedWeight] = field(default_factory=dict)
     changed: dict[str, Tensor] = field(default_factory=dict)
     ops: list[RuntimeOp] = field(default_factory=list)
+    stored: dict[str, StoredBits] = field(default_factory=dict)
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, spec) that `from_tensors` turns back into this artifact."""
@@ -46,11 +61,10 @@ class Artifact:
         weights = {name: _weight_spec(name, weight, tensors) for name, weight in self.weights.items()}
         ops = [split(op, f"{op.module}#op{i}", tensors) for i, op in enumerate(self.ops)]
         tensors |= {f"{name}#changed": value for name, value in self.changed.items()}
-        return {k: v.cpu().contiguous() for k, v in tensors.items()}, {
-            "schema": SCHEMA,
-            "weights": weights,
-            "ops": ops,
-        }
+        spec = {"schema": SCHEMA, "weights": weights, "ops": ops}
+        if self.stored:
+            spec["stored"] = {name: [one.bits, one.quantized] for name, one in self.stored.items()}
+        return {k: v.cpu().contiguous() for k, v in tensors.items()}, spec
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], spec: dict[str, Any]) -> Artifact:
@@ -64,6 +78,7 @@ class Artifact:
             weights={name: stored_weight(name, entry, tensors) for name, entry in spec["weights"].items()},
             changed={k.removesuffix("#changed"): v for k, v in tensors.items() if k.endswith("#changed")},
             ops=[build(join(op, tensors), RuntimeOp, "stored operation") for op in spec["ops"]],
+            stored={name: StoredBits(*one) for name, one in spec.get("stored", {}).items()},
         )
 
     @staticmethod
@@ -106,6 +121,8 @@ class Artifact:
 
     def bits_of(self, name: str, parameter: Tensor) -> float:
         """Bits that a parameter of the model takes in all: quantized weights as stored, the rest in its dtype."""
+        if (read := self.stored.get(name)) is not None:
+            return read.bits
         own_bits = 8 * parameter.element_size()
         if parameter.dim() == 3:
             parts = [self.weights.get(f"{name}.{index}") for index in range(len(parameter))]
@@ -115,10 +132,16 @@ class Artifact:
         return sum(size * (own_bits if part is None else part.bits_per_weight()) for part in parts)
 
     def quantizes(self, name: str) -> bool:
-        """Whether a weight lies in the parameter `name`."""
+        """Whether a quantized weight lies in the parameter `name`."""
+        if name in self.stored:
+            return self.stored[name].quantized
         return name.removesuffix(".weight") in self.weights or any(
             key.rpartition(".")[0] == name for key in self.weights
         )
+
+    def stores_elsewhere(self, name: str) -> bool:
+        """Whether a checkpoint stores the parameter `name` as that of another one."""
+        return name in self.stored and self.stored[name].bits == 0
 
     @property
     def effective_bits(self) -> float | None:
@@ -126,8 +149,11 @@ class Artifact:
 
         What operations store in a weight's stead (shifts, offsets, divisors) counts, too.
         """
+        read = {name: one.bits for name, one in self.stored.items() if one.quantized}
         sizes = [w.numel() for w in self.weights.values()]
         total = sum(w.bits_per_weight() * n for w, n in zip(self.weights.values(), sizes, strict=True))
+        total += sum(read.values())
+        sizes += [self.changed[name].numel() for name in read]
         return (total + self.shift_bits) / sum(sizes) if sizes else None
 
     @property

@@ -43,6 +43,12 @@ def relative_losses(handle: ModelHandle, tokens: Tensor, device: torch.device) -
     return {name: error / whole for name, (error, whole) in sums.items() if whole > 0}
 
 
+def has_other_gains(handle: ModelHandle) -> bool:
+    """Whether a normalization of the model as it is installed has other gains than by rounding to 16 bits."""
+    gains = [(name, p) for name, p in handle.model.named_parameters() if p.dim() == 1 and name.endswith(".weight")]
+    return not all(torch.allclose(p.float(), handle.originals[name].float(), rtol=2**-7) for name, p in gains)
+
+
 def _adding(sums: list[float], original: Tensor) -> Hook:
     """Adds squared error and squared output of the layer to the sums, whenever it runs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -108,11 +109,24 @@ class Recipe:
         return {key: grid for key, grid in {"weight": self.weight, **rules}.items() if grid is not None}
 
     @property
+    def rewrites(self) -> bool:
+        """Whether weights are more than the original ones plus an error: transforms or rotations changed them."""
+        return bool(self.transforms) or self.rotation is not None
+
+    def check_layers(self, names: Sequence[str]) -> None:
+        """Raise ConfigError for a pattern of the policy that matches none of these layers."""
+        if not self.full_precision:
+            self.policy.check_used(list(names))
+
+    def expected_bits(self, width: int) -> float:
+        """Bits that each weight of a layer [width, width] takes."""
+        return 16.0 if self.weight is None else self.weight.bits_per_weight((width, width))
+
+    @property
     def full_precision(self) -> bool:
         """Whether nothing is quantized or rewritten."""
-        rewritten = bool(self.transforms) or self.rotation is not None
         quantized = (self.weight, self.activation, self.kv_cache)
-        return not rewritten and all(part is None for part in quantized)
+        return not self.rewrites and all(part is None for part in quantized)
 
 
 FULL_PRECISION: dict[str, Any] = {

@@ -39,6 +39,8 @@ def check_stored(artifact: Artifact, tensors: dict[str, Tensor], spec: Mapping[s
     for name, value in artifact.changed.items():
         if not _same(value, tensors.get(f"{name}#changed")):
             raise _other(f"parameter {name}", "it was changed while it was stored")
+    if artifact.stored.keys() != spec.get("stored", {}).keys():
+        raise _other("bits", f"those of {len(spec.get('stored', {}))} of {len(artifact.stored)} parameters are stored")
     if len(spec["ops"]) != len(artifact.ops):
         raise _other("operations", f"{len(spec['ops'])} of {len(artifact.ops)} are stored")
     for op, entry in zip(artifact.ops, spec["ops"], strict=True):

@@ -154,7 +154,7 @@ def _merged(store: Store, sweep: str, cells: Sequence[CellEntry], variants: Vari
     return SweepRun(
         sweep=sweep,
         model=first.choice("model"),
-        calib=DATA_FREE if first.data_free else variants.calib(first),
+        calib=first.calib_said or (DATA_FREE if first.data_free else variants.calib(first)),
         calib_variant="" if first.data_free else variants.of_calib(first),
         quantizer=first.choice("quantizer"),
         variant=variants.of_recipe(first),

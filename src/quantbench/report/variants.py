@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quantbench.core.paths import short_names
 from quantbench.store.manifest import CellEntry
 
-OWN_COLUMNS = {"seed", "replicate", "calib.seed", "calib.draw"}
+OWN_COLUMNS = {"seed", "replicate", "calib.seed", "calib.draw", "quantizer.calib"}
 """Overrides that have a column of their own."""
 
 SIZES = ("calib.n", "calib.length")
@@ -18,6 +18,9 @@ WITH = " with "
 
 FILE_KEY = "calib.path"
 """The override that says which file of the user's is calibrated on: where it differs, it names the calibration set."""
+
+CHECKPOINT_KEY = "quantizer.path"
+"""The override that says which checkpoint is read: a variant is called by as much of it as tells checkpoints apart."""
 
 
 class Variants:
@@ -30,6 +33,8 @@ class Variants:
         self._calibs = _calib_names(cells, FILE_KEY in varying)
         self._varying = varying - {FILE_KEY}
         self._everywhere = keys - varying
+        given = {own[CHECKPOINT_KEY].strip("'\"") for own in every if CHECKPOINT_KEY in own}
+        self._checkpoints = short_names(sorted(given))
 
     def calib(self, cell: CellEntry) -> str:
         """The cell's calibration set: its distribution, or the name of the user's file where files differ."""
@@ -54,6 +59,8 @@ class Variants:
 
     def _named(self, cell: CellEntry, prefix: str, *, within: bool) -> str:
         named = {key: value for key, value in sorted(_overrides(cell).items()) if key in self._varying}
+        if CHECKPOINT_KEY in named:
+            named[CHECKPOINT_KEY] = self._checkpoints[named[CHECKPOINT_KEY].strip("'\"")]
         kept = {key: value for key, value in named.items() if key.startswith("calib.") == within}
         return ", ".join(f"{key.removeprefix(prefix)}={value}" for key, value in kept.items())
 

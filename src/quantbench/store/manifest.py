@@ -30,6 +30,7 @@ class CellEntry:
     error            of a failed cell: one line, "Type: message"
     data_free        the recipe reads no calibration data, and cells that differ only in it are one run: not so with
                      share_data_free=false, where each is a run of its own and names its calib_origins
+    calib_said       of a checkpoint that was read: what its user says it was calibrated on, or "unknown"
     """
 
     key: str
@@ -43,6 +44,7 @@ class CellEntry:
     baseline_run_id: str | None = None
     error: str | None = None
     data_free: bool = False
+    calib_said: str | None = None
 
     def __post_init__(self) -> None:
         if self.tasks.keys() != self.task_origins.keys():

@@ -129,10 +129,15 @@ def _record(store: Store, run_id: str) -> RunRecord:
 def _run(record: RunRecord, scores: Sequence[Score]) -> SweepRun:
     """The run as it would stand in a sweep of its own."""
     data_free = record.calibration is None
+    read = record.choices.get("quantizer") == "checkpoint"
     return SweepRun(
         sweep="",
         model=record.choices.get("model", ""),
-        calib=DATA_FREE if data_free else " + ".join(one.name for one in record.origins) or "unknown",
+        calib="unknown"
+        if read
+        else DATA_FREE
+        if data_free
+        else " + ".join(one.name for one in record.origins) or "unknown",
         calib_variant="",
         quantizer=record.choices.get("quantizer", ""),
         variant="",
