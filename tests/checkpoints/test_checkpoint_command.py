@@ -13,6 +13,7 @@ from command import Workdir
 from tiny import tiny_llama
 
 
+@pytest.mark.slow
 def test_checkpoints_stand_beside_recipes(workdir: Workdir, tmp_path: Path) -> None:
     model = tiny_llama()
     paths = [
