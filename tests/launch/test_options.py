@@ -146,7 +146,7 @@ def test_every_part_of_a_data_set_composes_and_builds(composer: Composer) -> Non
 
 
 def test_groups_not_tried_here_are_noticed() -> None:
-    tried = {*ROOT, *RECIPE_PARTS, *PARTS, "sweep", "family", "lm_eval"}
+    tried = {*ROOT, *RECIPE_PARTS, *PARTS, "sweep", "family", "lm_eval", "hardware"}
     assert {group.name for group in GROUPS} == tried
     assert {file.name for file in CONF.iterdir() if file.is_dir()} == tried - {*PARTS} | {"parts"}
 

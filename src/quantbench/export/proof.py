@@ -92,7 +92,9 @@ def _missing_in(python: Path, wanted: Sequence[tuple[str, str]]) -> list[str]:
     names = [module for module, _ in (("transformers", ""), ("safetensors", ""), *wanted)]
     code = f"import importlib.util as u, json; print(json.dumps([n for n in {names!r} if u.find_spec(n) is None]))"
     try:
-        done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [str(python), "-c", code], capture_output=True, encoding="utf-8", errors="replace", check=True
+        )
         absent = json.loads(done.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise ConfigError(f"--engine-python {python}: no Python interpreter that runs: {error}") from error
@@ -116,7 +118,7 @@ def prove(
     with tempfile.TemporaryDirectory(prefix="quantbench-proof-") as request:
         _ask(subject, windows, gguf, Path(request))
         command = [str(python or sys.executable), reader.__file__, str(folder), request]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         answer = Path(request) / "answer.json"
         if done.returncode or not answer.exists():
             last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
