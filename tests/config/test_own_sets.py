@@ -229,7 +229,7 @@ def test_a_class_of_ones_own_reads_a_set(folder: Folders, monkeypatch: pytest.Mo
         "        return 'counted: nothing to do'\n"
     )
     (place / "calib" / "counted.yaml").write_text(
-        "_target_: own_reader.Counted\nwords: 3\nfamily: lm\ndomain: counting\n"
+        "_target_: own_reader.Counted\nwords: 3\nfamily: lm\nsampler: whole_documents\ndomain: counting\n"
     )
     monkeypatch.syspath_prepend(str(place))
     found = cell(folder, "calib=counted", "calib.words=4", "eval.sets=[forum]").calib
