@@ -23,6 +23,7 @@ from quantbench.core.errors import ConfigError, ModelError, QuantbenchError, Sto
 from quantbench.export import proof, reader
 from quantbench.export.exporter import LAYOUTS, Exported, Options, check_equivalent, export
 from quantbench.export.subject import Subject, Written
+from quantbench.pipeline.artifact import StoredBits
 from quantbench.store.store import Store
 from tiny import save_tiny_model
 
@@ -267,6 +268,17 @@ def test_a_text_of_ones_own_serves_where_no_sweep_knows_the_tests(
 def test_a_format_that_cannot_hold_a_recipe_says_why(recipe: list[str], to: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=rf"run run cannot be held exactly by --to {to}:\n- .*{reason}"):
         LAYOUTS[to].check(subject_of(*recipe))
+
+
+@pytest.mark.parametrize("to", sorted(LAYOUTS.keys() - {"dense"}))
+@pytest.mark.parametrize("recipe", ["rtn", "smoothquant"])
+def test_a_run_of_a_checkpoint_is_not_packed_a_second_time(to: str, recipe: str) -> None:
+    """Nor where it quantizes inputs, which a layout may hold."""
+    subject = subject_of(recipe)
+    subject.artifact.stored["model.layers.0.mlp.up_proj.weight"] = StoredBits(4, True)
+    subject.artifact.weights.clear()
+    with pytest.raises(ConfigError, match="its weights were read from a checkpoint"):
+        LAYOUTS[to].check(subject)
 
 
 def test_a_head_that_was_tied_is_written_once_or_apart(tmp_path: Path) -> None:

@@ -118,8 +118,15 @@ def refuse_operations(subject: Subject, reasons: Reasons, inputs: bool) -> None:
 
 
 def linear_layers(subject: Subject, reasons: Reasons) -> Iterable[tuple[str, QuantizedWeight]]:
-    """The quantized weights that are those of nn.Linear; others are noted, and so is a run without any."""
-    if not subject.artifact.weights and not subject.artifact.ops:
+    """The quantized weights that are those of nn.Linear; others are noted, and so is a run without any.
+
+    A run of a checkpoint has none either, only what its files hold, dequantized.
+    """
+    if subject.artifact.stored:
+        reasons.add(
+            "its weights were read from a checkpoint: serve that one's own files. Exact: --to dense", "the model"
+        )
+    elif not subject.artifact.weights and not subject.artifact.ops:
         reasons.add("no weight is quantized. Exact: --to dense", "the model")
     modules: Mapping[str, nn.Module] = dict(subject.model.named_modules())
     for name, weight in subject.artifact.weights.items():
