@@ -22,7 +22,7 @@ test: dev  ## run the tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: dev  ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu; most wait, so four at a time
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slurm tests/slurm

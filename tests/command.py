@@ -71,12 +71,17 @@ class Command:
         self._process.join(seconds)
         status = self._process.exitcode
         assert status is not None, f"it still runs after {seconds} s: {self.errors}"
-        return subprocess.CompletedProcess(self._arguments, status, self._files[0].read_text(), self.errors)
+        return subprocess.CompletedProcess(self._arguments, status, _said(self._files[0]), self.errors)
 
     @property
     def errors(self) -> str:
         """What it has said so far on stderr."""
-        return self._files[1].read_text() if self._files[1].exists() else ""
+        return _said(self._files[1])
+
+
+def _said(file: Path) -> str:
+    """What a process has written into a file, which one that was killed early has not opened."""
+    return file.read_text() if file.exists() else ""
 
 
 def _command(arguments: list[str], environment: dict[str, str], folder: str, output: str, errors: str) -> None:

@@ -21,6 +21,11 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests on the packaged model first: minutes each, they would keep one worker busy after all others."""
+    items.sort(key=lambda item: item.get_closest_marker("model") is None)
+
+
 @pytest.fixture
 def workdir(tmp_path: Path) -> Workdir:
     """A folder to run the command in."""
