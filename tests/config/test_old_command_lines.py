@@ -76,6 +76,8 @@ MOVED = [
         "eval=exams_fewshot eval.tasks.ceval_hm.data.subjects=[law]",
         "eval=exams_zeroshot eval.tasks.ceval_hm.subjects=[law]",
     ),
+    ("+sweep=s1_llama2_7b", "+sweep=s1 model=llama2_7b"),
+    ("+sweep=s1_qwen3_8b_activations calib=wiki", "+sweep=s1_activations model=qwen3_8b calib=wiki"),
     ("eval.about.language=fr", "eval.names=[other] eval.origin.language=fr"),
 ]
 """What was typed, and what is typed today: of its last override, the answer says so."""

@@ -31,6 +31,7 @@ _CHOICES = (
     (r"calib\.sets\.([^.=]+)\..*", r"an option file of yours in place of \1, which calib.parts can name"),
 )
 _OTHERS = (
+    (r"sweep=s1_(\w+_\d?b)(_activations)?", r"+sweep=s1\2 model=\1"),
     (r"sampler@calib\.sampler=(.*)", r"calib.sampler=\1"),
     (r"render@calib\.source\.render=(.*)", r"calib.render=\1"),
     (r"template@calib\.source\.template=(.*)", r"calib.template=\1"),

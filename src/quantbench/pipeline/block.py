@@ -3,8 +3,8 @@
 1. statistics of the inputs of each group of weights that read one tensor       (skipped if no part needs any)
 2. transforms: scale each group's weights, fold the inverse into what wrote its input; check that the block's
 full-precision output did not change; rescale the statistics (or, for shifted inputs, collect them anew)
-3. clip and round each weight; with `true_sequential`, statistics are collected anew before each group.
-A rounding that learns gets the whole block instead.
+3. clip and round each weight; with `true_sequential`, statistics are collected anew before each group, for which only
+what lies behind the group before is run. A rounding that learns gets the whole block instead.
 4. the outputs of the quantized (or full-precision) block are the inputs of the next one
 """
 
@@ -82,7 +82,8 @@ class BlockStep:
             self._round(groups, stats)
 
     def _round(self, groups: Groups, stats: Stats) -> None:
-        for _, side_by_side in itertools.groupby(zip(groups, stats, strict=True), key=lambda pair: pair[0].stage):
+        for _, grouped in itertools.groupby(zip(groups, stats, strict=True), key=lambda pair: pair[0].stage):
+            side_by_side = list(grouped)
             stage = [(group, found) for group, found in side_by_side if self.rounder.planned(group.slots)]
             current = [found for _, found in stage]
             if self.recipe.true_sequential and stage:
@@ -93,9 +94,13 @@ class BlockStep:
                     self.rounder.round(slot, now, first)
                 if now is not None:
                     now.forget()
+            if self.recipe.true_sequential:
+                self.replay.finished.finish(group for group, _ in side_by_side)
 
     def _quantized_outputs(self) -> list[Tensor]:
         """What the block writes when the quantized model runs: the next block is calibrated on that."""
+        if self.ops:  # the block ran without
+            self.replay.finished.forget()
         installed = self.replay.install(self.ops)
         outputs = self.replay.outputs()
         for removable in installed:

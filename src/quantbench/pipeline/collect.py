@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -80,9 +80,11 @@ def collect(
     calls: Sequence[BlockCall],
     needs: frozenset[str],
     all_expert_tokens: bool,
+    within: Callable[[int], AbstractContextManager[None]] = lambda _index: nullcontext(),
 ) -> list[LinearStats]:
     """Statistics of each group's input, over all sequences; a forward ends at the last group asked for.
 
+    within: the context in which a sequence runs, by its index.
     Those of an expert are over the tokens routed to it, which may be none; or (all_expert_tokens) over all tokens.
     Raises ModelError naming the weight if an activation is not finite.
     """
@@ -115,9 +117,9 @@ def collect(
         modules = {id(g.slots[0].module): g.slots[0].module for g in groups if g.routed}
         handles += [m.register_forward_pre_hook(run_all, with_kwargs=True) for m in modules.values()]
     try:
-        for states, call in zip(hidden, calls, strict=True):
+        for index, (states, call) in enumerate(zip(hidden, calls, strict=True)):
             try:
-                with experts if routed and not all_expert_tokens else nullcontext():
+                with within(index), experts if routed and not all_expert_tokens else nullcontext():
                     run_block(block, states, call)
             except _StopForwardError:
                 continue

@@ -11,6 +11,7 @@ from quantbench.models.groups import InputGroup
 from quantbench.models.handle import Removable
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.collect import collect
+from quantbench.pipeline.finished import FinishedParts
 from quantbench.pipeline.runtime import RuntimeOp, install
 
 
@@ -30,6 +31,7 @@ class BlockReplay:
     ) -> None:
         self.name, self.block, self.hidden, self.calls = name, block, hidden, calls
         self._all_expert_tokens = all_expert_tokens
+        self.finished = FinishedParts(name, block)
         self._modules = {f"{name}.{key}" if key else name: module for key, module in block.named_modules()}
 
     def first_output(self) -> Tensor:
@@ -38,11 +40,16 @@ class BlockReplay:
 
     def outputs(self) -> list[Tensor]:
         """The output [1, L, d] for each sequence."""
-        return [run_block(self.block, states, call) for states, call in zip(self.hidden, self.calls, strict=True)]
+        found = []
+        for index, (states, call) in enumerate(zip(self.hidden, self.calls, strict=True)):
+            with self.finished.sequence(index):
+                found.append(run_block(self.block, states, call))
+        return found
 
     def stats(self, groups: Sequence[InputGroup], needs: frozenset[str]) -> list[LinearStats]:
         """Statistics of the inputs of groups, over all sequences."""
-        return collect(self.block, groups, self.hidden, self.calls, needs, self._all_expert_tokens)
+        given = (self.block, groups, self.hidden, self.calls, needs, self._all_expert_tokens)
+        return collect(*given, within=self.finished.sequence)
 
     def install(self, ops: Iterable[RuntimeOp]) -> list[Removable]:
         """Perform operations whenever the block runs; returns what removes them."""

@@ -1,0 +1,23 @@
+"""Runs in an environment of gptqmodel: BASE TOKENS OUT METHOD, where METHOD is symmetric or asymmetric."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+
+def main(base: Path, tokens: Path, out: Path, method: str) -> None:
+    """Write the model as GPTQ files: groups of 64 in 4 bits."""
+    gptqmodel, torch = import_module("gptqmodel"), import_module("torch")
+    ids = load_file(tokens)["tokens"].tolist()
+    config = gptqmodel.QuantizeConfig(bits=4, group_size=64, sym=method == "symmetric", desc_act=False)
+    model = gptqmodel.GPTQModel.load(str(base), config, device="cpu", dtype=torch.float32)
+    model.quantize([{"input_ids": row, "attention_mask": [1] * len(row)} for row in ids], batch_size=1)
+    model.save(str(out))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

@@ -1,0 +1,106 @@
+"""What is finished of a block is not run again, and nothing depends on whether it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from quantbench.models.groups import GroupFinder
+from quantbench.pipeline.finished import FinishedParts
+from quantbench.pipeline.walker import quantize_model
+from recipes import make_recipe
+from tiny import FAMILIES, VOCABULARY, tiny_deepseek_v3, tiny_handle
+
+SEQUENCES = 4
+GROUPS = "quantizer.weight.group_size=16"
+KEEP = "quantizer.policy.keep=['.*(q_proj|query_key_value|fc1)']"
+
+
+def data() -> Tensor:
+    return torch.randint(0, VOCABULARY, (SEQUENCES, 24), generator=torch.Generator().manual_seed(1))
+
+
+def fingerprint(model: PreTrainedModel, *recipe: str) -> str:
+    chosen = make_recipe(*recipe)
+    handle = tiny_handle(model)
+    return quantize_model(handle, chosen, data(), torch.device("cpu"), lambda _done, _all: None).artifact.fingerprint()
+
+
+CASES = [
+    *((family, ("gptq", GROUPS)) for family in [*FAMILIES, "deepseek_v3"]),
+    *((family, ("gptq", GROUPS, KEEP)) for family in ("llama", "opt", "gpt_neox", "phi")),
+    *((family, ("gptq_awq", GROUPS)) for family in ("llama", "opt", "falcon", "mixtral")),
+    ("llama", ("quarot",)),
+]
+
+
+@pytest.mark.parametrize(("family", "recipe"), CASES)
+def test_weights_are_the_same_to_the_bit(family: str, recipe: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    make = FAMILIES.get(family, tiny_deepseek_v3)
+    kept = fingerprint(make(), *recipe)
+    one_sequence = data()[0].numel() * 32 * 4
+    for limit in (0, 2 * one_sequence):
+        monkeypatch.setattr(FinishedParts, "limit", limit)
+        assert fingerprint(make(), *recipe) == kept
+
+
+@pytest.mark.parametrize(("limit", "times"), [(None, SEQUENCES), (0, None)])
+def test_every_weight_is_run_once_for_each_sequence(
+    limit: int | None, times: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = FAMILIES["llama"]()
+    names = {module: name for name, module in model.named_modules() if "layers.1" in name}
+    runs: Counter[str] = Counter()
+    forward = nn.Linear.forward
+
+    def counted(module: nn.Linear, x: Tensor) -> Any:
+        runs[names.get(module, "other")] += 1
+        return forward(module, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", counted)
+    if limit is not None:
+        monkeypatch.setattr(FinishedParts, "limit", limit)
+    fingerprint(model, "gptq", GROUPS)
+    del runs["other"]
+    watched = 1  # the forward that finds the groups
+    if times is not None:
+        assert set(runs.values()) == {watched + times}
+    else:  # before the outputs, groups that come later each run what lies before them
+        assert runs["model.layers.1.self_attn.q_proj"] == watched + 4 * SEQUENCES
+        assert runs["model.layers.1.mlp.down_proj"] == watched + SEQUENCES
+
+
+def test_no_more_is_kept_than_the_limit_and_what_was_added_to_in_its_place_is_kept_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            written = self.first(x)
+            written += 1
+            result: Tensor = self.second(written)
+            return result
+
+    block, x = Block(), torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = block(x)
+        with GroupFinder("block", block) as finder:
+            block(x)
+        one = x.numel() * x.element_size()
+        monkeypatch.setattr(FinishedParts, "limit", 2 * one)
+        parts = FinishedParts("block", block)
+        parts.finish(finder.groups()[:1])
+        for index, kept in ((0, 1), (1, 2), (2, 2), (0, 2)):
+            with parts.sequence(index):
+                assert torch.equal(block(x), expected)
+            assert parts.size == kept * one
+        parts.forget()
+        assert parts.size == 0
