@@ -46,11 +46,15 @@ TESTS = ("wiki_sample", "code_sample")
 
 @dataclass(frozen=True)
 class Maker:
-    """A tool: the script that uses it, what its environment holds, and what it is asked for, by the file's name."""
+    """A tool: the script that uses it, what its environment holds, and what it is asked for, by the file's name.
+
+    apart  packages that are installed without asking what else they want
+    """
 
     script: str
     packages: tuple[str, ...]
     files: dict[str, tuple[str, ...]]
+    apart: tuple[str, ...] = ()
 
 
 MAKERS = {
@@ -61,8 +65,21 @@ MAKERS = {
     ),
     "gptqmodel": Maker(
         "by_gptqmodel.py",
-        (TORCH, "gptqmodel==7.7.0"),
+        (
+            *(
+                TORCH,
+                "transformers>=5.20.2,<5.24",
+                "accelerate",
+                "datasets",
+                "defuser",
+                "device-smi",
+                "logbar",
+                "pillow",
+            ),
+            *("pillow", "protobuf", "pypcre", "requests", "threadpoolctl", "tokenicer", "torchao"),
+        ),
         {"gptqmodel_symmetric": ("symmetric",), "gptqmodel_asymmetric": ("asymmetric",)},
+        apart=("gptqmodel==7.7.0",),  # wants a newer torch, and runs with this one
     ),
     "autoround": Maker(
         "by_autoround.py", (TORCH, "auto-round==0.15.0"), {"autoround_20_iterations": ("auto_gptq", "20")}
@@ -98,7 +115,10 @@ def environment(folder: Path, name: str) -> Path:
     if not done.exists():
         print(f"== {name}: environment", flush=True)
         venv.create(place, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *MAKERS[name].packages], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, *MAKERS[name].packages], check=True)
+        if MAKERS[name].apart:
+            subprocess.run([*install, "--no-deps", *MAKERS[name].apart], check=True)
         done.touch()
     return python
 
@@ -118,7 +138,7 @@ def make(folder: Path, name: str, file: str) -> str | None:
         python = environment(folder, name)
     except subprocess.CalledProcessError as error:
         return str(error)
-    command = [python, HERE / maker.script, *source, begun, *maker.files[file]]
+    command: list[str | Path] = [python, HERE / maker.script, *source, begun, *maker.files[file]]
     with log.open("w", encoding="utf-8") as said:
         given = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         given.pop("PYTHONPATH", None)

@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
-FEW = "quantizer.policy.keep_last_blocks=28"  # of 30: the others stay in full precision, for time
+FEW = "quantizer.policy.keep_last_blocks=28"  # of 30: in full precision, for time, where a format can hold that
 SCALE = ["calib=news_sample", "calib.n=4", "scale=smoke", "scale.window=64", "scale.windows=2"]
 HOW = ["eval=two_samples", "report=false", "threads=1"]
 EIGHT = ["quantizer.weight.bits=8", "quantizer.weight.symmetric=true", "quantizer.weight.scale_convention=full_range"]
@@ -24,7 +24,7 @@ ENOUGH = ["--windows", "1", "--length", "48"]
 PROVEN = [
     ("gptq", "dense", 1e-6),
     ("nvfp4", "dense", 1e-6),
-    ("gptq", "compressed-tensors", 1e-6),  # asymmetric groups of 128 in widths of 576 and 1536
+    ("gptq", "compressed-tensors", 1e-6),  # four bits, asymmetric
     ("rtn", "compressed-tensors", 1e-6),  # eight bits, symmetric
     ("zeroquant", "compressed-tensors", 1e-2),  # W8A8
     ("fp8_w8a8", "compressed-tensors", 1e-2),
@@ -52,8 +52,9 @@ def records(outputs: Path) -> list[dict[str, Any]]:
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder with a run of each recipe, and their ids."""
     outputs = tmp_path_factory.mktemp("outputs")
-    command(outputs, "-m", "quantizer=gptq,zeroquant,fp8_w8a8,nvfp4,mxfp4", FEW, *SCALE, *HOW)
-    command(outputs, "quantizer=rtn", *EIGHT, FEW, *SCALE, *HOW)
+    command(outputs, "-m", "quantizer=zeroquant,fp8_w8a8,nvfp4,mxfp4", FEW, *SCALE, *HOW)
+    command(outputs, "quantizer=gptq", "quantizer.weight.group_size=64", *SCALE, *HOW)
+    command(outputs, "quantizer=rtn", *EIGHT, *SCALE, *HOW)
     return outputs, {record["choices"]["quantizer"]: record["run_id"] for record in records(outputs)}
 
 
@@ -77,20 +78,14 @@ def test_files_of_gptq_and_awq_are_scored_like_the_runs_that_they_are_of(
     stored: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
     outputs, runs = stored
-    made = {("gptq", "gptq"), ("rtn", "gptq"), ("gptq", "awq")}
+    made = [("gptq", "gptq"), ("rtn", "gptq"), ("gptq", "awq")]
     for recipe, to in made:
         command(outputs, "export", runs[recipe], "--to", to, str(tmp_path / f"{recipe}-{to}"), "--without-proof")
     paths = ",".join(str(tmp_path / f"{recipe}-{to}") for recipe, to in made)
     command(outputs, "-m", "quantizer=checkpoint", f"quantizer.path={paths}", *SCALE[2:], *HOW)
-    frames = [pd.read_csv(path) for path in outputs.glob("sweeps/*/results.csv")]
-    found = pd.concat(frames).drop_duplicates(["run_id", "task", "metric"])
-    kl = {(run, task): value for run, task, value in _values(found[found.metric == "kl"])}
-    for record in records(outputs):
-        if record["choices"]["quantizer"] == "checkpoint":
-            recipe = Path(record["config"]["quantizer"]["path"]).name.partition("-")[0]
-            for task in ("wiki_sample", "code_sample"):
-                assert kl[record["run_id"], task] == kl[runs[recipe], task] > 0
-
-
-def _values(frame: pd.DataFrame) -> Any:
-    return frame[["run_id", "task", "value"]].itertuples(index=False, name=None)
+    frame = pd.concat([pd.read_csv(path) for path in outputs.glob("sweeps/*/results.csv")])
+    kl = frame[frame.metric == "kl"].drop_duplicates(["run_id", "task"]).pivot_table("value", "run_id", "task")
+    runs_of_files = {one["run_id"] for one in records(outputs) if one["choices"]["quantizer"] == "checkpoint"}
+    scored = kl.loc[sorted(runs_of_files)].to_numpy().tolist()
+    assert sorted(scored) == sorted(kl.loc[[runs[recipe] for recipe, _ in made]].to_numpy().tolist())
+    assert (kl.to_numpy() > 0).all()
