@@ -23,14 +23,13 @@ import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 from safetensors.torch import save_file
 
 import quantbench
 from quantbench.calibration.base import AnyCalibration
 from quantbench.config.composer import compose_cells
-from quantbench.core.paths import outputs_folder
 from quantbench.export.layouts.gguf import GGUF_FILE, Gguf
 from quantbench.export.subject import Subject
 from quantbench.launch.naming import sweep_name
@@ -175,35 +174,27 @@ def command(files: dict[str, Path]) -> list[str]:
 
 
 def table(files: dict[str, Path]) -> None:
-    """Print what the sweep has found: by bits, then by KL on the text calibrated on."""
+    """Print what the sweep has found: by the bits of all parameters, then by KL on the text calibrated on."""
     frame = quantbench.read_sweep(sweep_name(command(files), {}))
-    names = {str(path): name for name, path in files.items()}
     lines: list[tuple[float, float, str]] = []
-    for run, rows in frame.groupby("run_id", sort=False):
+    for _, rows in frame.groupby("run_id", sort=False):
         first = rows.iloc[0]
-        path = _setting(str(run), "path")
-        cells = [names.get(path, first.quantizer) if path else str(first.quantizer), f"{first.effective_bits:.3f}"]
-        kl = {}
-        for test in TESTS:
+        foreign = str(first.variant) if first.quantizer == "checkpoint" else ""
+        name = next((file for file in files if f"={file}" in foreign), str(first.quantizer))
+        cells = [name, f"{first.effective_bits:.2f}", f"{first.bits_model:.2f}"]
+        kl = 0.0
+        for test in reversed(TESTS):
             own = rows[rows.distribution == test].set_index("metric")
-            kl[test] = float(own.value["kl"])
-            cells.append(f"{own.value['perplexity']:.2f}")
-            cells.append(f"{own.difference['perplexity']:+.2f}±{own.difference_stderr['perplexity']:.2f}")
-            cells.append(f"{kl[test]:.4f}±{own.stderr['kl']:.4f}")
-        lines.append((float(first.effective_bits), kl[TESTS[0]], f"| {' | '.join(cells)} |"))
+            kl = float(own.value["kl"])
+            change = own.difference["perplexity"], own.difference_stderr["perplexity"]
+            paired = "" if pd.isna(change[0]) else f"{change[0]:+.2f}±{change[1]:.2f}"
+            cells[3:3] = [f"{own.value['perplexity']:.2f}", paired, f"{kl:.4f}±{own.stderr['kl']:.4f}"]
+        lines.append((float(first.bits_model), kl, f"| {' | '.join(cells)} |"))
     heads = [f"{test}: {what}" for test in TESTS for what in ("perplexity", "− full precision", "KL")]
-    print(f"| file or recipe | bits | {' | '.join(heads)} |")
-    print("|---" * (2 + len(heads)) + "|")
+    print(f"| file or recipe | bits | bits of the model | {' | '.join(heads)} |")
+    print("|---" * (3 + len(heads)) + "|")
     for _, _, line in sorted(lines):
         print(line)
-
-
-def _setting(run: str, key: str) -> str:
-    """A setting of a run's recipe, "" if it has none of that name."""
-    import json
-
-    record: dict[str, Any] = json.loads((outputs_folder() / "runs" / run / "record.json").read_text(encoding="utf-8"))
-    return str(record["config"]["quantizer"].get(key, ""))
 
 
 def main() -> int:

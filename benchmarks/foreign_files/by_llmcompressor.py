@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 
 def main(base: Path, tokens: Path, out: Path, method: str) -> None:
     """Write the model in compressed-tensors, asymmetric groups of 64 in 4 bits, or weights and inputs in 8."""
-    transformers, datasets = import_module("transformers"), import_module("datasets")
+    transformers, datasets, torch = (import_module(name) for name in ("transformers", "datasets", "torch"))
+    if not torch.accelerator.is_available():
+        torch.Tensor.pin_memory = lambda values, *_: values  # AWQ pins what it keeps, for an accelerator
     quantization, gptq = (import_module(f"llmcompressor.modifiers.{name}") for name in ("quantization", "gptq"))
     ids = load_file(tokens)["tokens"].tolist()
     data = datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]})

@@ -90,6 +90,8 @@ ONLY_SAID = [
     ("'~calib.natural.c4'", "calib.tests=[NAME,...] without c4"),
     ("eval=ppl '~eval.tasks.c4'", "eval.sets=[NAME,...] without c4"),
     ("+scoring@eval.tasks.x=text", "`scoring: text` in the file of the set's family"),
+    ("quantizer=rtn format@quantizer.weight=int4_channel", "int8_channel quantizer.weight.bits=4"),
+    ("quantizer=rtn +activation@quantizer.activation=int4_token", "int8_token quantizer.activation.bits=4"),
     ("quantizer=omniquant quantizer.rounding.epochs=4", "quantizer.rounding.steps=N, minibatches"),
     ("calib=mix calib.sets.wiki.n=3", "an option file of yours in place of wiki"),
 ]
