@@ -1,7 +1,7 @@
-"""What the defaults of GPTQ and others cost or gain: order, range, damping, weighted search, at 4 and 3 bits.
+"""What the options of GPTQ and others cost or gain: order, range, damping, weighted search, at 4 and 3 bits.
 
     python benchmarks/gptq_defaults.py                              # what is missing in gptq_defaults.csv; hours
-    python benchmarks/gptq_defaults.py --only defaults --only mse   # some candidates
+    python benchmarks/gptq_defaults.py --only minmax --only mse   # some candidates
     python benchmarks/gptq_defaults.py --table                      # the table of what is there; computes nothing
 
 Each candidate is a grid of its own, in groups of 64, asymmetric and symmetric (or only as it is defined): calibrated on
@@ -36,7 +36,7 @@ KEY = ["candidate", "grid", "bits", "calib", "test", "draw", "seed"]
 COLUMNS = [*KEY, "kl", "cpu_seconds", "numerics"]
 
 UPDATED = "quantizer.rounding.static_groups=false"
-MSE = "quantizer.weight.range=mse"
+MSE, MINMAX = "quantizer.weight.range=mse", "quantizer.weight.range=minmax"
 AWARE = "quantizer.rounding.order=group_aware"
 WEIGHTED = "quantizer.rounding.weighted_range=true"
 REAL = ("quantizer.weight.group_size=64", "quantizer.weight.zero_rounding=false")
@@ -56,19 +56,19 @@ class Candidate:
     """A recipe: the options that make it; its grids; what it is compared with; its bits, and whether it reads data."""
 
     options: tuple[str, ...]
-    reference: str = "defaults"
+    reference: str = "minmax"
     grids: tuple[str, ...] = BOTH
     bits: tuple[int, ...] = BITS
     calibrated: bool = True
 
 
 def _gptq(*options: str) -> Candidate:
-    return Candidate(("quantizer=gptq", *options))
+    return Candidate(("quantizer=gptq", *options) if MSE in options else ("quantizer=gptq", MINMAX, *options))
 
 
 CANDIDATES: dict[str, Candidate] = {
-    "defaults": _gptq(),
-    "paper": _gptq("quantizer.rounding.order=natural", UPDATED, "quantizer.true_sequential=false"),
+    "minmax": _gptq(),
+    "paper": Candidate(("quantizer=gptq_paper",)),
     "mse": _gptq(MSE),
     "mse, weighted": _gptq(MSE, WEIGHTED),
     "mse, group-aware, weighted": _gptq(MSE, AWARE, UPDATED, WEIGHTED),
