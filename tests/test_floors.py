@@ -23,6 +23,7 @@ FLOORS = [
     {"config"},
     {"cells"},
     {"launch", "export"},
+    {"efficiency"},
     {"cli", "api"},
     {"__main__"},
 ]

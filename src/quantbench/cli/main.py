@@ -27,6 +27,7 @@ COMMANDS = {
     "pareto": "quantbench.cli.pareto.pareto",
     "roofline": "quantbench.cli.roofline.roofline",
     "export": "quantbench.cli.exporting.export",
+    "measure": "quantbench.cli.measuring.measure",
     "pack": "quantbench.cli.packing.pack",
     "merge": "quantbench.cli.packing.merge",
 }

@@ -25,7 +25,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
     """Versions and hardware as plain values; `id` is a digest of them."""
     import torch
 
-    values = {**_machine(), "device": str(device), "threads": threads}
+    values = {**machine(), "device": str(device), "threads": threads}
     if device.type == "cuda":
         values["gpu"] = torch.cuda.get_device_name(device)
         values["cuda"] = torch.version.cuda
@@ -33,7 +33,8 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 @cache
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Versions and hardware that are the same whatever is computed where."""
     return {
         "quantbench": __version__,
         "python": platform.python_version(),

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.peers.cost import Cost
 from safetensors.torch import load_file
 
 
@@ -14,8 +15,11 @@ def main(base: Path, tokens: Path, out: Path, method: str) -> None:
     gptqmodel, torch = import_module("gptqmodel"), import_module("torch")
     ids = load_file(tokens)["tokens"].tolist()
     config = gptqmodel.QuantizeConfig(bits=4, group_size=64, sym=method == "symmetric", desc_act=False)
+    cost = Cost()
     model = gptqmodel.GPTQModel.load(str(base), config, device="cpu", dtype=torch.float32)
-    model.quantize([{"input_ids": row, "attention_mask": [1] * len(row)} for row in ids], batch_size=1)
+    rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in ids]
+    with cost:
+        model.quantize(rows, batch_size=1)
     model.save(str(out))
 
 

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.peers.cost import Cost
 from safetensors.torch import load_file
 
 
@@ -13,10 +14,11 @@ def main(base: Path, tokens: Path, out: Path, method: str, iterations: int) -> N
     """Write the model in groups of 64 in 4 bits, symmetric as is its default."""
     transformers, torch = import_module("transformers"), import_module("torch")
     ids = load_file(tokens)["tokens"]
+    cost, AutoRound = Cost(), import_module("auto_round").AutoRound
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype="float32")
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     rows = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in ids]
-    rounder = import_module("auto_round").AutoRound(
+    rounder = AutoRound(
         model,
         tokenizer,
         bits=4,
@@ -29,7 +31,8 @@ def main(base: Path, tokens: Path, out: Path, method: str, iterations: int) -> N
         dataset=torch.utils.data.DataLoader(rows, batch_size=len(ids)),
         device_map="cpu",
     )
-    rounder.quantize_and_save(str(out), format=method)
+    with cost:
+        rounder.quantize_and_save(str(out), format=method)
 
 
 if __name__ == "__main__":

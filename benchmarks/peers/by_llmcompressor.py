@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks.peers.cost import Cost
 from safetensors.torch import load_file
 
 
@@ -27,17 +28,19 @@ def main(base: Path, tokens: Path, out: Path, method: str) -> None:
         smooth = import_module("llmcompressor.modifiers.transform.smoothquant")
         eight = {"targets": "Linear", "scheme": "W8A8", "ignore": ["lm_head"]}
         recipe = [smooth.SmoothQuantModifier(smoothing_strength=0.5), quantization.QuantizationModifier(**eight)]
+    oneshot, cost = import_module("llmcompressor").oneshot, Cost()
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype="float32")
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
-    import_module("llmcompressor").oneshot(
-        model=model,
-        tokenizer=tokenizer,
-        dataset=data,
-        recipe=recipe,
-        max_seq_length=len(ids[0]),
-        num_calibration_samples=len(ids),
-        shuffle_calibration_samples=False,
-    )
+    with cost:
+        oneshot(
+            model=model,
+            tokenizer=tokenizer,
+            dataset=data,
+            recipe=recipe,
+            max_seq_length=len(ids[0]),
+            num_calibration_samples=len(ids),
+            shuffle_calibration_samples=False,
+        )
     model.save_pretrained(out, save_compressed=True)
     tokenizer.save_pretrained(out)
 
