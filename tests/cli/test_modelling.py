@@ -17,7 +17,8 @@ from quantbench.config.machines import chosen_hardware, run_shapes
 from quantbench.report.columns import RESULT_COLUMNS
 from quantbench.report.modelled.columns import MODELLED_COLUMNS, Modelled
 from quantbench.report.page.figures import sections
-from quantbench.report.page.gather import gather
+from quantbench.report.page.gather import gathered
+from quantbench.report.scored import SweepScores
 from quantbench.roofline.load import Load
 from quantbench.store.store import Store
 
@@ -124,13 +125,28 @@ def test_pareto_shows_the_front_and_names_a_recipe_or_none(place: Workdir, tmp_p
     assert (tmp_path / "front.md").read_text(encoding="utf-8").startswith("### Bytes against kl")
 
 
+def test_the_first_finding_of_a_report_is_the_recipe_within_a_bound_or_none(place: Workdir) -> None:
+    page = place.outputs / "sweeps" / "bits" / "report.html"
+    told(place, "report", "bits", "--x", "modelled_decode_ms", *ON, "--below", "100")
+    assert "The cheapest recipe with kl below 100 on" in _first_finding(page)
+    told(place, "report", "bits", "--below", "1e-12")
+    assert _first_finding(page).startswith("None: no recipe is shown to have kl below 1e-12")
+    told(place, "report", "bits")
+    assert "below" not in _first_finding(page)
+
+
+def _first_finding(page: Path) -> str:
+    findings = page.read_text(encoding="utf-8").partition('<ul class="findings">')[2]
+    return " ".join(re.sub("<[^>]*>", "", findings.partition("</li>")[0]).split())
+
+
 def test_the_report_has_figures_of_modelled_time(place: Workdir) -> None:
     store, folders = Store(place.outputs), Folders()
     manifest = store.load_manifest("bits")
     assert manifest is not None
     shapes = run_shapes([manifest], folders)
     modelled = Modelled(chosen_hardware("a100_80gb", folders), Load(context=64), shapes)
-    found = sections(gather(store, [manifest], None, modelled))
+    found = sections(gathered([SweepScores(store, manifest)], None, modelled))
     titles = {figure.title for section in found for figure in section.figures}
     assert {"Bits against loss", "Bytes against loss", "Modelled decode time against loss"} <= titles
 
@@ -138,6 +154,9 @@ def test_the_report_has_figures_of_modelled_time(place: Workdir) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("report", "bits", "--on", "local"), "--x, --y and --on are about a bound, which is missing"),
+        (("report", "bits", "--below", "1", "--above", "1"), "--below and --above: give one"),
+        (("report", "bits", "--below", "1", "--x", "modelled_decode_ms"), "it is modelled; name a machine"),
         (("roofline", "bits"), "roofline: name a machine: --hardware NAME"),
         (("roofline", "bits", "--hardware", "a100"), "hardware=a100: no such choice. Did you mean 'a100_80gb'"),
         (("roofline", "bits", *ON[:2]), "context=2048: model local takes 128 positions at most"),

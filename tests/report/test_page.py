@@ -25,7 +25,7 @@ from quantbench.report.page.drawing import formats, script_json
 from quantbench.report.page.figure import DATA, Figure
 from quantbench.report.page.figures import sections
 from quantbench.report.page.forest import MOST, forest
-from quantbench.report.page.gather import gather
+from quantbench.report.page.gather import gathered
 from quantbench.report.page.heat import EXCLUDED, HELD, ONE_DRAW, UNKNOWN, state
 from quantbench.report.page.layers import layer_chart, place
 from quantbench.report.page.losses import gap_map, loss_map
@@ -283,7 +283,7 @@ def test_a_report_is_made_of_a_stored_sweep(store: Store, capsys: pytest.Capture
 
 def test_the_interval_of_an_arm_is_over_its_draws_and_clusters(store: Store) -> None:
     manifest = drawn(store).manifest()
-    made = gather(store, [manifest])
+    made = gathered([SweepScores(store, manifest)])
     arms = arm_values(made.results, made.means)
     one = arms[(arms["calibration"] == "wiki") & (arms["task"] == "news") & (arms["metric"] == "kl")].iloc[0]
     assert one["draws"] == 2
@@ -302,7 +302,7 @@ def test_a_page_that_cannot_be_made_leaves_a_warning(
         raise RuntimeError("no drawing today")
 
     monkeypatch.setattr(write, "html", broken)
-    made = gather(store, [scores.manifest])
+    made = gathered([SweepScores(store, scores.manifest)])
     assert write.try_report(scores, made.results, made.comparisons) is None
     assert "quantbench report demo" in caplog.text
     assert not (store.sweep_dir("demo") / "report.html").exists()
@@ -312,7 +312,7 @@ def test_a_sweep_of_which_nothing_has_run_has_a_page(store: Store) -> None:
     grid = Grid(store)
     grid.add("gptq-wiki", "gptq", 0.2, "wiki", scored=False)
     manifest = grid.manifest()
-    made = gather(store, [manifest])
+    made = gathered([SweepScores(store, manifest)])
     text = html(made, sections(made))
     assert "No comparison can be made yet" in text
 

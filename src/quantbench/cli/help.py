@@ -32,6 +32,7 @@ Commands (each has its own --help):
   quantbench pareto SWEEP ...        bits, bytes or modelled time against loss; --below: the cheapest recipe within it
   quantbench roofline MODEL          modelled time and memory on --hardware NAME; also of a RUN or SWEEP
   quantbench export RUN --to F OUT   its model for vLLM, transformers or llama.cpp, read again and compared
+  quantbench measure FOLDER          memory and rates of such an export, in transformers or llama.cpp
   quantbench pack SWEEP ... --to F   records and scores as one small file; merge F ...: add them to the results here
 """
 

@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 from quantbench.cli.modelling import add_load, modelled_of
-from quantbench.cli.parser import add_margin, subcommand
+from quantbench.cli.parser import add_bound, add_margin, bound_of, subcommand, tests_of
 from quantbench.core.errors import ConfigError
 from quantbench.core.paths import local_path
 
@@ -26,9 +26,7 @@ def pareto(arguments: list[str]) -> int:
     from quantbench.report.axes import axis_of
     from quantbench.report.margins import margins_of
 
-    axis = axis_of(given.x)
-    if given.below is not None and given.above is not None:
-        raise ConfigError("--below and --above: give one, --above where higher is better")
+    axis, bound = axis_of(given.x), bound_of(given)
     if axis.needs_hardware and given.hardware is None:
         raise ConfigError(
             f"--x {axis.name}: it is modelled; name a machine: --hardware NAME (quantbench list hardware)"
@@ -48,9 +46,7 @@ def pareto(arguments: list[str]) -> int:
     modelled = modelled_of(given, manifests, shapes=axis.modelled)
     sweeps = [SweepScores(store, manifest) for manifest in manifests]
     content = gathered(sweeps, margins_of(given.margin), modelled)
-    on = [name.strip() for one in given.on for name in one.split(",") if name.strip()]
-    bound = given.below if given.above is None else given.above
-    found = decided(sweeps, content, axis, given.y, on, bound, above=given.above is not None)
+    found = decided(sweeps, content, axis, given.y, tests_of(given), bound, above=given.above is not None)
     from quantbench.core.files import write_text
 
     for path, render in ((given.markdown, markdown), (given.csv, csv_table)):
@@ -74,12 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="COST",
         help="bits, bytes, modelled_decode_ms or modelled_prefill_ms (default: %(default)s)",
     )
-    parser.add_argument("--y", metavar="METRIC", help="default: kl, or else the first that has a table")
-    parser.add_argument("--on", action="append", default=[], metavar="TEXTS", help="tests that count (default: all)")
-    parser.add_argument(
-        "--below", type=float, metavar="NUMBER", help="the upper end of its interval must be, on all of them"
-    )
-    parser.add_argument("--above", type=float, metavar="NUMBER", help="the lower end must be, where higher is better")
+    add_bound(parser)
     add_margin(parser)
     parser.add_argument(
         "--figure", type=local_path, metavar="FILE", help=".svg, .png or .pdf; its data beside it as .csv"

@@ -25,6 +25,22 @@ from quantbench.report.scored import SweepScores
 from quantbench.report.table import Table
 
 
+@dataclass(frozen=True)
+class Wish:
+    """The cheapest recipe, by an axis, whose metric is below (or `above`) a bound on tests; see `decided`."""
+
+    axis: Axis
+    bound: float
+    metric: str | None = None
+    on: Sequence[str] = ()
+    above: bool = False
+
+    def sentences(self, sweeps: Sequence[SweepScores], content: Content) -> list[str]:
+        """That recipe, or that there is none, of each model and scale."""
+        found = decided(sweeps, content, self.axis, self.metric, self.on, self.bound, above=self.above)
+        return found.sentences
+
+
 @dataclass(frozen=True, eq=False)
 class Decision:
     """Tables and figures, one a model and scale; sentences, one each where a bound is given."""

@@ -25,28 +25,16 @@ from quantbench.report.page.values import MeanKey
 from quantbench.report.scored import SweepScores
 from quantbench.report.sentences import summary
 from quantbench.report.shown import default_metrics
-from quantbench.store.manifest import Manifest
-from quantbench.store.store import Store
-
-
-def gather(
-    store: Store,
-    manifests: Sequence[Manifest],
-    margins: Mapping[str, float] | None = None,
-    modelled: Modelled | None = None,
-) -> Content:
-    """All that a report on sweeps shows.
-
-    margins   as for `quantbench.report.comparisons.comparisons`
-    modelled  time and memory on a machine, too: columns of the results, and figures
-    """
-    return gathered([SweepScores(store, manifest) for manifest in manifests], margins, modelled)
 
 
 def gathered(
     sweeps: Sequence[SweepScores], margins: Mapping[str, float] | None = None, modelled: Modelled | None = None
 ) -> Content:
-    """As `gather`, of scores that are read once for several purposes."""
+    """All that a report on sweeps shows, of their scores, which are read once for several purposes.
+
+    margins   as for `quantbench.report.comparisons.comparisons`
+    modelled  time and memory on a machine, too: columns of the results, and figures
+    """
     results = collated(sweeps)
     if modelled is not None:
         results = with_modelled(results, modelled.rows([run for scores in sweeps for run in scores.runs]))
@@ -54,7 +42,7 @@ def gathered(
 
 
 def content_of(sweeps: Sequence[SweepScores], results: pd.DataFrame, comparisons: pd.DataFrame) -> Content:
-    """As `gather`, of frames that are made already."""
+    """As `gathered`, of frames that are made already."""
     store, manifests = sweeps[0].store, [scores.manifest for scores in sweeps]
     groups = [(scores, arm) for scores in sweeps for arm in arms(scores.runs)]
     names = {run.run_id: (arm.recipe, arm.calib) for _, arm in groups for run in arm.runs}

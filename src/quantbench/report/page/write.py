@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from quantbench.core import files
+from quantbench.report.decide import Wish
 from quantbench.report.modelled.columns import Modelled
 from quantbench.report.page.content import Content
 from quantbench.report.page.drawing import write_figures
 from quantbench.report.page.figures import sections
-from quantbench.report.page.gather import content_of, gather
+from quantbench.report.page.gather import content_of, gathered
 from quantbench.report.page.page import html
 from quantbench.report.scored import SweepScores
 from quantbench.store.manifest import Manifest
@@ -30,15 +32,21 @@ def write_report(
     margins: Mapping[str, float],
     path: Path | None = None,
     modelled: Modelled | None = None,
+    wish: Wish | None = None,
 ) -> tuple[Path, Content]:
     """Write the page on the sweeps; returns where, and what it is made of.
 
     path      None: report.html in the folder of the sweep, or reports/A+B.html beside sweeps/ for several
     modelled  what the runs would cost on a machine: figures of it, too
+    wish      the recipe that is asked for: the first finding says which it is
 
-    Raises ConfigError for a margin that is none, SchemaError for a store of another schema.
+    Raises ConfigError for a margin that is none and a wish that cannot be answered, SchemaError for a store of another
+    schema.
     """
-    content = gather(store, manifests, margins, modelled)
+    sweeps = [SweepScores(store, manifest) for manifest in manifests]
+    content = gathered(sweeps, margins, modelled)
+    if wish is not None:
+        content = replace(content, sentences=[*wish.sentences(sweeps, content), *content.sentences])
     chosen = default_path(store, [manifest.name for manifest in manifests]) if path is None else path
     files.make_folder(chosen.parent)
     files.write_text(chosen, html(content, sections(content)))
