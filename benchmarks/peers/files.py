@@ -33,7 +33,8 @@ def paths(folder: Path) -> dict[str, Path]:
         for file in maker.files:
             out = folder / "files" / file
             if out.exists():
-                found[file] = next(iter(out.glob("*.gguf")), out)
+                config = next(out.rglob("config.json"), out / "config.json")  # auto-round adds a folder of its own
+                found[file] = next(out.glob("*.gguf"), config.parent)
     return found
 
 

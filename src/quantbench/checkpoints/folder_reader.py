@@ -14,6 +14,7 @@ from quantbench.checkpoints.recognize import recognize
 from quantbench.checkpoints.tensors import ReadTensor, linear_slots
 from quantbench.checkpoints.zero_points import resolved
 from quantbench.core.errors import ModelError
+from quantbench.core.finite import all_finite
 from quantbench.models.pretrained import load_tokenizer, read_config
 from quantbench.models.slots import WeightSlot
 
@@ -83,7 +84,7 @@ class FolderReader:
             return ReadTensor(planned.name, self._folder.read(planned.name), bits, False, slot)
         parts = self._parts(planned)
         weight = self._layout.dequantize(slot.name, slot.shape, parts)
-        if not bool(weight.isfinite().all()):
+        if not all_finite(weight):
             raise ModelError(f"{slot.name}: the weight that the checkpoint stores has values that are NaN or infinite")
         inputs = self._layout.input_quantization(slot.name, parts)
         return ReadTensor(planned.name, weight.t() if slot.transposed else weight, bits, True, slot, inputs)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from quantbench.checkpoints.gguf_file import GgufFile
 from quantbench.checkpoints.tensors import ReadTensor, linear_slots
 from quantbench.core.errors import ModelError
+from quantbench.core.finite import all_finite
 
 if TYPE_CHECKING:
     from gguf import ReaderTensor
@@ -83,7 +84,7 @@ class GgufReader:
                 weights=values, name=one.name, tensor_key_mapping={}, parsed_parameters={"tensors": {}}
             )
             found = torch.from_numpy(put_back.weights.copy()).reshape(model.get_parameter(name).shape)
-            if not bool(found.isfinite().all()):
+            if not all_finite(found):
                 raise ModelError(f"{one.name} of {self._file.path} has values that are NaN or infinite")
             yield ReadTensor(name, found, 8 * int(one.n_bytes), kind not in FLOATING, slots.get(name))
 

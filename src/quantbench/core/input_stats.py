@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def finite_hessian(stats: LinearStats | None) -> Tensor:
     if stats is None:
         raise ValueError("calibration statistics are needed, but none were collected")
     hessian = stats.require("hessian")
-    if not bool(hessian.isfinite().all()):
+    if not all_finite(hessian):
         raise ValueError(
             "the Hessian holds NaN or infinity: the layer's inputs overflow; run the model in a wider dtype"
             " (model.dtype=float32 or bfloat16)"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from quantbench.core.errors import ConfigError
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import group_count
 from quantbench.formats.grid_params import GridParams
@@ -116,7 +117,7 @@ class BlockGrid(PackedGrid):
     def absmax(self, weight: Tensor) -> Tensor:
         """The largest magnitude of each block [r, g]. Raises ValueError if the weight holds NaN or infinity."""
         absmax = self.blocks.cut(weight.float().abs()).amax(dim=2)
-        if not bool(absmax.isfinite().all()):
+        if not all_finite(absmax):
             raise ValueError(f"the weight {list(weight.shape)} holds NaN or infinity and cannot be quantized")
         return absmax
 

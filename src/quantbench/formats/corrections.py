@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from quantbench.core.component import component
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 from quantbench.core.tensor_field import TensorField
 
@@ -57,7 +58,7 @@ def tensor_bits(*tensors: Tensor) -> int:
 def as_kept(values: Tensor, dtype: KeptDtype = "float16") -> Tensor:
     """Values in the dtype in which they are kept. Raises ValueError if one overflows it."""
     kept = values.to(getattr(torch, dtype))
-    if not bool(kept.isfinite().all()):
+    if not all_finite(kept):
         raise ValueError(f"a weight of {float(values.abs().max()):.4g} cannot be kept as {dtype}")
     return kept
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from quantbench.core.component import component
 from quantbench.core.errors import ConfigError
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 from quantbench.core.mixing import Mixing
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
@@ -105,13 +106,13 @@ class IntFormat(BlockGrid):
             raise ValueError(f"importance weights the search of range='mse', and range={self.range!r} has none")
         groups = self.blocks.cut(weight.float())
         low, high = torch.aminmax(groups, dim=-1, keepdim=True)
-        if not bool((low.isfinite() & high.isfinite()).all()):
+        if not (all_finite(low) and all_finite(high)):
             raise ValueError(f"the weight {list(weight.shape)} holds NaN or infinity and cannot be quantized")
         low, high = containing_zero(low, high, self._empty_range)
         fitted = (
             self._smallest_error(groups, low, high, importance) if self.range == "mse" else self.grid.fit(low, high)
         )
-        if not bool(fitted.scale.isfinite().all()):
+        if not all_finite(fitted.scale):
             largest = float(torch.maximum(-low, high).amax())
             raise ValueError(
                 f"weights up to {largest:.4g} need a scale that overflows scale_dtype={self.scale_dtype!r}"

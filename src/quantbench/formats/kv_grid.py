@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.activation import FormatActivation
 from quantbench.formats.base import Format, group_count
@@ -49,7 +50,7 @@ class KVGrid:
         """
         if self.format is not None:
             found = FormatActivation(format=self.format, dynamic=True).fake_quantize(x)
-            if not bool(found.isfinite().all()):
+            if not all_finite(found):
                 raise ValueError("NaN or infinity")
             return found
         width = x.shape[-1]
@@ -74,6 +75,6 @@ class KVGrid:
             scale = ((high - low) / qmax).to(dtype).float().clamp(min=2.0**-24)
             low = low.to(dtype).float()
             values = ((x - low) / scale).round_().clamp_(0, qmax).mul_(scale).add_(low)
-        if not bool(values.isfinite().all()):
+        if not all_finite(values):
             raise ValueError(f"NaN, infinity, or a range that overflows scale_dtype={self.scale_dtype!r}")
         return values

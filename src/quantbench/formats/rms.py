@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from quantbench.core.component import component
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import group_count
 from quantbench.formats.grid import Bits, IntGrid, ScaleDtype
@@ -57,7 +58,7 @@ class RmsFormat(PackedGrid):
         rms = torch.stack([part.square().mean(1).sqrt() for part in torch.split(whole, columns, dim=1)], dim=1)
         scale = self.factor * rms
         stored = IntGrid(2, "narrow_range", self.scale_dtype).fit(-scale, scale).scale  # at 2 bits absmax itself
-        if not bool(stored.isfinite().all()):
+        if not all_finite(stored):
             raise ValueError(
                 f"the weight {list(weight.shape)} holds NaN, infinity or values too large for scale_dtype="
                 f"{self.scale_dtype!r}"

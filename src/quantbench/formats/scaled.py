@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from quantbench.core.component import component
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.blocks import BlockGrid, BlockRows, GroupSize, check_blocks
 from quantbench.formats.grid import ScaleDtype, stored_scale
@@ -48,7 +49,7 @@ class ScaledFormat(ElementCodes, BlockGrid):
         """
         absmax = self.absmax(weight)
         scale = stored_scale(absmax.masked_fill(absmax == 0, 1.0) / self._elements.largest, self.scale_dtype)
-        if not bool(scale.isfinite().all()):
+        if not all_finite(scale):
             raise ValueError(f"weights up to {float(absmax.max()):.4g} overflow scale_dtype={self.scale_dtype!r}")
         return self.blocks.spread(GridParams(scale), len(weight))
 

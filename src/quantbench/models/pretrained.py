@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging as transformers_logging
 
 from quantbench.core.errors import ModelError
+from quantbench.core.finite import all_finite
 from quantbench.core.progress import counted
 from quantbench.models.folder import Dtype
 
@@ -75,7 +76,7 @@ def load_model(
 def _check_finite(model: PreTrainedModel, dtype: Dtype, what: str) -> None:
     """Raise ModelError naming the first weight with a value that is NaN or infinite; takes one look at each value."""
     for key, parameter in model.named_parameters():
-        if parameter.numel() and not all(bool(torch.isfinite(end)) for end in parameter.aminmax()):
+        if not all_finite(parameter):
             raise ModelError(
                 f"{what}: {key} has values that are NaN or infinite as {dtype}, so that nothing could be computed with "
                 "it. If they are finite in the file, give model.dtype=bfloat16 or float32; else fetch it again"

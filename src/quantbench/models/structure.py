@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
+from quantbench.core.finite import all_finite
 from quantbench.models.experts import router_modules
 from quantbench.models.slots import block_slots
 
@@ -71,7 +72,7 @@ def refuse_not_finite(model: nn.Module) -> None:
     Found at the start, the weight itself is named, not a layer that is reached by what it gives.
     """
     for name, parameter in model.named_parameters():
-        if not bool(parameter.isfinite().all()):
+        if not all_finite(parameter):
             where = name.removesuffix(".weight")
             if parameter.dim() == 3:
                 where += f".{int((~parameter.isfinite()).flatten(1).any(1).nonzero()[0])}"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quantbench.core.errors import ModelError
+from quantbench.core.finite import all_finite
 from quantbench.core.input_stats import LinearStats
 from quantbench.models.experts import run_all_experts
 from quantbench.models.groups import InputGroup, watch_slices
@@ -35,7 +36,7 @@ class StatsAccumulator:
         x = x.detach().reshape(-1, self._in_features).float()
         if not len(x):
             return
-        if not torch.isfinite(x).all():
+        if not all_finite(x):
             raise ValueError("NaN or infinite activations")
         if "rows" in self._needs:
             self._rows.add(x, first=self._n)

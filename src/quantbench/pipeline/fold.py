@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from quantbench.core.errors import ModelError
+from quantbench.core.finite import all_finite
 from quantbench.models.groups import InputGroup
 from quantbench.models.slots import WeightSlot
 from quantbench.transforms.base import Producer
@@ -154,7 +155,7 @@ def input_of(group: InputGroup, run: Callable[[], object]) -> Tensor:
         run()
     finally:
         handle.remove()
-    if not bool(seen[0].isfinite().all()):
+    if not all_finite(seen[0]):
         raise ModelError(f"{group.slots[0].name}: NaN or infinite activations in its input")
     return seen[0]
 

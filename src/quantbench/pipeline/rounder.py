@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from quantbench.core.errors import ModelError
+from quantbench.core.finite import all_finite
 from quantbench.core.input_stats import LinearStats, output_errors
 from quantbench.formats.base import Format
 from quantbench.formats.corrections import KeptColumns
@@ -142,7 +143,7 @@ class Rounder:
 def finite_weight(slot: WeightSlot) -> Tensor:
     """The weight float32 [out, in]; ModelError naming the layer if it holds NaN or infinite values."""
     weight = slot.get()
-    if not torch.isfinite(weight).all():
+    if not all_finite(weight):
         raise ModelError(f"{slot.name}: the weight holds NaN or infinite values")
     return weight
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _damped(hessian: Tensor, damping: float, factorize: Callable[[Tensor], Tenso
 def _lower_factor(hessian: Tensor) -> Tensor | None:
     """The lower Cholesky factor; None where the decomposition fails."""
     lower, info = torch.linalg.cholesky_ex(hessian)
-    return lower if int(info) == 0 and bool(lower.isfinite().all()) else None
+    return lower if int(info) == 0 and all_finite(lower) else None
 
 
 def _inverse_factor(hessian: Tensor) -> Tensor | None:
@@ -104,4 +105,4 @@ def _inverse_factor(hessian: Tensor) -> Tensor | None:
         return None
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
     upper = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
-    return upper if bool(upper.isfinite().all()) else None
+    return upper if all_finite(upper) else None

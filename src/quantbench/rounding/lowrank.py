@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from quantbench.core.component import component
+from quantbench.core.finite import all_finite
 from quantbench.core.input_stats import LinearStats
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format
@@ -54,7 +55,7 @@ class LowRankCompensation(Wrapper):
         Y, S, Zt = torch.linalg.svd(weight - rounded.weight.dequantize(), full_matrices=False)
         root, dtype = S[: self.rank].sqrt(), getattr(torch, self.factor_dtype)
         product = LowRank(left=(Y[:, : self.rank] * root).to(dtype), right=(root[:, None] * Zt[: self.rank]).to(dtype))
-        if not bool(product.left.isfinite().all() and product.right.isfinite().all()):
+        if not (all_finite(product.left) and all_finite(product.right)):
             raise ValueError(f"the rounding error is too large for factor_dtype={self.factor_dtype!r}")
         corrected = dataclasses.replace(rounded.weight, corrections=(*rounded.weight.corrections, product))
         return dataclasses.replace(rounded, weight=corrected)

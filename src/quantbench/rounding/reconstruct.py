@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from quantbench.core.finite import all_finite
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.base import BlockProblem, Rounded
@@ -194,4 +195,4 @@ def _set_gradients(
     )
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    return finite and all(bool(gradient.isfinite().all()) for gradient in gradients)
+    return finite and all(map(all_finite, gradients))

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
+from quantbench.core.finite import all_finite
 from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
 from quantbench.models.head import head_in_place, head_of, wide_head
@@ -41,7 +42,7 @@ def greedy(
         step.begin()
         for _ in range(max_new_tokens):
             logits = step.logits(tokens)
-            if not bool(logits.isfinite().all()):
+            if not all_finite(logits):
                 raise ModelError("logits that are not finite: the model's outputs overflowed; use more bits")
             chosen = logits.argmax(1)
             for row, token in zip(batch, chosen.tolist(), strict=True):
