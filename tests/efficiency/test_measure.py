@@ -35,7 +35,7 @@ def test_an_export_is_measured_and_the_costs_of_its_run_have_it(workdir: Workdir
     for _ in range(2):
         done = ask(workdir, "measure", "served", *SHORT)
         assert done.status == 0, done.said
-    assert "transformers on cpu, 1 threads; batch 1, context 24, 3 tokens generated" in done.printed
+    assert "transformers on cpu, 1 thread; batch 1, context 24, 3 tokens generated" in done.printed
     assert f"Added to the costs of run {run}" in done.printed
     (sweep,) = (path.name for path in (workdir.outputs / "sweeps").iterdir())
     assert ask(workdir, "collate", sweep).status == 0

@@ -10,6 +10,7 @@ from quantbench.cli.parser import subcommand
 from quantbench.core.errors import ConfigError
 from quantbench.core.files import readable_bytes
 from quantbench.core.paths import local_path
+from quantbench.core.progress import counted
 
 if TYPE_CHECKING:
     from quantbench.efficiency.measure import Efficiency, Rate
@@ -79,7 +80,7 @@ def lines(found: Efficiency) -> list[str]:
     joules = found.joules_per_repetition
     energy = "no counter of energy can be read here" if joules is None else f"{joules:.3g} J per repetition"
     return [
-        f"{found.engine} on {found.device}, {found.threads} threads; batch {work.batch}, context {work.context}, "
+        f"{found.engine} on {found.device}, {counted(found.threads, 'thread')}; batch {work.batch}, context {work.context}, "
         f"{work.decode} tokens generated, {work.repeat} repetitions after {work.warm_up}:",
         *(f"  {name:<42} {readable_bytes(value)}" for name, value in told.items() if value is not None),
         f"  {'loading':<42} {found.loading_seconds:.2f} s",
