@@ -80,8 +80,8 @@ def lines(found: Efficiency) -> list[str]:
     joules = found.joules_per_repetition
     energy = "no counter of energy can be read here" if joules is None else f"{joules:.3g} J per repetition"
     return [
-        f"{found.engine} on {found.device}, {counted(found.threads, 'thread')}; batch {work.batch}, context {work.context}, "
-        f"{work.decode} tokens generated, {work.repeat} repetitions after {work.warm_up}:",
+        f"{found.engine} on {found.device}, {counted(found.threads, 'thread')}; batch {work.batch}, "
+        f"context {work.context}, {work.decode} tokens generated, {work.repeat} repetitions after {work.warm_up}:",
         *(f"  {name:<42} {readable_bytes(value)}" for name, value in told.items() if value is not None),
         f"  {'loading':<42} {found.loading_seconds:.2f} s",
         f"  {'reading the prompts':<42} {_words(found.prefill)}",
