@@ -52,13 +52,13 @@ def command(files: dict[str, Path]) -> list[str]:
 
 
 def table(files: dict[str, Path]) -> None:
-    """Print what the sweep has found: by the bits of all parameters, then by KL on the text calibrated on."""
+    """Print what the sweep has found: by the bits of quantized weights, then by KL on the text calibrated on."""
     frame = quantbench.read_sweep(sweep_name(command(files), {}))
     lines: list[tuple[float, float, str]] = []
     for _, rows in frame.groupby("run_id", sort=False):
         first = rows.iloc[0]
         foreign = str(first.variant) if first.quantizer == "checkpoint" else ""
-        name = next((file for file in files if f"={file}" in foreign), str(first.quantizer))
+        name = next((file for file in files if file in foreign), str(first.quantizer))
         cells = [name, f"{first.effective_bits:.2f}", f"{first.bits_model:.2f}"]
         kl = 0.0
         for test in reversed(TESTS):
@@ -67,9 +67,9 @@ def table(files: dict[str, Path]) -> None:
             change = own.difference["perplexity"], own.difference_stderr["perplexity"]
             paired = "" if pd.isna(change[0]) else f"{change[0]:+.2f}±{change[1]:.2f}"
             cells[3:3] = [f"{own.value['perplexity']:.2f}", paired, f"{kl:.4f}±{own.stderr['kl']:.4f}"]
-        lines.append((float(first.bits_model), kl, f"| {' | '.join(cells)} |"))
+        lines.append((round(float(first.effective_bits), 2), kl, f"| {' | '.join(cells)} |"))
     heads = [f"{test}: {what}" for test in TESTS for what in ("perplexity", "− full precision", "KL")]
-    print(f"| file or recipe | bits | bits of the model | {' | '.join(heads)} |")
+    print(f"| file or recipe | bits | bits, all parameters | {' | '.join(heads)} |")
     print("|---" * (3 + len(heads)) + "|")
     for _, _, line in sorted(lines):
         print(line)

@@ -30,6 +30,8 @@ def test_paths_are_named_by_as_little_as_tells_them_apart(paths: list[str], name
     [
         ("calib.source.path=/a/b/reviews.txt", "calib.source.path=reviews"),
         ("calib.source.path=one.txt,'two three.txt'", "calib.source.path=one,two three"),
+        ("quantizer.path=/a/q4/model.gguf,q8/model.gguf,model.gguf", "quantizer.path=q4_model,q8_model,model"),
+        ("model.path=/a/model", "model.path=model"),
         ("model.id=Qwen/Qwen2.5-0.5B", "model.id=Qwen2.5-0.5B"),
         ("quantizer.weight.bits=4,3", "quantizer.weight.bits=4,3"),
         ("quantizer.rounding.damping=0.1", "quantizer.rounding.damping=0.1"),

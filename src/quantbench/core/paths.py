@@ -64,6 +64,12 @@ def short_names(paths: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def _telling(path: str) -> str:
+    """The stem of a path; with the folder's name before it for `model`, as every export calls its file."""
+    last, folder = stem(path), Path(path).parent.name
+    return f"{folder}_{last}" if last == "model" and Path(path).suffix and folder else last
+
+
 def is_safe(name: str) -> bool:
     """Whether a name can stand as it is where `short_names` gives names."""
     return _safe(name) == name
@@ -78,5 +84,5 @@ def brief(override: str) -> str:
     key, equals, value = override.partition("=")
     is_path = key.rpartition(".")[2].endswith("path")
     plain = [one.strip().strip("'\"") for one in value.split(",")]
-    stems = [stem(one) if one and (is_path or "/" in one) else one for one in plain]
+    stems = [_telling(one) if one and (is_path or "/" in one) else one for one in plain]
     return f"{key}{equals}{','.join(stems)}" if stems != plain else override
