@@ -23,6 +23,16 @@ else:
 class GlobalScale(Protocol):
     """A format with one more scale, the same for all groups: `Nvfp4Format`."""
 
+    @property
+    def fused(self) -> bool:
+        """Whether several weights have it in common."""
+        ...
+
+    @property
+    def largest(self) -> float | None:
+        """The magnitude it is made for, if that is given."""
+        ...
+
     def global_scale(self, absmax: Tensor) -> Tensor:
         """The global scale for a largest magnitude."""
         ...
@@ -51,6 +61,11 @@ class FormatActivation:
         one_scale = self.format.rows_per_scale is None
         if not one_scale and self.format.rows_per_scale != 1:
             raise ConfigError("format.block_rows must be 1: tokens cannot share a scale, they come one by one")
+        if isinstance(self.format, GlobalScale) and (self.format.fused or self.format.largest is not None):
+            raise ConfigError(
+                "format.fused and format.largest are for weights: leave them false and null; the global scale of inputs "
+                "is taken from each token, or calibrated (dynamic=false)"
+            )
         if not self.dynamic and not one_scale and not isinstance(self.format, GlobalScale):
             raise ConfigError(
                 "dynamic=false needs format.group_size=tensor: the tokens to come are not known in advance; or "

@@ -3,7 +3,8 @@
 Source  NVIDIA: the FP4 format of Blackwell tensor cores; compressed-tensors' "nvfp4-pack-quantized"
 Grid    value = e s_j S,  e an e2m1 element,  s_j an e4m3 scale for each group j of 16 columns,  S float32
 
- 1. S = max|W| / (6 * 448): then the largest s_j is 448, the largest e4m3 value
+ 1. S = max|W| / (6 * 448): then the largest s_j is 448, the largest e4m3 value. Fused: max over all layers that an
+    engine computes as one (q, k and v; gate and up), for which it has one S.
  2. s_j = nearest e4m3 value to max|w_j| / (6 S), at least 2^-9, its smallest: a group whose weights are all below
     about 2^-18 of max|W| has steps that are too large for it, and may become zero.
 
@@ -18,12 +19,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from quantbench.core.component import component
+from quantbench.core.lazy import lazy_module
 from quantbench.formats.blocks import ByteScales
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.values import ELEMENTS, Elements
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+else:
+    torch = lazy_module("torch")
 
 _SMALLEST_SCALE = 2.0**-9  # of e4m3
 _SMALLEST_GLOBAL = 2.0**-117  # times the smallest scale, still a normal float32
@@ -31,12 +36,18 @@ _SMALLEST_GLOBAL = 2.0**-117  # times the smallest scale, still a normal float32
 
 @component
 class Nvfp4Format(ByteScales):
-    """group_size: 16 in NVIDIA's format."""
+    """group_size: 16 in NVIDIA's format.
+
+    fused    layers that engines compute as one have one S in common
+    largest  the magnitude S is made for; null: that of the weight, or of all that it is fused with
+    """
 
     scales: ClassVar[Elements] = ELEMENTS["e4m3"]
     code_bits: ClassVar[int] = 4
 
     group_size: Annotated[int, Field(ge=1)] = 16
+    fused: bool = False
+    largest: Annotated[float, Field(gt=0)] | None = None
 
     @property
     def independent_groups(self) -> bool:
@@ -52,7 +63,9 @@ class Nvfp4Format(ByteScales):
 
         Raises ValueError if the weight holds NaN or infinity.
         """
-        return self.group_params(weight, self.global_scale(self.absmax(weight).amax().reshape(1, 1)))
+        own = self.absmax(weight).amax().reshape(1, 1)
+        largest = own if self.largest is None else torch.full_like(own, self.largest)
+        return self.group_params(weight, self.global_scale(largest))
 
     def global_scale(self, absmax: Tensor) -> Tensor:
         """Step 1: S for a largest magnitude, of any shape."""

@@ -21,6 +21,7 @@ from quantbench.models.slots import WeightSlot
 from quantbench.pipeline.activations import activation_ops, data_free_ops
 from quantbench.pipeline.capture import BlockCall
 from quantbench.pipeline.devices import CPU, to_device
+from quantbench.pipeline.fused import share_global_scales
 from quantbench.pipeline.learn import round_whole_block
 from quantbench.pipeline.replay import BlockReplay
 from quantbench.pipeline.rounder import Rounder
@@ -74,6 +75,7 @@ class BlockStep:
         return found
 
     def _quantize(self, groups: Groups, stats: Stats, full: list[Tensor]) -> None:
+        share_global_scales([slot for group in groups for slot in group.slots], self.rounder.plan)
         self.ops += activation_ops(groups, stats, self.rounder)
         rounding = self.recipe.rounding
         if isinstance(rounding, BlockRounding):
@@ -110,6 +112,7 @@ class BlockStep:
 
 def round_data_free(slots: Sequence[WeightSlot], rounder: Rounder) -> list[RuntimeOp]:
     """Round the weights of a block that nothing was run through; the operations it performs when it runs."""
+    share_global_scales(slots, rounder.plan)
     for slot in rounder.planned(slots) if rounder.recipe.rounding is not None else ():
         rounder.round(slot, None, None)
     return data_free_ops(slots, rounder)

@@ -35,9 +35,7 @@ from quantbench.export.subject import (
 )
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantized_weight import QuantizedWeight
-
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Layers that engines compute as one: each wants one NVFP4 global scale."""
+from quantbench.pipeline.fused import fused_layers
 
 
 class CompressedTensors:
@@ -162,21 +160,14 @@ def _notes(subject: Subject) -> list[str]:
             "vLLM takes max|x| / 127 for eight bits (the recipes' narrow_range), transformers max|x| / 127.5 "
             "(full_range)."
         )
-    apart = sum(_apart(weights, names) for names in _fused(weights))
+    apart = sum(_apart(weights, names) for names in fused_layers(weights))
     if apart:
         found.append(
             f"NVFP4: {apart} groups of layers that engines fuse (q, k and v; gate and up) have different global "
             "scales. vLLM takes the largest for all of a group, which changes what the others stand for; "
-            "transformers computes them apart, as they are."
+            "transformers computes them apart, as they are. A run with quantizer.weight.fused=true has one for each "
+            "group."
         )
-    return found
-
-
-def _fused(weights: Mapping[str, Any]) -> list[list[str]]:
-    found = []
-    for family in FUSED:
-        parents = [name.removesuffix(family[0]) for name in weights if name.endswith(f".{family[0]}")]
-        found += [[f"{parent}{one}" for one in family if f"{parent}{one}" in weights] for parent in parents]
     return found
 
 
