@@ -63,8 +63,8 @@ class FormatActivation:
             raise ConfigError("format.block_rows must be 1: tokens cannot share a scale, they come one by one")
         if isinstance(self.format, GlobalScale) and (self.format.fused or self.format.largest is not None):
             raise ConfigError(
-                "format.fused and format.largest are for weights: leave them false and null; the global scale of inputs "
-                "is taken from each token, or calibrated (dynamic=false)"
+                "format.fused and format.largest are for weights: leave them false and null; the global scale of "
+                "inputs is taken from each token, or calibrated (dynamic=false)"
             )
         if not self.dynamic and not one_scale and not isinstance(self.format, GlobalScale):
             raise ConfigError(
