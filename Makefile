@@ -31,7 +31,7 @@ test-nodes: dev  ## run the tests on a SLURM of three nodes that share a simulat
 	$(BIN)/python -m pytest -m nodes tests/nodes
 
 fuzz: dev  ## try 10,000 command lines, option files and damaged files, and 200 in processes of their own (an hour or two)
-	QUANTBENCH_FUZZ=10000 $(BIN)/python -m pytest --timeout=0 --hypothesis-show-statistics tests/fuzz
+	QUANTBENCH_FUZZ=10000 $(BIN)/python -m pytest --timeout=0 --hypothesis-show-statistics -p no:logging tests/fuzz
 
 mutation: dev  ## change lines of the core that must not be wrong and see tests fail (minutes); see benchmarks/mutation.md
 	$(INSTALL) -e ".[dev,mutation]"
