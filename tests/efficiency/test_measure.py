@@ -11,7 +11,7 @@ import pytest
 
 from command import Workdir
 from inside import Ended, in_process
-from quantbench.core.errors import ConfigError
+from quantbench.core.errors import ConfigError, StoreError
 from quantbench.efficiency import engines
 from quantbench.efficiency.engines import Meter
 from quantbench.efficiency.measure import Rate, check_engine
@@ -96,7 +96,7 @@ def test_numbers_that_make_no_sense_are_refused(change: dict[str, Any], said: st
 def test_what_an_engine_cannot_read_is_refused_before_it_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"no exported model: neither config\.json nor a GGUF file"):
+    with pytest.raises(StoreError, match=r"no exported model: neither config\.json nor a GGUF file"):
         check_engine("transformers", tmp_path, 1, None)
     save_tiny_model(tmp_path)
     assert check_engine("transformers", tmp_path, 1, None) is None

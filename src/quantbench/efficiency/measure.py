@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantbench.core.environment import machine
-from quantbench.core.errors import ConfigError, ModelError
+from quantbench.core.errors import ConfigError, ModelError, StoreError
 from quantbench.core.files import write_json
 from quantbench.core.hashing import digest
 from quantbench.efficiency import engines
@@ -89,11 +89,12 @@ class Efficiency:
 def check_engine(engine: str, folder: Path, batch: int, python: Path | None) -> str | None:
     """The GGUF file of the folder that the engine reads, None for other files.
 
-    Raises ConfigError if the folder holds nothing that the engine reads, or the engine is not installed here.
+    Raises StoreError if the folder holds no model, ConfigError if the engine does not read what it holds, or is not
+    installed here.
     """
     files = sorted(path.name for path in folder.glob("*.gguf"))
     if not files and not (folder / "config.json").exists():
-        raise ConfigError(f"{folder}: no exported model: neither config.json nor a GGUF file lies there")
+        raise StoreError(f"{folder}: no exported model: neither config.json nor a GGUF file lies there")
     if engine == "llama.cpp" and not files:
         raise ConfigError(f"--engine llama.cpp: {folder} has no GGUF file; export one with --to gguf")
     if engine == "llama.cpp" and batch != 1:
@@ -112,8 +113,8 @@ def measure(
 ) -> Efficiency:
     """Measure the exported model in `folder`.
 
-    python: the interpreter of the engine's environment, None: this one. Raises ConfigError as `check_engine` and
-    `Workload.check` do, ModelError if the engine cannot load or run the model.
+    python: the interpreter of the engine's environment, None: this one. Raises what `check_engine` and `Workload.check`
+    do, ModelError if the engine cannot load or run the model.
     """
     gguf = check_engine(engine, folder, workload.batch, python)
     workload.check(_positions(folder))
