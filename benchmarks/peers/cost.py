@@ -12,7 +12,7 @@ WORD = "COST "
 
 
 class Cost:
-    """Prints CPU and wall seconds of the context, and the process's memory: its peak, and what it was at `begin`."""
+    """Prints CPU and wall seconds of the context, and the process's memory: at its peak, and when this was made."""
 
     def __init__(self) -> None:
         self._loaded = _resident()

@@ -4,7 +4,7 @@ Each gets an environment of its own in a folder, with the versions below; nothin
 given the model as a folder (float32) and the tokens that quantbench calibrates on itself (8 x 512 of `wiki_sample`),
 and writes a folder or a GGUF file. A tensor of a GGUF file is what llama.cpp's own quantizer makes of it; rows of 576
 are no multiple of 256, so that only one layer of each block is of a K type, and the others are of what llama.cpp puts
-in its place. The last line that a script prints has what quantizing has cost.
+in its place. A line that the scripts of other Python libraries print has what quantizing has cost.
 """
 
 from __future__ import annotations

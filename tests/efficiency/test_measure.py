@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 
 from command import Workdir
 from inside import Ended, in_process
+from quantbench.cli.measuring import lines
 from quantbench.core.errors import ConfigError, StoreError
 from quantbench.efficiency import engines
 from quantbench.efficiency.engines import Meter
-from quantbench.efficiency.measure import Rate, check_engine
+from quantbench.efficiency.measure import Efficiency, Rate, check_engine
 from quantbench.efficiency.workload import Workload
 from tiny import POSITIONS, save_tiny_model
 
@@ -77,6 +79,19 @@ def test_energy_is_that_used_since_the_start_though_the_counter_began_anew(tmp_p
     assert (meter.name, meter.joules()) == ("intel-rapl:0", 2.5)
     (zone / "energy_uj").write_text("1000000\n")
     assert meter.joules() == 6.0
+
+
+def test_what_is_told_names_the_counters_that_were_read() -> None:
+    rate = Rate(1.0, 1.0, 1, 1.0)
+    told = Efficiency(
+        *("transformers", "cuda:0", 1, Workload(), 1, 1, 1, 1, 1, 1, 1.0, rate, rate, 12.5),
+        energy_of=("intel-rapl:0", "gpu"),
+        environment={"id": "x"},
+    )
+    assert "12.5 J per repetition, of intel-rapl:0, gpu" in lines(told)[-1]
+    assert told.costs()[0]["energy_of"] == "intel-rapl:0 gpu"
+    none = dataclasses.replace(told, joules_per_repetition=None, energy_of=())
+    assert "no counter of energy can be read here" in lines(none)[-1]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ def lines(found: Efficiency) -> list[str]:
         "peak on the device": found.device_peak_bytes,
     }
     joules = found.joules_per_repetition
-    energy = "no counter of energy can be read here" if joules is None else f"{joules:.3g} J per repetition"
+    energy = "no counter of energy can be read here"
+    if joules is not None:
+        energy = f"{joules:.3g} J per repetition, of {', '.join(found.energy_of)}"
     return [
         f"{found.engine} on {found.device}, {counted(found.threads, 'thread')}; batch {work.batch}, "
         f"context {work.context}, {work.decode} tokens generated, {work.repeat} repetitions after {work.warm_up}:",

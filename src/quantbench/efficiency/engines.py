@@ -8,6 +8,7 @@ interpreter may be another one. REQUEST is a folder with request.json, the field
 """
 
 import importlib
+import importlib.util
 import itertools
 import json
 import resource
@@ -175,14 +176,14 @@ def _energy_meters(device: str, powercap: Path = Path("/sys/class/powercap")) ->
             continue
         if zone.name.count(":") == 1:
             found.append(Meter(zone.name, lambda counter=counter: int(counter.read_text("ascii")) / 1e6, limit))  # type: ignore[misc]
-    if device == "cuda":
+    if device == "cuda" and importlib.util.find_spec("pynvml") is not None:
+        nvml = importlib.import_module("pynvml")
         try:
-            nvml = importlib.import_module("pynvml")
             nvml.nvmlInit()
             handle = nvml.nvmlDeviceGetHandleByIndex(0)
             nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-        except Exception:
-            return found
+        except nvml.NVMLError:
+            return found  # this GPU has no such counter; what is told names those that were read
         found.append(Meter("gpu", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000))
     return found
 

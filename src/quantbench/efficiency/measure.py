@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from quantbench.core.environment import machine
-from quantbench.core.errors import ConfigError, ModelError, StoreError
+from quantbench.core.errors import ConfigError, StoreError
 from quantbench.core.files import write_json
 from quantbench.core.hashing import digest
 from quantbench.efficiency import engines
 from quantbench.efficiency.workload import Workload
-from quantbench.export.reader import dequantized_at_once
+from quantbench.export.asking import answer_of
+from quantbench.export.reader import at_once
 from quantbench.models.folder import max_length
 
 NEEDS = {"transformers": ("transformers", "transformers"), "llama.cpp": ("xllamacpp", "xllamacpp")}
@@ -45,7 +43,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What was measured. Memory in bytes; what an engine does not tell is None."""
+    """What was measured. Memory in bytes; what an engine does not tell is None.
+
+    energy_of  whose counters the joules are added up from: packages of processors, the GPU
+    """
 
     engine: str
     device: str
@@ -61,6 +62,7 @@ class Efficiency:
     prefill: Rate
     decode: Rate
     joules_per_repetition: float | None
+    energy_of: tuple[str, ...]
     environment: dict[str, Any]
 
     def costs(self) -> list[dict[str, Any]]:
@@ -77,6 +79,7 @@ class Efficiency:
             "resident_bytes": self.resident_bytes,
             "peak_memory_bytes": self.peak_bytes if self.device_peak_bytes is None else self.device_peak_bytes,
             "joules_per_repetition": self.joules_per_repetition,
+            "energy_of": " ".join(self.energy_of),
             "environment": self.environment["id"],
             "at": at,
         }
@@ -119,16 +122,10 @@ def measure(
     gguf = check_engine(engine, folder, workload.batch, python)
     workload.check(_positions(folder))
     asked = asdict(workload) | {"engine": engine, "gguf": gguf, "threads": threads, "device": device}
-    asked["at_once"] = gguf is None and _at_once(folder)
+    asked["at_once"] = gguf is None and at_once(folder)
     with tempfile.TemporaryDirectory(prefix="quantbench-measure-") as request:
         write_json(Path(request) / "request.json", asked)
-        command = [str(python or sys.executable), engines.__file__, str(folder), request]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-        answer = Path(request) / "answer.json"
-        if done.returncode or not answer.exists():
-            last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
-            raise ModelError(f"{engine} cannot run {folder}: {last}")
-        found = json.loads(answer.read_text(encoding="utf-8"))
+        found = answer_of(engines.__file__, folder, Path(request), python, f"{engine} cannot run {folder}")
     where = {
         **machine(),
         "engine": engine,
@@ -152,6 +149,7 @@ def measure(
         prefill=Rate.of(found["prefill_seconds"], workload.batch * workload.context),
         decode=Rate.of(found["decode_seconds"], workload.batch),
         joules_per_repetition=joules,
+        energy_of=tuple(found["joules"] or ()),
         environment={"id": digest(where, 12), **where},
     )
 
@@ -163,9 +161,3 @@ def _positions(folder: Path) -> int | None:
     from transformers import AutoConfig
 
     return max_length(AutoConfig.from_pretrained(folder, local_files_only=True))
-
-
-def _at_once(folder: Path) -> bool:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    groups = (config.get("quantization_config") or {}).get("config_groups", {}).values()
-    return any(dequantized_at_once(one, config["dtype"]) for one in groups)

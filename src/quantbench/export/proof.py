@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +16,10 @@ import torch
 from torch import nn
 
 from quantbench.core import tensors
-from quantbench.core.errors import ConfigError, ModelError
+from quantbench.core.errors import ConfigError
 from quantbench.core.files import write_json
 from quantbench.export import reader
+from quantbench.export.asking import answer_of
 from quantbench.export.subject import Equality, Subject
 from quantbench.export.tolerance import TOLERANCES
 from quantbench.export.windows import Windows
@@ -117,13 +117,8 @@ def prove(
     """
     with tempfile.TemporaryDirectory(prefix="quantbench-proof-") as request:
         _ask(subject, windows, gguf, Path(request))
-        command = [str(python or sys.executable), reader.__file__, str(folder), request]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-        answer = Path(request) / "answer.json"
-        if done.returncode or not answer.exists():
-            last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
-            raise ModelError(f"the export was written, and transformers cannot read it: {last}")
-        found = json.loads(answer.read_text(encoding="utf-8"))
+        what = "the export was written, and transformers cannot read it"
+        found = answer_of(reader.__file__, folder, Path(request), python, what)
     limit = TOLERANCES[equality]
     near = found["kl"] <= limit.kl and (limit.logit is None or found["largest_logit_difference"] <= limit.logit)
     return Proof(equality, asdict(limit), bool(near), windows.origin, **found)

@@ -39,7 +39,7 @@ def _load(folder: Path, gguf: str | None) -> Any:
         import torch
 
         given |= {"gguf_file": gguf, "dtype": torch.float32}
-    elif _at_once(folder):
+    elif at_once(folder):
         from transformers import CompressedTensorsConfig
 
         given["quantization_config"] = CompressedTensorsConfig(dequantize=True)
@@ -49,7 +49,8 @@ def _load(folder: Path, gguf: str | None) -> Any:
     return model
 
 
-def _at_once(folder: Path) -> bool:
+def at_once(folder: Path) -> bool:
+    """Whether transformers reads the folder only if it dequantizes while it loads."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     groups = (config.get("quantization_config") or {}).get("config_groups", {}).values()
     return any(dequantized_at_once(one, config["dtype"]) for one in groups)
