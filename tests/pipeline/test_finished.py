@@ -104,3 +104,9 @@ def test_no_more_is_kept_than_the_limit_and_what_was_added_to_in_its_place_is_ke
             assert parts.size == kept * one
         parts.forget()
         assert parts.size == 0
+        wrapper = block.first.forward
+        block.first.forward = wrapper  # type: ignore[method-assign]
+        parts.finish(finder.groups()[:1])
+        with parts.sequence(0):
+            assert torch.equal(block(x), expected)
+        assert block.first.__dict__["forward"] == wrapper

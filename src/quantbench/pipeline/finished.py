@@ -54,14 +54,16 @@ class FinishedParts:
     def sequence(self, index: int) -> Iterator[None]:
         """Within the context the block runs on the inputs of one sequence, the same each time."""
         parts = [module for module, held in self._inside.items() if held <= self._final]
+        own = {part: part.__dict__["forward"] for part in parts if "forward" in part.__dict__}  # a library's wrapper
         for part in parts:
-            assert "forward" not in part.__dict__
             part.forward = self._or_kept(part, part.forward, index)
         try:
             yield
         finally:
             for part in parts:
                 del part.forward
+            for part, forward in own.items():
+                part.forward = forward
 
     def _or_kept(self, part: nn.Module, original: Callable[..., Any], index: int) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
