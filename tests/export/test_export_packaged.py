@@ -87,5 +87,6 @@ def test_files_of_gptq_and_awq_are_scored_like_the_runs_that_they_are_of(
     kl = frame[frame.metric == "kl"].drop_duplicates(["run_id", "task"]).pivot_table("value", "run_id", "task")
     runs_of_files = {one["run_id"] for one in records(outputs) if one["choices"]["quantizer"] == "checkpoint"}
     scored = kl.loc[sorted(runs_of_files)].to_numpy().tolist()
-    assert sorted(scored) == sorted(kl.loc[[runs[recipe] for recipe, _ in made]].to_numpy().tolist())
-    assert (kl.to_numpy() > 0).all()
+    expected = kl.loc[[runs[recipe] for recipe, _ in made]]
+    assert sorted(scored) == sorted(expected.to_numpy().tolist())
+    assert (expected.to_numpy() > 0).all()
