@@ -85,6 +85,8 @@ CANDIDATES: dict[str, Candidate] = {
     "mse, group-aware, damping .05": _gptq(MSE, AWARE, UPDATED, "quantizer.rounding.damping=0.05"),
     "awq": Candidate(("quantizer=awq",)),
     "awq, mse": Candidate(("quantizer=awq", MSE), "awq"),
+    "gptq_awq, minmax": Candidate(("quantizer=gptq_awq", MINMAX), "gptq_awq, minmax"),
+    "gptq_awq, mse": Candidate(("quantizer=gptq_awq", MSE), "gptq_awq, minmax"),
     "nearest, real zero points": Candidate(
         ("quantizer=rtn", *REAL), "nearest, real zero points", (OWN,), calibrated=False
     ),
