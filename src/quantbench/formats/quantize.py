@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantbench.formats.base import Format, default_group_index
+from quantbench.formats.base import Format
 from quantbench.formats.grid_params import GridParams
-from quantbench.formats.quantized_weight import QuantizedWeight
+from quantbench.formats.quantized_weight import QuantizedWeight, by_groups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,4 @@ def quantize(weight: Tensor, format: Format) -> QuantizedWeight:
 
 def with_params(weight: Tensor, params: GridParams, format: Format) -> QuantizedWeight:
     """The nearest code for each element of weight [out, in], given the parameters [out, g] of its groups."""
-    width = weight.shape[1]
-    group_index = default_group_index(width, format.columns_per_group(width)).to(weight.device)
-    return QuantizedWeight(format.encode(weight, params.columns(group_index)), params, format)
+    return QuantizedWeight(by_groups(format.encode, weight, params, format), params, format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,9 @@ class QuantizedWeight:
 
     def on_grid(self) -> Tensor:
         """The values of the codes alone, float32 [out, in]."""
-        width = self.codes.shape[1]
-        index = self.group_index
-        if index is None:
-            index = default_group_index(width, self.format.columns_per_group(width)).to(self.codes.device)
-        return self.format.decode(self.codes, self.params.columns(index.long()))
+        if self.group_index is not None:
+            return self.format.decode(self.codes, self.params.columns(self.group_index.long()))
+        return by_groups(self.format.decode, self.codes, self.params, self.format)
 
     def dequantize(self) -> Tensor:
         """The weight this stands for, float32 [out, in]."""
@@ -55,3 +54,15 @@ class QuantizedWeight:
         extra += sum(correction.bits() for correction in self.corrections)
         on_grid = self.format.bits_per_weight((out_features, in_features))
         return on_grid * (self.codes.numel() / self.numel()) + extra / self.numel()
+
+
+def by_groups(
+    change: Callable[[Tensor, GridParams], Tensor], values: Tensor, params: GridParams, format: Format
+) -> Tensor:
+    """`change`, which encodes or decodes, applied to values [out, in] with the parameters [out, g] of their groups."""
+    width = values.shape[1]
+    columns = format.columns_per_group(width)
+    if width % columns == 0:
+        groups = values.unflatten(1, (-1, columns))
+        return change(groups, params.each(lambda t: t.unsqueeze(2))).flatten(1)
+    return change(values, params.columns(default_group_index(width, columns).to(values.device)))

@@ -40,6 +40,7 @@ else:
     torch = lazy_module("torch")
 
 _SMALLEST = 1e-4  # of x^alpha, as in the authors' code
+_ROWS = 256
 
 
 @component
@@ -61,14 +62,19 @@ class AwqScale(Part):
         if not rounded:
             raise ConfigError("AwqScale searches the best scale for a weight format: the recipe has none")
         x, H = stats.require("mean_abs"), finite_hessian(stats)
-        best, least = torch.ones_like(x), torch.inf
-        for k in range(self.grid):
+        best, scale = (torch.inf, 0), torch.ones_like(x)
+        for k in self._order:
             s = x.pow(k / self.grid).clamp(min=_SMALLEST)
             s = s / (s.max() * s.min()).sqrt()
-            loss = sum(output_error(W - quantize(W * s, grid).dequantize() / s, H) for W, grid in rounded)
-            if loss < least:
-                best, least = s, loss
-        return best
+            found = (_loss(rounded, s, H, best[0]), k)
+            if found < best:
+                best, scale = found, s
+        return scale
+
+    @property
+    def _order(self) -> list[int]:
+        """The exponents k from the middle, where the best ones mostly lie, so that the others are soon known to lose."""
+        return sorted(range(self.grid), key=lambda k: abs(k - 0.4 * self.grid))
 
 
 @component
@@ -103,6 +109,18 @@ class AwqClip(Part):
             better = error < least
             best, least = torch.where(better, threshold, best), torch.where(better, error, least)
         return _bound(best, rows, weight, group_index)
+
+
+def _loss(rounded: Sequence[tuple[Tensor, Format]], s: Tensor, H: Tensor, most: float) -> float:
+    """sum_i tr(dW_i H dW_i^T). Every row adds to it, so it is left off, as infinite, once it is more than `most`."""
+    loss = 0.0
+    for W, grid in rounded:
+        delta = W - quantize(W * s, grid).dequantize() / s
+        for rows in delta.split(_ROWS):
+            loss += output_error(rows, H)
+            if loss > most:
+                return torch.inf
+    return loss
 
 
 def _grouped(weight: Tensor, columns: int) -> Tensor:
