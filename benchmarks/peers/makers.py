@@ -2,7 +2,7 @@
 
 Each gets an environment of its own in a folder, with the versions below; nothing of it enters that of quantbench. It is
 given the model as a folder (float32) and the tokens that quantbench calibrates on itself (8 x 512 of `wiki_sample`),
-and writes a folder or a GGUF file. A tensor of a GGUF file is what llama.cpp's own quantizer makes of it; rows of 576
+and writes a folder or a GGUF file; what hqq makes is measured, and not read. A tensor of a GGUF file is what llama.cpp's own quantizer makes of it; rows of 576
 are no multiple of 256, so that only one layer of each block is of a K type, and the others are of what llama.cpp puts
 in its place. A line that the scripts of other Python libraries print has what quantizing has cost.
 """
@@ -65,6 +65,12 @@ MAKERS = {
     "autoround": Maker(
         "by_autoround.py", (TORCH, "auto-round==0.15.0"), {"autoround_20_iterations": ("auto_gptq", "20")}
     ),
+    "torchao": Maker(
+        "by_torchao.py",
+        (TORCH, "transformers>=5.20.2,<5.24", "accelerate", "torchao==0.18.0"),
+        {"torchao_int4": ("int4",), "torchao_w8a8": ("w8a8",)},
+    ),
+    "hqq": Maker("by_hqq.py", (TORCH, "transformers>=5.20.2,<5.24", "accelerate", "hqq==0.2.8.post1"), {}),
     "gguf": Maker(
         "by_llama_cpp.py",
         ("numpy", "gguf==0.19.0", "xllamacpp"),

@@ -119,7 +119,7 @@ def test_an_incomplete_set_of_files(made: Path) -> None:
     ("config", "message"),
     [
         (None, "no quantization_config: nothing says that the checkpoint is quantized"),
-        ({"quant_method": "torchao"}, "quant_method='torchao' is not read: its tensors are subclasses"),
+        ({"quant_method": "torchao"}, "quant_method='torchao', but the metadata of the safetensors files describes no"),
         ({"quant_method": "aqlm"}, "quant_method='aqlm' is not read. quantbench reads compressed-tensors, gptq"),
         ({**GPTQ_CONFIG, "bits": 5}, "quantization_config.bits=5: quantbench reads one of 2, 3, 4, 8"),
         ({**GPTQ_CONFIG, "bits": 8}, r"qweight has shape \[4, 32\], not \[8, 32\], as GPTQ version 1, 8 bits"),

@@ -53,7 +53,7 @@ def headers_of(parts: dict[str, Tensor]) -> dict[str, Header]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_layer_stands_for_what_its_tool_reads_it_as(case: str) -> None:
-    layout, parts, expected = recognize(FILE, CONFIGS[case]), parts_of(case), TENSORS[f"{case}/="]
+    layout, parts, expected = recognize(FILE, CONFIGS[case], {}), parts_of(case), TENSORS[f"{case}/="]
     if isinstance(layout, GptqLayout) and layout.labelled == "gptq":
         layout = layout.with_zeros(Zeros.VERSION_1_WORDS)
     headers = headers_of(parts)

@@ -65,6 +65,16 @@ class Folder:
         """What the files say of each tensor. Raises ModelError for a file that is cut short, or something else."""
         return {name: header for header_file in self._files for name, header in _headers(header_file).items()}
 
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """What the files say beside their tensors. Raises ModelError as `headers` does."""
+        self.headers  # noqa: B018 - reading is the check
+        found: dict[str, str] = {}
+        for path in self._files:
+            with safetensors.safe_open(path, framework="pt") as file:
+                found |= file.metadata() or {}
+        return found
+
     def read(self, name: str) -> Tensor:
         """One tensor."""
         with safetensors.safe_open(self._places[name], framework="pt") as file:

@@ -43,7 +43,7 @@ class FolderReader:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._layout: Layout = recognize(folder.path, folder.quantization)
+        self._layout: Layout = recognize(folder.path, folder.quantization, folder.metadata)
         self.notes: list[str] = []
 
     @property

@@ -12,19 +12,19 @@ from quantbench.checkpoints.compressed_tensors import CompressedTensors
 from quantbench.checkpoints.fp8 import Fp8Layout
 from quantbench.checkpoints.gptq import GptqLayout
 from quantbench.checkpoints.layout import Layout
+from quantbench.checkpoints.torchao import TorchAo
 from quantbench.core.errors import ModelError
 
-READ = "compressed-tensors, gptq, awq, fp8, bitsandbytes, and GGUF files"
+READ = "compressed-tensors, gptq, awq, fp8, bitsandbytes, torchao, and GGUF files"
 
 _ELSEWHERE = {
-    "torchao": "its tensors are subclasses that its own package writes; save it as compressed-tensors or GPTQ",
     "auto-round": "export it with format auto_gptq, auto_awq or llm_compressor",
     "modelopt": "export it as compressed-tensors",
 }
 
 
-def recognize(path: Path, config: Mapping[str, Any]) -> Layout:
-    """The layout that the quantization_config of a config.json describes.
+def recognize(path: Path, config: Mapping[str, Any], metadata: Mapping[str, str]) -> Layout:
+    """The layout that the quantization_config of a config.json describes, or, of torchao, the files' metadata.
 
     Raises ModelError for a checkpoint in full precision, and for a method or setting that is not read.
     """
@@ -42,6 +42,7 @@ def recognize(path: Path, config: Mapping[str, Any]) -> Layout:
         "awq": AwqLayout.of,
         "fp8": Fp8Layout.of,
         "bitsandbytes": BitsAndBytes.of,
+        "torchao": lambda _: TorchAo.of(metadata),
     }
     if method in makers:
         return makers[method](config)

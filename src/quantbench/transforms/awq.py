@@ -73,7 +73,7 @@ class AwqScale(Part):
 
     @property
     def _order(self) -> list[int]:
-        """The exponents k from the middle, where the best ones mostly lie, so that the others are soon known to lose."""
+        """The exponents k, likely ones first, so that the others are soon known to lose."""
         return sorted(range(self.grid), key=lambda k: abs(k - 0.4 * self.grid))
 
 
