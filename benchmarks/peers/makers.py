@@ -2,9 +2,10 @@
 
 Each gets an environment of its own in a folder, with the versions below; nothing of it enters that of quantbench. It is
 given the model as a folder (float32) and the tokens that quantbench calibrates on itself (8 x 512 of `wiki_sample`),
-and writes a folder or a GGUF file; what hqq makes is measured, and not read. A tensor of a GGUF file is what llama.cpp's own quantizer makes of it; rows of 576
-are no multiple of 256, so that only one layer of each block is of a K type, and the others are of what llama.cpp puts
-in its place. A line that the scripts of other Python libraries print has what quantizing has cost.
+and writes a folder or a GGUF file; what hqq makes is measured, and not read. A tensor of a GGUF file is what
+llama.cpp's own quantizer makes of it; rows of 576 are no multiple of 256, so that only one layer of each block is of a
+K type, and the others are of what llama.cpp puts in its place. A line that the scripts of other Python libraries print
+has what quantizing has cost.
 """
 
 from __future__ import annotations
