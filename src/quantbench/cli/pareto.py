@@ -56,6 +56,7 @@ def pareto(arguments: list[str]) -> int:
         write_figures(given.figure.parent, found.figures_named(given.figure.stem), suffixes)
     if modelled is not None and modelled.machine is not None:
         sys.stdout.write(f"Modelled on {modelled.words}: no measurement (docs/roofline.md).\n\n")
+    sys.stdout.write("".join(f"{textwrap.fill(one, WIDTH)}\n\n" for one in found.notes))
     sys.stdout.write("\n".join(console(table) for table in found.tables))
     sys.stdout.write("".join(f"\n{textwrap.fill(one, WIDTH)}\n" for one in found.sentences))
     return 0
@@ -68,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "--x",
         default="bits",
         metavar="COST",
-        help="bits, bytes, modelled_decode_ms or modelled_prefill_ms (default: %(default)s)",
+        help="bits, bytes, modelled_decode_ms, modelled_prefill_ms, measured_decode_ms or measured_prefill_ms "
+        "(default: %(default)s)",
     )
     add_bound(parser)
     add_margin(parser)

@@ -53,7 +53,7 @@ def report(arguments: list[str]) -> int:
     store = Store(given.output_dir)
     loaded = [store.load_manifest(store.find_sweep(name)) for name in given.sweeps]
     manifests = [refreshed(manifest, store) for manifest in loaded if manifest is not None]
-    modelled = modelled_of(given, manifests)
+    modelled = modelled_of(given, manifests, shapes=axis.modelled)
     path, content = write_report(store, manifests, margins_of(given.margin), given.output, modelled, wish)
     sys.stdout.write(f"{path}\n")
     if given.figures is not None:

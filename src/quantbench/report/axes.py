@@ -16,6 +16,7 @@ class Axis:
     title     of a figure's axis;  head: of a table, its first word capital;  unit: behind a number
     form      how a number of it is written
     modelled  whether it is computed from the model's configuration;  needs_hardware: and from a machine's numbers
+    measured  what `quantbench measure` measures of it; None: it is not measured
     """
 
     name: str
@@ -26,6 +27,7 @@ class Axis:
     modelled: bool = True
     needs_hardware: bool = True
     form: str = ".4g"
+    measured: str | None = None
 
 
 BITS = Axis("bits", "effective_bits", "bits per quantized weight", "Bits", "bits per quantized weight", False, False)
@@ -50,6 +52,13 @@ AXES = {
             "modelled prefill, ms",
             "Modelled prefill time",
             "ms of prefill",
+        ),
+        *(
+            Axis(f"measured_{what}_ms", f"measured_{what}_ms", title, head, unit, False, False, measured=what)
+            for what, title, head, unit in (
+                ("decode", "measured decode, ms a token", "Measured decode time", "ms a token"),
+                ("prefill", "measured prefill, ms", "Measured prefill time", "ms of prefill"),
+            )
         ),
     )
 }

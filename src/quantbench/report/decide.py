@@ -14,6 +14,7 @@ from quantbench.report.axes import Axis
 from quantbench.report.cheapest import Bound, cheapest
 from quantbench.report.draw_means import draw_means, totals_of
 from quantbench.report.evidence import Evidence
+from quantbench.report.measured import with_measured
 from quantbench.report.page.bits import cost_chart_of
 from quantbench.report.page.content import Content
 from quantbench.report.page.figure import Figure, slug
@@ -38,16 +39,20 @@ class Wish:
     def sentences(self, sweeps: Sequence[SweepScores], content: Content) -> list[str]:
         """That recipe, or that there is none, of each model and scale."""
         found = decided(sweeps, content, self.axis, self.metric, self.on, self.bound, above=self.above)
-        return found.sentences
+        return [*found.sentences, *found.notes]
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """Tables and figures, one a model and scale; sentences, one each where a bound is given."""
+    """Tables and figures, one a model and scale; sentences, one each where a bound is given.
+
+    notes  how the cost was measured, where it was
+    """
 
     tables: list[Table]
     figures: list[Figure]
     sentences: list[str]
+    notes: list[str]
 
     def figures_named(self, stem: str) -> list[Figure]:
         """The figures under the name of a file: itself where there is one, else followed by model and scale."""
@@ -74,14 +79,17 @@ def decided(
     bound   that the metric must be below, or `above`, on all of them; None: no recipe is chosen
 
     Raises ConfigError for a metric or test that is not there, and for a bound on the wrong side; StoreError where
-    nothing is scored.
+    nothing is scored, or nothing measured of an axis that is.
     """
     results = content.results
     if not results["value"].notna().any():
         raise StoreError("pareto: nothing is scored yet in " + ", ".join(content.sweeps))
     chosen = _metric(results, metric)
     limit = None if bound is None else _bound(chosen, bound, above=above)
-    results = _on(results[results["metric"] == chosen], on)
+    results, notes = _on(results[results["metric"] == chosen], on), []
+    if axis.measured is not None:
+        results, note = with_measured(results, content.costs, axis)
+        notes.append(note)
     means = {
         key: mean
         for one in sweeps
@@ -105,7 +113,7 @@ def decided(
             sentences.append((f"{head}: " if head else "") + cheapest(values, task_names(own), limit, axis))
     if not tables:
         raise StoreError(f"pareto: no quantized recipe has {chosen} in {', '.join(content.sweeps)}")
-    return Decision(tables, figures, sentences)
+    return Decision(tables, figures, sentences, notes)
 
 
 def _metric(results: pd.DataFrame, metric: str | None) -> str:

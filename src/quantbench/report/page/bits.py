@@ -84,6 +84,8 @@ _WORDS = {
     "bytes": "Bytes of all weights, scales counted and what is not quantized in 16 bits,",
     "modelled_decode_ms": "Milliseconds for one token of each sequence, modelled,",
     "modelled_prefill_ms": "Milliseconds until the first token, modelled,",
+    "measured_decode_ms": "Milliseconds for one token of each sequence, measured,",
+    "measured_prefill_ms": "Milliseconds until the first token, measured,",
 }
 
 

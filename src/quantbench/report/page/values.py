@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from quantbench.report.axes import AXES
+from quantbench.report.axes import AXES, BITS
 
 KEYS = ["sweep", "model", "scale", "full_precision", "recipe", "calibration", "data_free", "task", "protocol", "metric"]
 """Equal for the runs of one arm on one test: they differ in draw, seed and replicate."""
@@ -35,14 +35,14 @@ def arm_values(results: pd.DataFrame, means: Means) -> pd.DataFrame:
     bits, bits_model  bits per quantized weight; per parameter
     tokens            calibrated on, per draw
     runs              run ids, joined by spaces
-    modelled_...      what a roofline models, where the results have it
+    modelled_..., measured_...  other costs, where the results have them
     """
-    modelled = [axis.column for axis in AXES.values() if axis.modelled and axis.column in results]
+    other_costs = [axis.column for axis in AXES.values() if axis is not BITS and axis.column in results]
     scored_first = results.assign(scored=results["value"].notna()).sort_values("scored", ascending=False, kind="stable")
     order = {key: index for index, key in enumerate(results.groupby(KEYS, sort=False, dropna=False).groups)}
     groups = scored_first.groupby(KEYS, sort=False, dropna=False)
     found = groups.agg(
-        FIRST | {"value": "mean", "effective_bits": "mean", "calib_tokens": "mean"} | dict.fromkeys(modelled, "mean")
+        FIRST | {"value": "mean", "effective_bits": "mean", "calib_tokens": "mean"} | dict.fromkeys(other_costs, "mean")
     )
     scored = results[results["value"].notna()].groupby(KEYS, sort=False, dropna=False)["run_id"]
     every = results[results["run_id"].notna()].groupby(KEYS, sort=False, dropna=False)["run_id"]
@@ -53,7 +53,7 @@ def arm_values(results: pd.DataFrame, means: Means) -> pd.DataFrame:
     renamed = {"effective_bits": "bits", "calib_tokens": "tokens", "n_clusters": "clusters"}
     found = found.rename(columns=renamed | {"value_low": "low", "value_high": "high"})
     found = found.assign(draws=found["draws"].fillna(0).astype(int), runs=found["runs"].fillna("").astype(str))
-    numbers = ["value", "low", "high", "bits", "bits_model", "tokens", *modelled]
+    numbers = ["value", "low", "high", "bits", "bits_model", "tokens", *other_costs]
     found = found.assign(**{name: found[name].to_numpy(np.float64, na_value=np.nan) for name in numbers})
     return _with_means(found, means)
 
