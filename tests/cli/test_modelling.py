@@ -198,6 +198,7 @@ def test_measured_time_is_an_axis_where_it_was_measured(place: Workdir) -> None:
     assert "no run of it was measured. quantbench export RUN" in refused(
         place, "pareto", "bits", "--x", "measured_decode_ms"
     )
+    told(place, "collate", "bits")
     store = Store(place.outputs)
     rows = [row for row in table(place.outputs / "sweeps" / "bits" / "results.csv") if row["quantizer"] == "rtn"]
     by_bits = {row["weight_bits"]: row["run_id"] for row in rows}
