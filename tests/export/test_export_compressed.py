@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from exported import integers, rounded, weight
+from quantbench.checkpoints.compressed_tensors import CompressedTensors
+from quantbench.checkpoints.layout import Header
 from quantbench.export.codes import NotHeldError
 from quantbench.export.layouts.compressed_tensors import quantization
 from quantbench.export.layouts.ct_inputs import input_scheme, input_tensors
@@ -44,7 +46,18 @@ FORMATS: dict[str, tuple[Format, int | None, str]] = {
     "fp8 in blocks": (fp8(32, block_rows=16), None, "naive-quantized"),
     "fp8 in groups": (fp8(16), None, "naive-quantized"),
     "mxfp4": (MxFormat(element="e2m1"), None, "mxfp4-pack-quantized"),
+    "mxfp6": (MxFormat(element="e2m3"), None, "mxfp6-pack-quantized"),
     "mxfp8": (MxFormat(element="e4m3"), None, "mxfp8-quantized"),
+}
+
+NAMES = {
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.int32: "I32",
+    torch.int64: "I64",
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.float8_e4m3fn: "F8_E4M3",
 }
 
 TOKEN8 = IntActivation(bits=8, symmetric=True, scale_convention="full_range", granularity="token", dynamic=True)
@@ -75,6 +88,20 @@ def test_the_package_reads_the_very_values(name: str) -> None:
     assert plain["format"] == form == infer_module_format(nn.Linear, scheme_of(plain)).value
     read = decompressed(weight_tensors(quantized, plain, torch.float32), plain)
     assert torch.equal(read.float(), quantized.dequantize())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_checkpoint_of_it_is_read_as_the_very_values(name: str) -> None:
+    kind, size, _ = FORMATS[name]
+    quantized = rounded(kind)
+    plain = weight_scheme(quantized, None, size)
+    tensors = weight_tensors(quantized, plain, torch.float32)
+    layout = CompressedTensors.of({"config_groups": {"group_0": {**plain, "targets": ["Linear"]}}})
+    shape = tuple(quantized.codes.shape)
+    headers = {key: Header(NAMES[t.dtype], tuple(t.shape), t.nbytes) for key, t in tensors.items()}
+    wanted = layout.parts("layer", shape, headers)
+    assert not [problem for key, one in headers.items() if (problem := wanted[key].problem(one))]
+    assert torch.equal(layout.dequantize("layer", shape, tensors), quantized.dequantize())
 
 
 def test_the_package_divides_by_nvfp4s_global_scale() -> None:

@@ -43,6 +43,8 @@ FORMATS: dict[str, Any] = {
     "nf4": scaled("nf4", 8, scale_dtype="float16"),
     "mxfp4": MxFormat(element="e2m1", group_size=8),
     "mxfp4_ceil": MxFormat(element="e2m1", rule="ceil", group_size=8),
+    "mxfp6": MxFormat(element="e2m3", group_size=8),
+    "mxfp6_e3m2": MxFormat(element="e3m2", group_size=8),
     "mxfp8": MxFormat(element="e4m3", group_size=8),
     "mxint8": MxFormat(element="int8"),
     "nvfp4": Nvfp4Format(group_size=8),
@@ -179,7 +181,7 @@ def test_mx_rules_by_hand() -> None:
 ELEVEN_BELOW = 2.0**-11
 
 
-@pytest.mark.parametrize("element", ["e2m1", "e4m3", "e5m2", "int8"])
+@pytest.mark.parametrize("element", ["e2m1", "e2m3", "e3m2", "e4m3", "e5m2", "int8"])
 def test_ceil_is_the_smallest_power_of_two_that_saturates_nothing(element: Any) -> None:
     grid = MxFormat(element=element, rule="ceil", group_size=1)
     peaks = torch.cat([random(300, 1, seed=8).exp(), 2.0 ** torch.arange(-20, 20.0)[:, None]])

@@ -11,7 +11,7 @@ from torch import Tensor
 from helpers_math import random
 from quantbench.formats.values import ELEMENTS
 
-FLOATS = {"e2m1": (2, 1, 1), "e4m3": (4, 3, 7), "e5m2": (5, 2, 15)}
+FLOATS = {"e2m1": (2, 1, 1), "e2m3": (2, 3, 1), "e3m2": (3, 2, 3), "e4m3": (4, 3, 7), "e5m2": (5, 2, 15)}
 """Exponent bits, mantissa bits, bias."""
 
 

@@ -1,4 +1,4 @@
-"""compressed-tensors files (llm-compressor): integers, 8-bit floats, NVFP4 and MXFP4.
+"""compressed-tensors files (llm-compressor): integers, 8-bit floats, NVFP4 and MX.
 
 The configuration has groups of layers (`config_groups`), each with a scheme for weights and one for inputs, and
 `ignore`. For a weight [out, in] of b bits, what a group's weights are stored as depends on its format:
@@ -12,6 +12,7 @@ The configuration has groups of layers (`config_groups`), each with a scheme for
     nvfp4-pack-quantized      weight_packed uint8 [out, in / 2] (e2m1, the lower half of a byte first), weight_scale
                               float8_e4m3fn [out, in / 16], weight_global_scale float32 [1], which divides
     mxfp4-pack-quantized      the same with weight_scale uint8 [out, in / 32], the exponent e of 2^(e - 127)
+    mxfp6-pack-quantized      weight_packed uint8 [out, 3 in / 4] (e2m3, four in three bytes), weight_scale as there
     mxfp8-quantized           weight float8_e4m3fn [out, in], weight_scale as there
 
     weight = (q - z) s,  s = weight_scale [1] (tensor), [out, 1] (channel), [out, in / group] or one for each block
@@ -47,11 +48,12 @@ if TYPE_CHECKING:
 else:
     torch = lazy_module("torch")
 
-PACKED, PLAIN, NVFP4, MXFP4, MXFP8 = (
+PACKED, PLAIN, NVFP4, MXFP4, MXFP6, MXFP8 = (
     "pack-quantized",
     "plain",
     "nvfp4-pack-quantized",
     "mxfp4-pack-quantized",
+    "mxfp6-pack-quantized",
     "mxfp8-quantized",
 )
 _PLAIN = ("int-quantized", "float-quantized", "naive-quantized")
@@ -137,8 +139,8 @@ class CompressedTensors:
             }
         if group.format == MXFP8:
             return {"weight": Part([shape], ["F8_E4M3"]), "weight_scale": Part(scale, ["U8"]), **inputs}
-        packed = Part([(rows, columns // 2)], ["U8"])
-        if group.format == MXFP4:
+        packed = Part([(rows, columns * (3 if group.format == MXFP6 else 2) // 4)], ["U8"])
+        if group.format in (MXFP4, MXFP6):
             return {"weight_packed": packed, "weight_scale": Part(scale, ["U8"]), **inputs}
         one = Part([(1,), ()], ["F32"])
         return {"weight_packed": packed, "weight_scale": Part(scale, ["F8_E4M3"]), "weight_global_scale": one, **inputs}
@@ -149,7 +151,7 @@ class CompressedTensors:
         if stored is not None and tuple(stored.tolist()) != shape:
             raise ModelError(f"{layer}.weight_shape is {stored.tolist()}, but the base model's weight is {list(shape)}")
         scale, index = parts["weight_scale"], parts.get("weight_g_idx")
-        if group.format in (NVFP4, MXFP4, MXFP8):
+        if group.format in (NVFP4, MXFP4, MXFP6, MXFP8):
             values = _floats(group.format, parts, shape[1])
             if group.format == NVFP4:
                 scale = scale.float() / parts["weight_global_scale"].float()
@@ -202,13 +204,15 @@ def _format(named: str | None, weights: Scheme, where: str) -> str:
     """The group's format; where none is named, what its weights are written in."""
     if named in _PLAIN:
         return PLAIN
-    if named in (PACKED, NVFP4, MXFP4, MXFP8):
+    if named in (PACKED, NVFP4, MXFP4, MXFP6, MXFP8):
         return named
     if named is not None:
-        known = ", ".join((PACKED, *_PLAIN, NVFP4, MXFP4, MXFP8))
+        known = ", ".join((PACKED, *_PLAIN, NVFP4, MXFP4, MXFP6, MXFP8))
         raise ModelError(f"quantization_config: format {named!r} of {where} is not read; quantbench reads {known}")
     if weights.type == "float" and weights.bits == 4:
         return NVFP4 if weights.group_size == 16 else MXFP4
+    if weights.type == "float" and weights.bits == 6:
+        return MXFP6
     return PACKED if weights.type == "int" and weights.bits < 8 else PLAIN
 
 
@@ -223,6 +227,8 @@ def _input_parts(scheme: Scheme | None) -> dict[str, Part]:
 def _floats(format: str, parts: Parts, columns: int) -> Tensor:
     if format == MXFP8:
         return parts["weight"].float()
+    if format == MXFP6:
+        return ELEMENTS["e2m3"].decode(unpack_words(parts["weight_packed"].view(torch.int32), 6, columns))
     return ELEMENTS["e2m1"].decode(unpack_nibbles(parts["weight_packed"], columns))
 
 

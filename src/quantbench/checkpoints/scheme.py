@@ -40,10 +40,10 @@ class Scheme:
         if not isinstance(given, Mapping):
             raise ModelError(f"quantization_config.{where}={given!r}: expected a mapping")
         bits, kind = given.get("num_bits", 8), given.get("type", "int")
-        if (kind, bits) not in {("float", 4), ("float", 8), *(("int", b) for b in range(1, 9))}:
+        if (kind, bits) not in {("float", 4), ("float", 6), ("float", 8), *(("int", b) for b in range(1, 9))}:
             raise ModelError(
                 f"quantization_config.{where}: type={kind!r} with num_bits={bits!r} is not read; quantbench reads int "
-                "of 1 to 8 bits, float of 4 (e2m1) and 8 (e4m3)"
+                "of 1 to 8 bits, float of 4 (e2m1), 6 (e2m3) and 8 (e4m3)"
             )
         size, block = given.get("group_size"), given.get("block_structure")
         strategy = given.get("strategy") or _strategy(size)

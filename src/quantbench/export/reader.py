@@ -66,7 +66,10 @@ def dequantized_at_once(scheme: dict[str, Any], dtype: str) -> bool:
     form = scheme["format"]
     if form == "pack-quantized":
         return not scheme["weights"]["symmetric"]
-    return form in {"nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized"} and dtype != "bfloat16"
+    return (
+        form in {"nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp6-pack-quantized", "mxfp8-quantized"}
+        and dtype != "bfloat16"
+    )
 
 
 def _compare(model: Any, request: Path, windows: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""MX formats: mxfp4, mxfp8, mxint8: groups of 32 with power-of-two scales.
+"""MX formats: mxfp4, mxfp6, mxfp8, mxint8: groups of 32 with power-of-two scales.
 
 Source  Open Compute Project: "Microscaling Formats (MX) Specification", v1.0, 2023; Rouhani et al., arXiv 2310.10537
 Grid    value = element * 2^E, E one byte (E8M0) for each group of k = 32 columns
@@ -33,11 +33,11 @@ else:
 
 @component
 class MxFormat(ElementCodes, ByteScales):
-    """element: mxfp4 has e2m1, mxfp8 e4m3 or e5m2, mxint8 int8; group_size: 32 in the specification."""
+    """element: mxfp4 has e2m1, mxfp6 e2m3 or e3m2, mxfp8 e4m3 or e5m2, mxint8 int8; group_size: 32 in the standard."""
 
     scales: ClassVar[Elements] = ELEMENTS["e8m0"]
 
-    element: Literal["e2m1", "e4m3", "e5m2", "int8"]
+    element: Literal["e2m1", "e2m3", "e3m2", "e4m3", "e5m2", "int8"]
     rule: Literal["floor", "ceil"] = "floor"
     group_size: Annotated[int, Field(ge=1)] = 32
 

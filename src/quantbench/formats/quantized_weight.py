@@ -63,6 +63,6 @@ def by_groups(
     width = values.shape[1]
     columns = format.columns_per_group(width)
     if width % columns == 0:
-        groups = values.unflatten(1, (-1, columns))
+        groups = values.reshape(len(values), -1, columns)
         return change(groups, params.each(lambda t: t.unsqueeze(2))).flatten(1)
     return change(values, params.columns(default_group_index(width, columns).to(values.device)))

@@ -2,6 +2,8 @@
 
     name   values                                                    code                              largest
     e2m1   0, .5, 1, 1.5, 2, 3, 4, 6, with both signs                bit pattern, sign in bit 3        6
+    e2m3   0 to .875 by 1/8, and (1 + m / 8) 2^e, e = 0, 1, 2         bit pattern, sign in bit 5        7.5
+    e3m2   0 to .1875 by 1/16, and (1 + m / 4) 2^e, e = -2 .. 4       bit pattern, sign in bit 5        28
     e4m3   float8_e4m3fn: no infinity                                bit pattern                       448
     e5m2   float8_e5m2: the codes of infinity are not used           bit pattern                       57344
     int8   k / 64, -127 <= k <= 127                                  k in two's complement             1.984375
@@ -11,7 +13,8 @@
 Floats and int8 round half to even: of two values equally near, the one whose code is even. nf4 takes the smaller one,
 as its authors' code does. What lies beyond the largest value becomes the largest (saturation). NaN is not a value.
 
-e2m1, e4m3, e5m2, int8, e8m0: OCP Microscaling Formats (MX) specification v1.0; nf4: QLoRA (arXiv 2305.14314).
+e2m1, e2m3, e3m2, e4m3, e5m2, int8, e8m0: OCP Microscaling Formats (MX) specification v1.0;
+nf4: QLoRA (arXiv 2305.14314).
 """
 
 from __future__ import annotations
@@ -94,6 +97,8 @@ class Table:
     def encode(self, x: Tensor) -> Tensor:
         """The codes uint8 of the values nearest to x float32."""
         codes, bounds = self._ordered
+        if len(bounds) > _MANY:
+            return _at(codes.to(x.device), torch.bucketize(x, torch.tensor(bounds, device=x.device), out_int32=True))
         rank = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
         for bound in bounds:  # with a dozen of bounds twice as fast as torch.bucketize
             rank += x > bound
@@ -168,7 +173,18 @@ def _at(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.reshape(-1).int()).reshape(index.shape)
 
 
-_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+def _small_float(exponent_bits: int, mantissa_bits: int) -> Table:
+    """All values of a float without infinities: sign, exponent, mantissa, and subnormal numbers."""
+    steps, bias = 2**mantissa_bits, 2 ** (exponent_bits - 1) - 1
+    subnormal = [m / steps * 2.0 ** (1 - bias) for m in range(steps)]
+    normal = [(1 + m / steps) * 2.0 ** (e - bias) for e in range(1, 2**exponent_bits) for m in range(steps)]
+    positive = (*subnormal, *normal)
+    return Table((*positive, *(-value for value in positive)), even=True)
+
+
+_MANY = 20
+"""Bounds above which torch.bucketize is quicker than comparing with each."""
+
 _NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
@@ -176,7 +192,9 @@ _NF4 = (
 )  # fmt: skip
 
 ELEMENTS: dict[str, Elements] = {
-    "e2m1": Table((*_E2M1, *(-value for value in _E2M1)), even=True),
+    "e2m1": _small_float(2, 1),
+    "e2m3": _small_float(2, 3),
+    "e3m2": _small_float(3, 2),
     "e4m3": Float8("float8_e4m3fn"),
     "e5m2": Float8("float8_e5m2"),
     "int8": FixedPoint8(),

@@ -6,7 +6,7 @@ Specification: the package compressed-tensors (0.20), whose compressors define t
     int-quantized         int8 [out, in], for quantized inputs
     naive-quantized       float8_e4m3fn [out, in]; float-quantized: the same with quantized inputs
     nvfp4-pack-quantized  pairs of e2m1 codes, e4m3 scales, and a global scale by which it *divides*
-    mxfp4-pack-quantized, mxfp8-quantized  elements with e8m0 scales as bytes
+    mxfp4-, mxfp6-pack-quantized, mxfp8-quantized  elements with e8m0 scales as bytes
 """
 
 from __future__ import annotations

@@ -17,6 +17,13 @@ from quantbench.formats.scaled import ScaledFormat
 
 Scheme = dict[str, Any]
 
+_MX_FORMATS = {
+    "e2m1": (4, "mxfp4-pack-quantized"),
+    "e2m3": (6, "mxfp6-pack-quantized"),
+    "e4m3": (8, "mxfp8-quantized"),
+}
+"""By element: bits, and the format that holds it."""
+
 
 def weight_scheme(weight: QuantizedWeight, inputs: Scheme | None, size: int | None) -> Scheme:
     """The scheme of a layer without its targets; size: columns of an integer group, None for one scale a row.
@@ -77,6 +84,9 @@ def weight_tensors(weight: QuantizedWeight, scheme: Scheme, dtype: torch.dtype) 
         }
     if form == "mxfp4-pack-quantized":
         return {"weight_packed": pairs(weight.codes), "weight_scale": MxFormat.scales.encode(params.scale)}
+    if form == "mxfp6-pack-quantized":  # without gaps: four in three bytes
+        packed_bytes = rows_of_words(weight.codes, 6).view(torch.uint8)
+        return {"weight_packed": packed_bytes, "weight_scale": MxFormat.scales.encode(params.scale)}
     elements = weight.codes.view(torch.float8_e4m3fn)
     if form == "mxfp8-quantized":
         return {"weight": elements, "weight_scale": MxFormat.scales.encode(params.scale)}
@@ -115,12 +125,13 @@ def _fp8_scheme(kind: ScaledFormat, weight: QuantizedWeight, inputs: Scheme | No
 
 
 def _mx_scheme(kind: MxFormat, weight: QuantizedWeight, inputs: Scheme | None) -> Scheme:
-    if kind.element not in {"e2m1", "e4m3"}:
-        raise NotHeldError(f"MX with {kind.element} elements is none of its formats (e2m1, e4m3). Exact: --to dense")
+    if kind.element not in _MX_FORMATS:
+        known = ", ".join(_MX_FORMATS)
+        raise NotHeldError(f"MX with {kind.element} elements is none of its formats ({known}). Exact: --to dense")
     if inputs is not None:
         raise NotHeldError("MX weights with quantized inputs. Not held by any format")
     _whole_groups(weight, kind.group_size, 32)
-    bits, form = (4, "mxfp4-pack-quantized") if kind.element == "e2m1" else (8, "mxfp8-quantized")
+    bits, form = _MX_FORMATS[kind.element]
     args = _args(bits, "float") | {"strategy": "group", "group_size": 32, "scale_dtype": "torch.uint8"}
     return _scheme(form, args, None)
 

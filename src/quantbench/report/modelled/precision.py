@@ -14,7 +14,7 @@ from quantbench.roofline.precision import SERVED, Key, Precision
 from quantbench.roofline.shape import Linear, Shape
 from quantbench.store.records import RunRecord
 
-FLOATS = {"e4m3": "fp8", "e5m2": "fp8", "e2m1": "fp4", "int8": "int8"}
+FLOATS = {"e2m3": "fp8", "e3m2": "fp8", "e4m3": "fp8", "e5m2": "fp8", "e2m1": "fp4", "int8": "int8"}
 """Arithmetic of the elements of formats with scales; of others (NF4's table) there is none: they are decoded."""
 
 MOST_ADDED = 0.5
