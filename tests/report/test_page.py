@@ -32,6 +32,7 @@ from quantbench.report.page.losses import gap_map, loss_map
 from quantbench.report.page.page import html
 from quantbench.report.page.tasks import flip_chart
 from quantbench.report.page.values import arm_values
+from quantbench.report.page.variance import variance_chart
 from quantbench.report.scored import SweepScores
 from quantbench.store.store import Store
 
@@ -125,6 +126,34 @@ def test_a_failed_cell_is_in_the_heat_map() -> None:
     failed = [row for row in shown if row["shown"] == "FAILED"]
     assert [(row["row"], row["state"], row["amount"]) for row in failed] == [("gptq ← wiki", UNKNOWN, None)] * 3
     assert failed[0]["href"] == "#run-gptq-wiki-0-0"
+
+
+def test_sources_of_variance_stand_side_by_side() -> None:
+    common = {
+        "recipe": "gptq",
+        "calib_n": 8,
+        "calib_length": 512,
+        "task": "wiki",
+        "protocol": "p",
+        "distribution": "wiki",
+    }
+    found = {"items": (0.3, None, None), "draws": (0.1, 0.05, 0.4), "seeds": (0.0, 0.0, 0.2)}
+    frame = pd.DataFrame(
+        [
+            common
+            | {"metric": "kl", "of_logarithm": False, "source": source, "sd": sd, "sd_low": low, "sd_high": high}
+            | {"share": 0.5, "levels": 3, "n_runs": 3, "n_clusters": 8}
+            for source, (sd, low, high) in found.items()
+        ]
+    )
+    figure = variance_chart(frame, "kl")
+    assert {row["source"]: (row["sd"], row["sd_low"], row["sd_high"]) for row in rows(figure)} == found
+    assert figure is not None
+    assert {row["row"] for row in rows(figure)} == {"gptq, 8 x 512"}
+    assert "items: other test clusters; draws: another draw of the calibration text; seeds:" in figure.words[0]
+    assert variance_chart(frame[frame["source"] == "items"], "kl") is None
+    assert variance_chart(frame, "perplexity") is None
+    assert variance_chart(pd.DataFrame(), "kl") is None
 
 
 def test_a_gap_of_one_draw_is_told_from_one_over_draws() -> None:
@@ -279,6 +308,7 @@ def test_a_report_is_made_of_a_stored_sweep(store: Store, capsys: pytest.Capture
     assert "gptq" in text
     assert "equivalent" in text
     assert {f"run-gptq-wiki-{draw}" for draw in range(2)} <= set(Page(text).ids())
+    assert "Sources of variance" in text
 
 
 def test_the_interval_of_an_arm_is_over_its_draws_and_clusters(store: Store) -> None:
@@ -303,7 +333,7 @@ def test_a_page_that_cannot_be_made_leaves_a_warning(
 
     monkeypatch.setattr(write, "html", broken)
     made = gathered([SweepScores(store, scores.manifest)])
-    assert write.try_report(scores, made.results, made.comparisons) is None
+    assert write.try_report(scores, made.results, made.comparisons, made.variances) is None
     assert "quantbench report demo" in caplog.text
     assert not (store.sweep_dir("demo") / "report.html").exists()
 

@@ -57,7 +57,8 @@ def report(
         write(store, manifest.name, frame)
         comparisons = compared([scores])
         write_comparisons(store, manifest.name, comparisons)
-        write_variance(store, manifest.name, variance([scores]))
+        variances = variance([scores])
+        write_variance(store, manifest.name, variances)
         write_costs(store, manifest.name, costs(store, [manifest]))
         write_layers(store, manifest.name, layers(store, [manifest]))
         names = legend(manifest)
@@ -67,6 +68,6 @@ def report(
         if names:
             sys.stdout.write("\n" + "\n".join(names) + "\n")
         written = "results.csv, comparisons.csv, variance.csv, costs.csv, layers.csv, tables/"
-        if page and try_report(scores, frame, comparisons) is not None:
+        if page and try_report(scores, frame, comparisons, variances) is not None:
             written += f", {NAME}"
         sys.stdout.write(f"\nWritten to {store.sweep_dir(manifest.name)}: {written}\n")

@@ -44,6 +44,7 @@ class Content:
     sentences    what was found, in words that follow from the verdicts
     runs         in the order of results
     means        of arms over their draws
+    variances    frame of variance.csv
     facts        name -> text: model, scale, windows, clusters, draws ...
     """
 
@@ -56,3 +57,4 @@ class Content:
     runs: Sequence[RunEntry]
     means: Means = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    variances: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -20,6 +20,7 @@ from quantbench.report.page.layers import layer_chart
 from quantbench.report.page.losses import gap_map, loss_map
 from quantbench.report.page.tasks import FLIPS, flip_chart
 from quantbench.report.page.values import arm_values
+from quantbench.report.page.variance import variance_chart
 from quantbench.report.shown import default_metrics
 
 FIRST = ("kl", "perplexity")
@@ -67,7 +68,10 @@ def _part(content: Content, sweep: str, model: str, scale: str) -> Content:
     results = content.results
     own = results[(results["sweep"] == sweep) & (results["model"] == model) & (results["scale"] == scale)]
     runs = set(own["run_id"].dropna())
-    compared = content.comparisons
+    compared, variances = content.comparisons, content.variances
+    if len(variances):
+        variances = variances[(variances["model"] == model) & (variances["scale"] == scale)]
+        variances = variances[variances["sweep"] == sweep]
     compared = compared[(compared["sweep"] == sweep) & (compared["model"] == model) & (compared["scale"] == scale)]
     return Content(
         sweeps=content.sweeps,
@@ -78,6 +82,7 @@ def _part(content: Content, sweep: str, model: str, scale: str) -> Content:
         sentences=[],
         runs=[],
         means=content.means,
+        variances=variances,
     )
 
 
@@ -94,6 +99,7 @@ def _figures(part: Content) -> Iterator[tuple[str, list[Figure | None]]]:
             *(cost_chart_of(values, part.comparisons, metric, axis) for axis in AXES.values()),
             size_chart(values, metric),
             draw_chart(part.results, values, metric),
+            variance_chart(part.variances, metric),
         ]
         direction = "higher" if metrics.higher_is_better(metric) else "lower"
         yield f"{metric} ({metrics.unit(metric)}; {direction} is better)", made

@@ -25,6 +25,7 @@ from quantbench.report.page.values import MeanKey
 from quantbench.report.scored import SweepScores
 from quantbench.report.sentences import summary
 from quantbench.report.shown import default_metrics
+from quantbench.report.variance import variance
 
 
 def gathered(
@@ -38,10 +39,12 @@ def gathered(
     results = collated(sweeps)
     if modelled is not None:
         results = with_modelled(results, modelled.rows([run for scores in sweeps for run in scores.runs]))
-    return content_of(sweeps, results, compared(sweeps, margins))
+    return content_of(sweeps, results, compared(sweeps, margins), variance(sweeps))
 
 
-def content_of(sweeps: Sequence[SweepScores], results: pd.DataFrame, comparisons: pd.DataFrame) -> Content:
+def content_of(
+    sweeps: Sequence[SweepScores], results: pd.DataFrame, comparisons: pd.DataFrame, variances: pd.DataFrame
+) -> Content:
     """As `gathered`, of frames that are made already."""
     store, manifests = sweeps[0].store, [scores.manifest for scores in sweeps]
     groups = [(scores, arm) for scores in sweeps for arm in arms(scores.runs)]
@@ -58,6 +61,7 @@ def content_of(sweeps: Sequence[SweepScores], results: pd.DataFrame, comparisons
         runs=run_entries(store, manifests),
         means={key: mean for scores, arm in groups for key, mean in _means(scores, arm, shown)},
         facts=facts(results),
+        variances=variances,
     )
 
 

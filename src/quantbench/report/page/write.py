@@ -58,11 +58,13 @@ def default_path(store: Store, names: Sequence[str]) -> Path:
     return store.sweep_dir(names[0]) / NAME if len(names) == 1 else store.root / "reports" / f"{'+'.join(names)}.html"
 
 
-def try_report(scores: SweepScores, results: pd.DataFrame, comparisons: pd.DataFrame) -> Path | None:
+def try_report(
+    scores: SweepScores, results: pd.DataFrame, comparisons: pd.DataFrame, variances: pd.DataFrame
+) -> Path | None:
     """The page at the end of a sweep; where it lies. What goes wrong with it is logged: the results are there."""
     path = default_path(scores.store, [scores.manifest.name])
     try:
-        content = content_of([scores], results, comparisons)
+        content = content_of([scores], results, comparisons, variances)
         files.write_text(path, html(content, sections(content)))
     except Exception:
         log.warning("no %s was made; `quantbench report %s` tries it again", path, scores.manifest.name, exc_info=True)
