@@ -15,6 +15,7 @@ import pytest
 
 from drawn_sweep import Grid
 from made_content import content
+from quantbench.cli.commands import collate
 from quantbench.cli.reporting import report
 from quantbench.core.errors import ConfigError
 from quantbench.report.page import drawing, write
@@ -309,6 +310,17 @@ def test_a_report_is_made_of_a_stored_sweep(store: Store, capsys: pytest.Capture
     assert "equivalent" in text
     assert {f"run-gptq-wiki-{draw}" for draw in range(2)} <= set(Page(text).ids())
     assert "Sources of variance" in text
+
+
+def test_collating_with_a_margin_says_what_is_equivalent(store: Store) -> None:
+    drawn(store).manifest()
+    verdicts = []
+    for margin in ([], ["--margin", "kl=1"]):
+        assert collate(["demo", f"--output-dir={store.root}", *margin]) == 0
+        verdicts.append(set(pd.read_csv(store.sweep_dir("demo") / "comparisons.csv")["verdict"]))
+    assert "equivalent" in verdicts[1] - verdicts[0]
+    with pytest.raises(ConfigError, match=r"--margin kl: give METRIC=NUMBER"):
+        collate(["demo", f"--output-dir={store.root}", "--margin", "kl"])
 
 
 def test_the_interval_of_an_arm_is_over_its_draws_and_clusters(store: Store) -> None:

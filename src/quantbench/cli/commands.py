@@ -10,7 +10,7 @@ import yaml
 
 from quantbench.cli.entry import foreign
 from quantbench.cli.modelling import add_load, load_of, modelled_of
-from quantbench.cli.parser import subcommand
+from quantbench.cli.parser import add_margin, subcommand
 from quantbench.core.errors import QuantbenchError, StoreError
 
 if TYPE_CHECKING:
@@ -93,13 +93,16 @@ def collate(arguments: list[str]) -> int:
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP")
     parser.add_argument("--all", action="store_true", help="every sweep of the store")
     parser.add_argument("--verify", action="store_true", help="compute all stored values from their items again first")
+    add_margin(parser)
     add_load(parser)
     given = parser.parse_args(arguments)
     load_of(given)
+    from quantbench.report.margins import margins_of
     from quantbench.report.report import report
     from quantbench.report.verify import verify_sweep
     from quantbench.store.store import Store
 
+    margins = margins_of(given.margin)
     store = Store(given.output_dir)
     names = _named(store, store.sweep_names() if given.all else given.sweeps, "collate")
     problems: list[str] = []
@@ -108,7 +111,7 @@ def collate(arguments: list[str]) -> int:
             manifest = _manifest(store, name)
             if given.verify:
                 _say(f"{name}: {verify_sweep(store, manifest)} scores are those of their items")
-            report(store, [manifest], modelled=modelled_of(given, [manifest]))
+            report(store, [manifest], modelled=modelled_of(given, [manifest]), margins=margins)
         except BrokenPipeError:
             raise
         except Exception as error:  # what is wrong with one sweep must not keep the others from their tables

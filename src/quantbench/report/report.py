@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from quantbench.core.errors import ConfigError, StoreError
 from quantbench.report.collate import collate, collated, write, write_comparisons
@@ -41,11 +41,17 @@ def check_columns(store: Store, manifest: Manifest) -> None:
 
 
 def report(
-    store: Store, manifests: Sequence[Manifest], *, page: bool = False, modelled: Modelled | None = None
+    store: Store,
+    manifests: Sequence[Manifest],
+    *,
+    page: bool = False,
+    modelled: Modelled | None = None,
+    margins: Mapping[str, float] | None = None,
 ) -> None:
     """Collate each sweep into its folder and print its tables; with `page` also write report.html.
 
     modelled  what the runs would cost on a machine: columns of results.csv
+    margins   within which comparisons are said to be equivalent, by metric
 
     Raises StoreError for damaged results; what goes wrong with the page is logged.
     """
@@ -55,7 +61,7 @@ def report(
         if modelled is not None:
             frame = with_modelled(frame, modelled.rows(scores.runs))
         write(store, manifest.name, frame)
-        comparisons = compared([scores])
+        comparisons = compared([scores], margins)
         write_comparisons(store, manifest.name, comparisons)
         variances = variance([scores])
         write_variance(store, manifest.name, variances)
