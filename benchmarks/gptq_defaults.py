@@ -91,14 +91,17 @@ CANDIDATES: dict[str, Candidate] = {
         ("quantizer=rtn", *REAL), "nearest, real zero points", (OWN,), calibrated=False
     ),
     "hqq": Candidate(("quantizer=hqq",), "nearest, real zero points", (OWN,), calibrated=False),
+    "hqq, rounded start": Candidate(
+        ("quantizer=hqq", "quantizer.rounding.start=rounded"), "hqq", (OWN,), calibrated=False
+    ),
     "spqr": Candidate(("quantizer=spqr",), "spqr", (OWN,)),
     "spqr, integer zero points": Candidate(("quantizer=spqr", *LEVELS), "spqr", (OWN,)),
     "spqr, integer zero points, mse": Candidate(("quantizer=spqr", *LEVELS, MSE), "spqr", (OWN,)),
     "zeroquant, weights": Candidate(
-        ("quantizer=zeroquant", "quantizer.activation=null"), "zeroquant, weights", (OWN,), calibrated=False
+        ("quantizer=zeroquant", "quantizer.activation=null"), "zeroquant, weights", (OWN,), (8, *BITS), False
     ),
     "zeroquant, weights, mse": Candidate(
-        ("quantizer=zeroquant", "quantizer.activation=null", MSE), "zeroquant, weights", (OWN,), calibrated=False
+        ("quantizer=zeroquant", "quantizer.activation=null", MSE), "zeroquant, weights", (OWN,), (8, *BITS), False
     ),
     "smoothquant": Candidate(("quantizer=smoothquant",), "smoothquant", (OWN,), (8,)),
     "smoothquant, mse": Candidate(("quantizer=smoothquant", MSE), "smoothquant", (OWN,), (8,)),

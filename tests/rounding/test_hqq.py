@@ -51,6 +51,18 @@ def test_no_group_ends_worse_than_rounding_to_nearest(
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
+def test_zero_points_may_begin_at_integers(bits: int) -> None:
+    weight, grid = 0.02 * random(64, 256, seed=1), real_zero(bits)
+    found = hqq(weight, grid, start="rounded")
+    integers = quantize(weight, IntFormat(bits=bits, group_size=64, symmetric=False))
+    assert bool((objective(weight, found, 64) <= objective(weight, integers, 64) * (1 + 1e-6)).all())
+    assert found.params.zero is not None
+    assert not torch.equal(found.params.zero, found.params.zero.round())
+    weight = 0.5 * (torch.arange(64.0) % 2**bits - 2)[None]  # on the grid of integers, which nothing improves
+    assert torch.equal(hqq(weight, grid, start="rounded").dequantize(), weight)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
 def test_the_objective_is_smaller_than_nearest_and_smallest_with_errors_in_steps(bits: int) -> None:
     weight, grid = 0.02 * random(64, 256, seed=1), real_zero(bits)
     integers = IntFormat(bits=bits, group_size=64, symmetric=False)

@@ -8,7 +8,7 @@ Objective  min over z of sum |w - s (c - z)|^p over the weights w of a group, by
 Symbols    W [out, g]  a group of columns    s, z [out, 1]  its scale, which is kept, and its zero point, a real number
            C [out, g]  codes                 E [out, g]     errors that are given way to
 
-Steps      For each group, z being at first the zero point of the range:
+Steps      For each group, z being at first the zero point of the range, rounded or as it is:
  1. C = the nearest codes for z. Remember z in each row where sum |W - s (C - z)|^p is the smallest so far.
  2. E = shrink((W - s (C - z)) / u) u, with shrink(x) = sign(x) max(0, |x| - |x|^(p-1) / beta) and the unit u.
  3. z = mean over the columns of C - (W - E) / s, as it is stored; beta <- kappa beta; back to 1.
@@ -17,6 +17,9 @@ Steps      For each group, z being at first the zero point of the range:
 The unit   The authors' code has u = 1. Then E is 0 wherever |x|^(2-p) < 1 / beta, with their options for all errors
            below .17, hence for all errors of usual weights: what is left is to make each group's mean error 0. With
            u = s (`unit: step`), errors above .17 steps of the grid are given way to, whatever the scale of the weights.
+
+The start  The authors' code rounds the first zero points at 4 bits, and at no other width: zero is on the grid then,
+           and most weights are near it.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ class Hqq(GridSearch):
     kappa       by which beta grows in each iteration
     iterations  at most; they end when one improves no row
     unit        of the errors that beta is compared with: weight (the authors') or step of the grid
+    start       of the zero points: that of the range (real), or the nearest integer (rounded)
     """
 
     p: Annotated[float, Field(gt=0, le=1)] = 0.7
@@ -57,6 +61,7 @@ class Hqq(GridSearch):
     kappa: Annotated[float, Field(ge=1)] = 1.01
     iterations: Annotated[int, Field(ge=1)] = 20
     unit: Literal["weight", "step"] = "weight"
+    start: Literal["real", "rounded"] = "real"
 
     @staticmethod
     def unfit(format: Format) -> str | None:
@@ -74,7 +79,9 @@ class Hqq(GridSearch):
     def _solve(self, W: Tensor, params: GridParams, format: IntFormat) -> GridParams:
         """Steps 1 to 3 for one group: its parameters with the best zero points."""
         assert params.zero is not None
-        s, best_z, beta = params.scale, params.zero, self.beta
+        z = params.zero.round() if self.start == "rounded" else params.zero
+        params = dataclasses.replace(params, zero=z)
+        s, best_z, beta = params.scale, z, self.beta
         u = s if self.unit == "step" else 1.0
         least = torch.full_like(s, torch.inf)
         for _ in range(self.iterations + 1):
