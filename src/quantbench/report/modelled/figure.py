@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -27,6 +26,9 @@ PLACES: dict[str, dict[str, Any]] = {
 
 LABELLED = 0.05
 """Share of a phase's time from which operators have a label."""
+
+NEAR = 2.0
+"""Ratio of intensities up to which neighbours share a label."""
 
 
 def roofline_figure(cost: Cost) -> Figure:
@@ -62,9 +64,12 @@ def roofline_figure(cost: Cost) -> Figure:
 
 def _labelled(points: pd.DataFrame) -> pd.DataFrame:
     """With a label for operators that take time: those of one phase that lie close together share it."""
-    near = (2 * points["intensity"].map(math.log10)).round()
-    places = points[points["share"] >= LABELLED].groupby(["phase", near], sort=False)
-    names = {group["share"].idxmax(): ", ".join(group["operator"]) for _, group in places}
+    named_ones = points[points["share"] >= LABELLED].sort_values("intensity", kind="stable")
+    names = {}
+    for _, own in named_ones.groupby("phase", sort=False):
+        begins = own["intensity"] > NEAR * own["intensity"].shift()
+        for _, group in own.groupby(begins.cumsum(), sort=False):
+            names[group["share"].idxmax()] = ", ".join(group["operator"])
     return points.assign(label=points.index.to_series().map(names))
 
 
@@ -81,7 +86,8 @@ def _roofs(cost: Cost, points: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def _chart(frame: pd.DataFrame) -> Any:
-    x = alt.X("intensity:Q", title="operations a byte", scale=alt.Scale(type="log"))
+    room = frame["intensity"].min() / 3  # for labels, which stand to the left of their marks
+    x = alt.X("intensity:Q", title="operations a byte", scale=alt.Scale(type="log", nice=False, domainMin=room))
     y = alt.Y("attained:Q", title="10^12 operations a second", scale=alt.Scale(type="log"))
     roof = (
         alt.Chart()
