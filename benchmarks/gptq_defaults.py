@@ -90,7 +90,9 @@ CANDIDATES: dict[str, Candidate] = {
     "nearest, real zero points": Candidate(
         ("quantizer=rtn", *REAL), "nearest, real zero points", (OWN,), calibrated=False
     ),
-    "hqq": Candidate(("quantizer=hqq",), "nearest, real zero points", (OWN,), calibrated=False),
+    "hqq": Candidate(
+        ("quantizer=hqq", "quantizer.rounding.start=real"), "nearest, real zero points", (OWN,), calibrated=False
+    ),
     "hqq, rounded start": Candidate(
         ("quantizer=hqq", "quantizer.rounding.start=rounded"), "hqq", (OWN,), calibrated=False
     ),

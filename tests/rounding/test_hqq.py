@@ -45,7 +45,7 @@ def test_no_group_ends_worse_than_rounding_to_nearest(
     bits: int, group_size: int, p: float, beta: float, unit: str, seed: int
 ) -> None:
     weight, grid = random(6, 44, seed=seed), real_zero(bits, group_size)
-    ours = objective(weight, hqq(weight, grid, p=p, beta=beta, unit=unit), group_size, p)
+    ours = objective(weight, hqq(weight, grid, p=p, beta=beta, unit=unit, start="real"), group_size, p)
     start = objective(weight, quantize(weight, grid), group_size, p)
     assert bool((ours <= start * (1 + 1e-6)).all())
 
@@ -70,8 +70,8 @@ def test_the_objective_is_smaller_than_nearest_and_smallest_with_errors_in_steps
         float(objective(weight, found, 64).sum())
         for found in (
             quantize(weight, grid),
-            hqq(weight, grid),
-            hqq(weight, grid, unit="step"),
+            hqq(weight, grid, start="real"),
+            hqq(weight, grid, unit="step", start="real"),
             quantize(weight, integers),
         )
     )

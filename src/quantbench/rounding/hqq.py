@@ -53,7 +53,7 @@ class Hqq(GridSearch):
     kappa       by which beta grows in each iteration
     iterations  at most; they end when one improves no row
     unit        of the errors that beta is compared with: weight (the authors') or step of the grid
-    start       of the zero points: that of the range (real), or the nearest integer (rounded)
+    start       of the zero points: the integer nearest to that of the range (rounded), or that one (real)
     """
 
     p: Annotated[float, Field(gt=0, le=1)] = 0.7
@@ -61,7 +61,7 @@ class Hqq(GridSearch):
     kappa: Annotated[float, Field(ge=1)] = 1.01
     iterations: Annotated[int, Field(ge=1)] = 20
     unit: Literal["weight", "step"] = "weight"
-    start: Literal["real", "rounded"] = "real"
+    start: Literal["rounded", "real"] = "rounded"
 
     @staticmethod
     def unfit(format: Format) -> str | None:
