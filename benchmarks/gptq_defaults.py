@@ -2,6 +2,7 @@
 
     python benchmarks/gptq_defaults.py                              # what is missing in gptq_defaults.csv; hours
     python benchmarks/gptq_defaults.py --only minmax --only mse   # some candidates
+    python benchmarks/gptq_defaults.py --only awq --grid asymmetric --bits 4
     python benchmarks/gptq_defaults.py --table                      # the table of what is there; computes nothing
 
 Each candidate is a grid of its own, in groups of 64, asymmetric and symmetric (or only as it is defined): calibrated on
@@ -96,9 +97,9 @@ CANDIDATES: dict[str, Candidate] = {
     "hqq, rounded start": Candidate(
         ("quantizer=hqq", "quantizer.rounding.start=rounded"), "hqq", (OWN,), calibrated=False
     ),
-    "spqr": Candidate(("quantizer=spqr",), "spqr", (OWN,)),
-    "spqr, integer zero points": Candidate(("quantizer=spqr", *LEVELS), "spqr", (OWN,)),
-    "spqr, integer zero points, mse": Candidate(("quantizer=spqr", *LEVELS, MSE), "spqr", (OWN,)),
+    "spqr": Candidate(("quantizer=spqr",), "spqr", (OWN,), (3, 4)),
+    "spqr, integer zero points": Candidate(("quantizer=spqr", *LEVELS), "spqr", (OWN,), (3, 4)),
+    "spqr, integer zero points, mse": Candidate(("quantizer=spqr", *LEVELS, MSE), "spqr", (OWN,), (3, 4)),
     "zeroquant, weights": Candidate(
         ("quantizer=zeroquant", "quantizer.activation=null"), "zeroquant, weights", (OWN,), (8, *BITS), False
     ),
@@ -254,12 +255,17 @@ def table(frame: pd.DataFrame) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", action="append", metavar="CANDIDATE", help="this candidate; may be given again")
+    parser.add_argument("--grid", action="append", choices=[*BOTH, OWN], help="on this grid; may be given again")
+    parser.add_argument("--bits", action="append", type=int, help="of so many bits; may be given again")
     parser.add_argument("--table", action="store_true", help="compute nothing")
     given = parser.parse_args()
     for name in given.only or []:
         if name not in CANDIDATES:
             parser.error(f"--only {name}: no such candidate; there are {'; '.join(CANDIDATES)}")
-    for part in [] if given.table else parts(given.only or list(CANDIDATES)):
+    wanted = [] if given.table else parts(given.only or list(CANDIDATES))
+    for part in wanted:
+        if part.grid not in (given.grid or [part.grid]) or part.bits not in (given.bits or [part.bits]):
+            continue
         frame = read()
         missing = set(part.keys) - done(frame)
         if missing:
