@@ -43,7 +43,7 @@ WORK: dict[str, dict[str, tuple[str, ...]]] = {
         "quantbench smoothquant": ("smoothquant", "quantizer.transforms.smooth.alpha=0.5"),
         "llmcompressor": ("llmcompressor", "w8a8"),
     },
-    "HQQ, W4": {"quantbench hqq": ("hqq",), "hqq": ("hqq", "4")},
+    "HQQ, W4": {"quantbench hqq": ("hqq",), "hqq": ("hqq_package", "4")},
     "nearest, W4 asymmetric": {"quantbench rtn": ("rtn", GROUPS), "torchao": ("torchao", "int4")},
 }
 """Kinds of work: tools by name, each with a recipe of quantbench and overrides, or a maker and what it is asked for."""

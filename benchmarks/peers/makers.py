@@ -71,7 +71,7 @@ MAKERS = {
         (TORCH, "transformers>=5.20.2,<5.24", "accelerate", "torchao==0.18.0"),
         {"torchao_int4": ("int4",), "torchao_w8a8": ("w8a8",)},
     ),
-    "hqq": Maker("by_hqq.py", (TORCH, "transformers>=5.20.2,<5.24", "accelerate", "hqq==0.2.8.post1"), {}),
+    "hqq_package": Maker("by_hqq.py", (TORCH, "transformers>=5.20.2,<5.24", "accelerate", "hqq==0.2.8.post1"), {}),
     "gguf": Maker(
         "by_llama_cpp.py",
         ("numpy", "gguf==0.19.0", "xllamacpp"),

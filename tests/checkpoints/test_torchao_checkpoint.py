@@ -26,6 +26,7 @@ from tiny import tiny_handle
 
 FILE = Path(__file__).parents[1] / "golden" / "torchao.safetensors"
 LAYER = "model.layers.0.self_attn.q_proj"
+EXPERTS = "model.layers.0.experts.gate_up_proj"
 SHAPE = (64, 32)
 CONFIG = {"quant_method": "torchao"}
 NAMES = {torch.int8: "I8", torch.float32: "F32", torch.float8_e4m3fn: "F8_E4M3"}
@@ -88,6 +89,26 @@ def rows(weight: Tensor) -> dict[str, Tensor]:
     }
 
 
+def per_row(dim: int) -> dict[str, Any]:
+    return {"_type": "PerRow", "_data": {"dim": dim}}
+
+
+def float8(**settings: Any) -> dict[str, Any]:
+    """Inputs in e4m3 by token, or with other settings."""
+    common = {"granularity": per_row(-1), "float8_dtype": {"_type": "torch.dtype", "_data": "float8_e4m3fn"}}
+    return {"_type": "QuantizeTensorToFloat8Kwargs", "_data": common | settings}
+
+
+def test_inputs_in_fp8_have_a_scale_for_each_token() -> None:
+    described = {"tensor_names": json.dumps([f"{LAYER}.weight"])}
+    described |= metadata(f"{LAYER}.weight", "Float8Tensor", act_quant_kwargs=float8())
+    found = recognize(FILE, CONFIG, described).input_quantization(LAYER, {})
+    assert found is not None
+    x = TENSORS["input"]
+    scale = x.abs().amax(1, keepdim=True) / 448
+    torch.testing.assert_close(found.format.fake_quantize(x), (x / scale).to(torch.float8_e4m3fn).float() * scale)
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[ModelHandle, Callable[..., Path]]:
     """A tiny model, and what writes a checkpoint of it: with other metadata, if any is given."""
@@ -106,6 +127,8 @@ def made(tmp_path: Path) -> tuple[ModelHandle, Callable[..., Path]]:
                 described[name] = json.dumps({"_type": "Tensor"})
         described |= {"tensor_names": json.dumps(list(described)), **(changes or {})}
         left = {name: text for name, text in described.items() if name not in without}
+        if without:
+            left["tensor_names"] = json.dumps([name for name in described if name not in without])
         save_file(tensors, folder / "model.safetensors", left)
         return folder
 
@@ -138,10 +161,23 @@ def test_a_whole_checkpoint(made: tuple[ModelHandle, Callable[..., Path]]) -> No
         (metadata(f"{LAYER}.weight", block_size=[1, 16]), r"_weight_scale has shape \[32, 1\], not \[32, 2\]"),
         (metadata(f"{LAYER}.weight", "Float8Tensor"), "_weight_qdata is I8, not F8_E4M3"),
         (metadata(f"{LAYER}.weight", act_quant_kwargs={"_type": "Other"}), "act_quant_kwargs=.*are not read"),
-        (metadata(f"{LAYER}.weight", activation_quantization="other"), "activation_quantization='other' is not read"),
+        (
+            metadata(f"{LAYER}.weight", "IntxUnpackedToInt8Tensor", activation_quantization="other"),
+            "activation_quantization='other' is not read",
+        ),
+        (metadata(f"{LAYER}.weight", block_size=[True, 32]), r"block_size=\[True, 32\] of its torchao metadata"),
+        ({f"{LAYER}.weight": json.dumps({"_type": ["a"], "_data": {}})}, r"torchao's \['a'\] is not read"),
+        (
+            metadata(f"{LAYER}.weight", act_quant_kwargs=float8(float8_dtype={"_data": "float8_e5m2"})),
+            "are not read: int8",
+        ),
+        (metadata(f"{LAYER}.weight", act_quant_kwargs=float8(granularity=per_row(0))), "are not read: int8 and e4m3"),
         ({f"{LAYER}.weight": "{"}, "its torchao metadata cannot be read as JSON"),
         ({f"{LAYER}.weight": "[]"}, r"its torchao metadata is '\[\]': expected a mapping"),
-        (metadata("model.layers.0.experts.gate_up_proj"), "is quantized by torchao and no weight of a linear layer"),
+        (
+            metadata(EXPERTS) | {"tensor_names": json.dumps([EXPERTS])},
+            "is quantized by torchao and no weight of a linear layer",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused(

@@ -202,15 +202,22 @@ def test_measured_time_is_an_axis_where_it_was_measured(place: Workdir) -> None:
     store = Store(place.outputs)
     rows = [row for row in table(place.outputs / "sweeps" / "bits" / "results.csv") if row["quantizer"] == "rtn"]
     by_bits = {row["weight_bits"]: row["run_id"] for row in rows}
-    here = {"engine": "transformers", "device": "cpu", "threads": 2, "batch": 1, "context": 8, "decode": 4}
+    here = {
+        "engine": "transformers",
+        "format": "gptq",
+        "device": "cpu",
+        "threads": 2,
+        "batch": 1,
+        "context": 8,
+        "decode": 4,
+    }
     for bits, seconds, environment in [("8", 0.5, "other"), ("8", 0.002, "e1"), ("8", 0.004, "e1"), ("3", 0.001, "e1")]:
         line = {"what": "decode", "seconds": seconds, "environment": environment, "at": "2026-01-01", **here}
         store.append_cost(by_bits[bits], line)
     shown = told(place, "pareto", "bits", "--x", "measured_decode_ms", "--below", "100")
     joined = " ".join(shown.split())
-    assert (
-        "threads=2, batch=1, context=8, decode=4, environment e1: 2 of 2 quantized runs; measurements under 1" in joined
-    )
-    assert "at 1 ms a token" in joined or "at 3 ms a token" in joined
+    assert "Measured of exports to gptq by transformers on cpu, threads=2, batch=1, context=8, decode=4" in joined
+    assert "environment e1: 2 of 2 quantized runs. Left out: measurements under other conditions (1)." in joined
+    assert "at 1 ms a token" in joined
     assert re.search(r"rtn weight.bits=8 .* 3 ", shown)
     assert re.search(r"rtn weight.bits=3 .* 1 ", shown)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers_math import PowersOfTwo, correlated_inputs, hessian_stats, random, stats_of
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats, output_error
+from quantbench.core.input_stats import LinearStats, output_error, quick_output_error
 from quantbench.formats.base import Format
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize
@@ -62,6 +62,29 @@ def test_the_scale_is_never_worse_than_nearest_on_its_objective() -> None:
         scale = AwqScale().scale(weights, stats, [grid, grid])
         assert bool((scale.isfinite() & (scale > 0)).all())
         assert scaled_error(weights, stats, grid, scale) <= scaled_error(weights, stats, grid, torch.ones(28))
+
+
+@pytest.mark.parametrize("width", [28, 200, 400])
+def test_the_search_takes_the_scale_that_trying_all_would(width: int) -> None:
+    for seed in range(6):
+        x = correlated_inputs(512, width, seed=seed, mixing=seed)
+        x[:, :3] *= 12
+        stats, weights = stats_of(x), [random(300, width, seed=seed), random(8, width, seed=seed + 100)]
+        grid = asymmetric(2 + seed % 3)
+        mean_abs = stats.require("mean_abs")
+        tried = [mean_abs.pow(k / 20).clamp(min=1e-4) for k in range(20)]
+        tried = [s / (s.max() * s.min()).sqrt() for s in tried]
+        best = min(range(20), key=lambda k: scaled_error(weights, stats, grid, tried[k]))
+        assert torch.equal(AwqScale().scale(weights, stats, [grid, grid]), tried[best])
+
+
+@pytest.mark.parametrize(("rows", "width"), [(3, 5), (300, 192), (520, 401)])
+def test_the_quick_error_is_the_error_and_gives_up_above_a_bound(rows: int, width: int) -> None:
+    delta, H = random(rows, width, seed=1), stats_of(random(600, width, seed=2)).require("hessian")
+    exact = float(((delta.double() @ H.double()) * delta.double()).sum())
+    assert quick_output_error(delta, H, torch.inf) == pytest.approx(exact, rel=1e-5)
+    assert quick_output_error(delta, H, 1.001 * exact) == pytest.approx(exact, rel=1e-5)
+    assert quick_output_error(delta, H, 0.999 * exact) == torch.inf
 
 
 def test_the_scale_leaves_the_function_unchanged() -> None:

@@ -60,6 +60,17 @@ _PLAIN = ("int-quantized", "float-quantized", "naive-quantized")
 _PER_LAYER = ("mixed-precision", "dense", None)
 """Formats of a whole configuration that leave it to the groups."""
 
+_INTEGERS = {("int", bits) for bits in range(1, 9)}
+_NUMBERS = {
+    PACKED: _INTEGERS,
+    PLAIN: _INTEGERS | {("float", 8)},
+    NVFP4: {("float", 4)},
+    MXFP4: {("float", 4)},
+    MXFP6: {("float", 6)},
+    MXFP8: {("float", 8)},
+}
+"""Type and bits of what each format holds."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -139,6 +150,8 @@ class CompressedTensors:
             }
         if group.format == MXFP8:
             return {"weight": Part([shape], ["F8_E4M3"]), "weight_scale": Part(scale, ["U8"]), **inputs}
+        if group.format == MXFP6 and columns % 16:
+            raise ModelError(f"{layer}: rows of {columns} values in mxfp6-pack-quantized end within a word: not read")
         packed = Part([(rows, columns * (3 if group.format == MXFP6 else 2) // 4)], ["U8"])
         if group.format in (MXFP4, MXFP6):
             return {"weight_packed": packed, "weight_scale": Part(scale, ["U8"]), **inputs}
@@ -197,7 +210,13 @@ def _group(name: str, group: Any, whole: str | None) -> Group:
     given = group.get("input_activations")
     inputs = None if not given else Scheme.of(given, f"{where}.input_activations")
     own = group.get("format") or (None if whole in _PER_LAYER else whole)
-    return Group(tuple(group.get("targets") or ("Linear",)), _format(own, weights, where), weights, inputs)
+    form = _format(own, weights, where)
+    if (weights.type, weights.bits) not in _NUMBERS[form]:
+        raise ModelError(
+            f"quantization_config.{where}: weights of type={weights.type!r} with num_bits={weights.bits} contradict "
+            f"the format {own}"
+        )
+    return Group(tuple(group.get("targets") or ("Linear",)), form, weights, inputs)
 
 
 def _format(named: str | None, weights: Scheme, where: str) -> str:

@@ -68,12 +68,7 @@ class Folder:
     @cached_property
     def metadata(self) -> Mapping[str, str]:
         """What the files say beside their tensors. Raises ModelError as `headers` does."""
-        self.headers  # noqa: B018 - reading is the check
-        found: dict[str, str] = {}
-        for path in self._files:
-            with safetensors.safe_open(path, framework="pt") as file:
-                found |= file.metadata() or {}
-        return found
+        return {name: text for file in self._files for name, text in _header(file)[1].items()}
 
     def read(self, name: str) -> Tensor:
         """One tensor."""
@@ -139,6 +134,10 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 
 def _headers(file: Path) -> dict[str, Header]:
+    return _header(file)[0]
+
+
+def _header(file: Path) -> tuple[dict[str, Header], dict[str, str]]:
     """What stands at the beginning of a safetensors file: 8 bytes little-endian N, then N bytes of JSON."""
     size = file.stat().st_size
     with file.open("rb") as opened:
@@ -147,10 +146,11 @@ def _headers(file: Path) -> dict[str, Header]:
             raise ModelError(f"{file} is cut short, or no safetensors file: {size} bytes do not hold its header")
         text = opened.read(length)
     try:
+        told = json.loads(text)
+        metadata = {name: value for name, value in told.pop(METADATA, {}).items() if isinstance(value, str)}
         found = {
             name: Header(one["dtype"], tuple(one["shape"]), one["data_offsets"][1] - one["data_offsets"][0])
-            for name, one in json.loads(text).items()
-            if name != METADATA
+            for name, one in told.items()
         }
         needed = 8 + length + sum(header.n_bytes for header in found.values())
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -159,4 +159,4 @@ def _headers(file: Path) -> dict[str, Header]:
         raise ModelError(f"{file} is cut short: {size} of {needed} bytes")
     if odd := next((n for n, h in found.items() if 0 not in h.shape and not h.n_bytes), None):
         raise ModelError(f"{file} is no safetensors file: {odd} has a shape and no data")
-    return found
+    return found, metadata

@@ -41,19 +41,20 @@ class _Stored:
     inputs: ActivationFormat | None
 
     @classmethod
-    def of(cls, name: str, described: Mapping[str, Any]) -> _Stored:
+    def of(cls, name: str, described: Any) -> _Stored:
         """From what the metadata says. Raises ModelError for what is not read."""
+        if not isinstance(described, Mapping):
+            raise ModelError(f"{name}: its torchao metadata is {str(described)[:80]!r}: expected a mapping")
         kind, data = described.get("_type"), described.get("_data")
-        if kind not in _CODES:
+        if not isinstance(kind, str) or kind not in _CODES:
             raise ModelError(
                 f"{name}: torchao's {kind} is not read; quantbench reads {', '.join(_CODES)}: save it as one of these, "
                 "or as compressed-tensors or GPTQ"
             )
-        block = data.get("block_size") if isinstance(data, Mapping) else None
-        if not (isinstance(block, list) and len(block) == 2 and all(isinstance(n, int) and n > 0 for n in block)):
+        block = _inner(data, "block_size")
+        if not (isinstance(block, list) and len(block) == 2 and all(type(n) is int and n > 0 for n in block)):
             raise ModelError(f"{name}: block_size={block!r} of its torchao metadata: expected two numbers")
-        assert isinstance(data, Mapping)
-        return cls(str(kind), (block[0], block[1]), _inputs(name, data))
+        return cls(kind, (block[0], block[1]), _inputs(name, kind, data))
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,10 @@ class TorchAo:
     @classmethod
     def of(cls, metadata: Mapping[str, str]) -> TorchAo:
         """From the metadata of the safetensors files. Raises ModelError for what is not read."""
-        described = {name: _json(name, text) for name, text in metadata.items() if "." in name}
-        quantized = {name: one for name, one in described.items() if one.get("_type") != _PLAIN}
+        listed = _json("tensor_names", metadata.get("tensor_names", "[]"))
+        names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+        described = {name: _json(name, metadata.get(name, "{}")) for name in names}
+        quantized = {name: one for name, one in described.items() if _inner(one, "_type") != _PLAIN}
         if not quantized:
             raise ModelError(
                 "quantization_config.quant_method='torchao', but the metadata of the safetensors files describes no "
@@ -116,37 +119,38 @@ class TorchAo:
         return None if grid is None else InputQuantization(grid, {})
 
 
-def _json(name: str, text: str) -> Mapping[str, Any]:
+def _json(name: str, text: str) -> Any:
     try:
-        found = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{name}: its torchao metadata cannot be read as JSON: {error}") from error
-    if not isinstance(found, Mapping):
-        raise ModelError(f"{name}: its torchao metadata is {text[:80]!r}: expected a mapping")
-    return found
 
 
-def _inputs(name: str, data: Mapping[str, Any]) -> ActivationFormat | None:
+def _inputs(name: str, kind: str, data: Any) -> ActivationFormat | None:
     """How the inputs of a layer are quantized. Raises ModelError for a way that is not read."""
-    given = data.get("act_quant_kwargs")
-    if given is None:
-        asked = data.get("activation_quantization")
+    if kind == "IntxUnpackedToInt8Tensor":
+        asked = _inner(data, "activation_quantization")
         if asked is None:
             return None
         if asked in ("int8_asym_per_token", {"_type": _INTX_INPUTS, "_data": "INT8_ASYM_PER_TOKEN"}):
             return _by_token(symmetric=False)
         raise ModelError(f"{name}: torchao's activation_quantization={asked!r} is not read: int8_asym_per_token is")
-    kind, settings = _inner(given, "_type"), _inner(given, "_data")
-    if _inner(_inner(settings, "granularity"), "_type") == "PerRow":
+    given = _inner(data, "act_quant_kwargs")
+    if given is None:
+        return None
+    way, settings = _inner(given, "_type"), _inner(given, "_data")
+    granularity = _inner(settings, "granularity")
+    by_token = _inner(granularity, "_type") == "PerRow" and _inner(_inner(granularity, "_data"), "dim") in (None, -1)
+    if by_token and way == "QuantizeTensorToInt8Kwargs" and not _inner(settings, "reduce_range"):
         mapping = _inner(_inner(settings, "mapping_type"), "_data")
-        whole = not _inner(settings, "reduce_range")
-        if kind == "QuantizeTensorToInt8Kwargs" and whole and mapping in ("SYMMETRIC", "ASYMMETRIC"):
+        if mapping in ("SYMMETRIC", "ASYMMETRIC"):
             return _by_token(symmetric=mapping == "SYMMETRIC")
+    if by_token and way == "QuantizeTensorToFloat8Kwargs":
         unbounded = _inner(settings, "hp_value_lb") is None and _inner(settings, "hp_value_ub") is None
-        if kind == "QuantizeTensorToFloat8Kwargs" and unbounded:
+        if unbounded and _inner(_inner(settings, "float8_dtype"), "_data") in (None, "float8_e4m3fn"):
             return FormatActivation(format=fp8("channel"), dynamic=True)
     raise ModelError(
-        f"{name}: torchao's act_quant_kwargs={json.dumps(given)[:200]} are not read: int8 and fp8 with a scale for "
+        f"{name}: torchao's act_quant_kwargs={json.dumps(given)[:200]} are not read: int8 and e4m3 with a scale for "
         "each token (PerRow), taken as the model runs, are"
     )
 

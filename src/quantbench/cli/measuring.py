@@ -55,10 +55,11 @@ def measure(arguments: list[str]) -> int:
     workload = Workload(given.batch, given.context, given.decode, given.warm_up, given.repeat)
     found = measured(given.folder, given.engine, workload, given.threads, given.device, given.engine_python)
     store, proof, kept = Store(given.output_dir), given.folder / "proof.json", ""
-    run_id = json.loads(proof.read_text(encoding="utf-8"))["run_id"] if proof.exists() else None
+    exported = json.loads(proof.read_text(encoding="utf-8")) if proof.exists() else {}
+    run_id = exported.get("run_id")
     if run_id is not None and store.run_dir(run_id).exists():
         for cost in found.costs():
-            store.append_cost(run_id, cost)
+            store.append_cost(run_id, cost | {"format": exported["format"]})
         kept = f"Added to the costs of run {run_id}: `quantbench collate` has them in costs.csv."
     else:
         kept = f"Not kept: the run that {given.folder} was exported from is not in {given.output_dir}."

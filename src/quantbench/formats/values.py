@@ -98,7 +98,8 @@ class Table:
         """The codes uint8 of the values nearest to x float32."""
         codes, bounds = self._ordered
         if len(bounds) > _MANY:
-            return _at(codes.to(x.device), torch.bucketize(x, torch.tensor(bounds, device=x.device), out_int32=True))
+            ends = torch.tensor(bounds, device=x.device)
+            return _at(codes.to(x.device), torch.bucketize(x.contiguous(), ends, out_int32=True))
         rank = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
         for bound in bounds:  # with a dozen of bounds twice as fast as torch.bucketize
             rank += x > bound

@@ -7,8 +7,8 @@ import pandas as pd
 from quantbench.core.errors import StoreError
 from quantbench.report.axes import Axis
 
-CONDITIONS = ["engine", "device", "threads", "batch", "context", "decode", "environment"]
-"""Equal for measurements that are compared."""
+CONDITIONS = ["engine", "format", "device", "threads", "batch", "context", "decode", "environment"]
+"""Equal for measurements that are compared; one that does not say them all is not."""
 
 
 def with_measured(results: pd.DataFrame, costs: pd.DataFrame, axis: Axis) -> tuple[pd.DataFrame, str]:
@@ -19,8 +19,8 @@ def with_measured(results: pd.DataFrame, costs: pd.DataFrame, axis: Axis) -> tup
     Of several engines, loads or environments the one counts in which most runs were measured, the latest of equal ones;
     of several measurements of a run in it, the median. Raises StoreError where nothing was measured.
     """
-    known = set(CONDITIONS) <= set(costs.columns)
-    lines = costs[(costs["what"] == axis.measured) & costs["engine"].notna()] if known else costs.iloc[:0]
+    known = {"what", *CONDITIONS} <= set(costs.columns)
+    lines = costs[costs["what"] == axis.measured].dropna(subset=CONDITIONS) if known else costs.iloc[:0]
     lines = lines[lines["run_id"].isin(results["run_id"])]
     if lines.empty:
         raise StoreError(
@@ -33,9 +33,10 @@ def with_measured(results: pd.DataFrame, costs: pd.DataFrame, axis: Axis) -> tup
     first, others = own.iloc[0], len(groups) - 1
     quantized = results.loc[~results["full_precision"] & results["run_id"].notna(), "run_id"].drop_duplicates()
     note = (
-        f"Measured by {first['engine']} on {first['device']}, threads={first['threads']:g}, batch={first['batch']:g}, "
+        f"Measured of exports to {first['format']} by {first['engine']} on {first['device']}, "
+        f"threads={first['threads']:g}, batch={first['batch']:g}, "
         f"context={first['context']:g}, decode={first['decode']:g}, environment {first['environment']}: "
         f"{quantized.isin(milliseconds.index).sum()} of {len(quantized)} quantized runs"
     )
-    note += f"; measurements under {others} other conditions are left out." if others else "."
+    note += f". Left out: measurements under other conditions ({others})." if others else "."
     return results.assign(**{axis.column: results["run_id"].map(milliseconds)}), note

@@ -27,7 +27,7 @@ from pydantic import Field
 
 from quantbench.core.component import Part, component
 from quantbench.core.errors import ConfigError
-from quantbench.core.input_stats import LinearStats, finite_hessian, output_error
+from quantbench.core.input_stats import LinearStats, finite_hessian, output_error, quick_output_error
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, default_group_index
 from quantbench.formats.quantize import quantize
@@ -40,7 +40,8 @@ else:
     torch = lazy_module("torch")
 
 _SMALLEST = 1e-4  # of x^alpha, as in the authors' code
-_ROWS = 256
+_AS_GOOD = 1 + 1e-5
+"""Losses within this factor of the least are computed again, without shortcuts, before one is chosen."""
 
 
 @component
@@ -62,19 +63,19 @@ class AwqScale(Part):
         if not rounded:
             raise ConfigError("AwqScale searches the best scale for a weight format: the recipe has none")
         x, H = stats.require("mean_abs"), finite_hessian(stats)
-        best, scale = (torch.inf, 0), torch.ones_like(x)
-        for k in self._order:
-            s = x.pow(k / self.grid).clamp(min=_SMALLEST)
-            s = s / (s.max() * s.min()).sqrt()
-            found = (_loss(rounded, s, H, best[0]), k)
-            if found < best:
-                best, scale = found, s
-        return scale
-
-    @property
-    def _order(self) -> list[int]:
-        """The exponents k, likely ones first, so that the others are soon known to lose."""
-        return sorted(range(self.grid), key=lambda k: abs(k - 0.4 * self.grid))
+        scales = [_scale(x, k / self.grid) for k in range(self.grid)]
+        losses, least = [torch.inf] * self.grid, torch.inf
+        # Likely exponents first, so that the others are soon known to lose.
+        for k in sorted(range(self.grid), key=lambda k: abs(k - 0.4 * self.grid)):
+            losses[k] = _loss(rounded, scales[k], H, _AS_GOOD * least)
+            least = min(least, losses[k])
+        best, least_of_all = torch.ones_like(x), torch.inf
+        close = [k for k in range(self.grid) if losses[k] <= _AS_GOOD * least]
+        for k in close:
+            loss = losses[k] if len(close) == 1 else _exact_loss(rounded, scales[k], H)
+            if loss < least_of_all:
+                best, least_of_all = scales[k], loss
+        return best
 
 
 @component
@@ -111,16 +112,27 @@ class AwqClip(Part):
         return _bound(best, rows, weight, group_index)
 
 
+def _scale(x: Tensor, alpha: float) -> Tensor:
+    s = x.pow(alpha).clamp(min=_SMALLEST)
+    return s / (s.max() * s.min()).sqrt()
+
+
 def _loss(rounded: Sequence[tuple[Tensor, Format]], s: Tensor, H: Tensor, most: float) -> float:
-    """sum_i tr(dW_i H dW_i^T). Every row adds to it, so it is left off, as infinite, once it is more than `most`."""
+    """sum_i tr(dW_i H dW_i^T), up to rounding; infinite if above `most`."""
     loss = 0.0
     for W, grid in rounded:
-        delta = W - quantize(W * s, grid).dequantize() / s
-        for rows in delta.split(_ROWS):
-            loss += output_error(rows, H)
-            if loss > most:
-                return torch.inf
+        loss += quick_output_error(_error(W, s, grid), H, most - loss)
+        if loss > most:
+            return torch.inf
     return loss
+
+
+def _exact_loss(rounded: Sequence[tuple[Tensor, Format]], s: Tensor, H: Tensor) -> float:
+    return sum(output_error(_error(W, s, grid), H) for W, grid in rounded)
+
+
+def _error(W: Tensor, s: Tensor, grid: Format) -> Tensor:
+    return W - quantize(W * s, grid).dequantize() / s
 
 
 def _grouped(weight: Tensor, columns: int) -> Tensor:

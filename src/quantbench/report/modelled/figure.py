@@ -27,8 +27,8 @@ PLACES: dict[str, dict[str, Any]] = {
 LABELLED = 0.05
 """Share of a phase's time from which operators have a label."""
 
-NEAR = 2.0
-"""Ratio of intensities up to which neighbours share a label."""
+NEAR = 3.0
+"""Ratio of the highest to the lowest intensity up to which operators share a label."""
 
 
 def roofline_figure(cost: Cost) -> Figure:
@@ -67,9 +67,10 @@ def _labelled(points: pd.DataFrame) -> pd.DataFrame:
     named_ones = points[points["share"] >= LABELLED].sort_values("intensity", kind="stable")
     names = {}
     for _, own in named_ones.groupby("phase", sort=False):
-        begins = own["intensity"] > NEAR * own["intensity"].shift()
-        for _, group in own.groupby(begins.cumsum(), sort=False):
-            names[group["share"].idxmax()] = ", ".join(group["operator"])
+        while len(own):
+            near = own["intensity"] <= NEAR * own["intensity"].iloc[0]
+            names[own.loc[near, "share"].idxmax()] = ", ".join(own.loc[near, "operator"])
+            own = own[~near]
     return points.assign(label=points.index.to_series().map(names))
 
 

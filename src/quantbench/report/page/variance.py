@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -18,6 +18,9 @@ else:
     alt = lazy_module("altair")
 
 KEPT = ["row", "test", "source", "sd", "sd_low", "sd_high", "share", "levels", "n_runs", "n_clusters", "runs"]
+TOLD_APART = ["settings", "environment", "protocol"]
+"""What is added to a row's name where rows of one name differ in it."""
+
 MOST_ROWS = 60
 
 
@@ -31,7 +34,7 @@ def variance_chart(variances: pd.DataFrame, metric: str) -> Figure | None:
         return None
     names = task_names(own)
     frame = own.assign(
-        row=[_row(*told) for told in zip(own["recipe"], own["calib_n"], own["calib_length"], strict=True)],
+        row=_rows(own),
         test=[names[str(task)] for task in own["task"]],
         runs="",
     )[KEPT]
@@ -62,5 +65,12 @@ def variance_chart(variances: pd.DataFrame, metric: str) -> Figure | None:
     return Figure(slug(metric, "variance"), "Sources of variance", words, frame, finished(chart, words[0], frame))
 
 
-def _row(recipe: str, n: Any, length: Any) -> str:
-    return f"{recipe}, {n} x {length}" if pd.notna(n) else recipe
+def _rows(own: pd.DataFrame) -> list[str]:
+    """The recipe, and what else it takes to tell the rows apart."""
+    sizes = zip(own["recipe"], own["calib_n"], own["calib_length"], strict=True)
+    named_by_size = [f"{recipe}, {n} x {length}" if pd.notna(n) else str(recipe) for recipe, n, length in sizes]
+    told = own.assign(row=named_by_size)
+    for column in TOLD_APART:
+        several = told.groupby(["row", "task"])[column].transform(lambda values: values.nunique(dropna=False) > 1)
+        told["row"] = told["row"].where(~several.astype(bool), told["row"] + ", " + told[column].astype(str))
+    return [str(row) for row in told["row"]]
