@@ -128,7 +128,7 @@ def made(tmp_path: Path) -> tuple[ModelHandle, Callable[..., Path]]:
         described |= {"tensor_names": json.dumps(list(described)), **(changes or {})}
         left = {name: text for name, text in described.items() if name not in without}
         if without:
-            left["tensor_names"] = json.dumps([name for name in described if name not in without])
+            left["tensor_names"] = json.dumps([name for name in described if name not in (*without, "tensor_names")])
         save_file(tensors, folder / "model.safetensors", left)
         return folder
 

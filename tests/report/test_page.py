@@ -137,6 +137,8 @@ def test_sources_of_variance_stand_side_by_side() -> None:
         "task": "wiki",
         "protocol": "p",
         "distribution": "wiki",
+        "settings": "bits=4",
+        "environment": "cpu, threads=1",
     }
     found = {"items": (0.3, None, None), "draws": (0.1, 0.05, 0.4), "seeds": (0.0, 0.0, 0.2)}
     frame = pd.DataFrame(
@@ -151,6 +153,11 @@ def test_sources_of_variance_stand_side_by_side() -> None:
     assert {row["source"]: (row["sd"], row["sd_low"], row["sd_high"]) for row in rows(figure)} == found
     assert figure is not None
     assert {row["row"] for row in rows(figure)} == {"gptq, 8 x 512"}
+    others = pd.concat([frame, frame.assign(environment="cpu, threads=4")])
+    assert {row["row"] for row in rows(variance_chart(others, "kl"))} == {
+        "gptq, 8 x 512, cpu, threads=1",
+        "gptq, 8 x 512, cpu, threads=4",
+    }
     assert "items: other test clusters; draws: another draw of the calibration text; seeds:" in figure.words[0]
     assert variance_chart(frame[frame["source"] == "items"], "kl") is None
     assert variance_chart(frame, "perplexity") is None
