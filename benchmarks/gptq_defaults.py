@@ -91,12 +91,10 @@ CANDIDATES: dict[str, Candidate] = {
     "nearest, real zero points": Candidate(
         ("quantizer=rtn", *REAL), "nearest, real zero points", (OWN,), calibrated=False
     ),
-    "hqq": Candidate(
+    "hqq, real start": Candidate(
         ("quantizer=hqq", "quantizer.rounding.start=real"), "nearest, real zero points", (OWN,), calibrated=False
     ),
-    "hqq, rounded start": Candidate(
-        ("quantizer=hqq", "quantizer.rounding.start=rounded"), "hqq", (OWN,), calibrated=False
-    ),
+    "hqq": Candidate(("quantizer=hqq",), "hqq, real start", (OWN,), calibrated=False),
     "spqr": Candidate(("quantizer=spqr",), "spqr", (OWN,), (3, 4)),
     "spqr, integer zero points": Candidate(("quantizer=spqr", *LEVELS), "spqr", (OWN,), (3, 4)),
     "spqr, integer zero points, mse": Candidate(("quantizer=spqr", *LEVELS, MSE), "spqr", (OWN,), (3, 4)),
