@@ -13,8 +13,8 @@ each for candidates of its own. It is of one version of the numerics: lines of a
 
 The table has the mean KL divergence from full precision, over draws and texts, tested on the text calibrated on and on
 the other one, each with the standard deviation of the three draws' means; the difference from the candidate's reference
-with the standard error of the six paired differences; and the CPU seconds of quantizing. "incomplete" marks candidates
-of which draws or texts are missing.
+with the standard error of the six paired differences (of two, the texts, where neither reads data); and the CPU
+seconds of quantizing. "incomplete" marks candidates of which draws or texts are missing.
 """
 
 from __future__ import annotations
@@ -229,6 +229,8 @@ def row(frame: pd.DataFrame, part: Part) -> str | None:
             return None
         text += f" | {found.mean():.4f} | {found.groupby('draw').mean().std():.4f} | "
         paired = (found - values(frame, Part(reference, part.grid, part.bits), same)).dropna()
+        if not (CANDIDATES[part.candidate].calibrated or CANDIDATES[reference].calibrated):
+            paired = paired[paired.index.get_level_values("draw") == 0]  # every draw is the same
         if reference != part.candidate and len(paired):
             text += f"{paired.mean():+.4f}±{paired.std() / len(paired) ** 0.5:.4f}"
         whole = min(whole, len(found))
