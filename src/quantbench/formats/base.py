@@ -57,10 +57,7 @@ class Format(Protocol):
         ...
 
     def encode(self, weight: Tensor, params: GridParams) -> Tensor:
-        """The codes (uint8, same shape) of the nearest representable values; params broadcast to weight.
-
-        weight: [out, in], or in groups [out, g, columns]; `decode` alike.
-        """
+        """The codes (uint8, same shape) of the nearest representable values; params broadcast to weight."""
         ...
 
     def decode(self, codes: Tensor, params: GridParams) -> Tensor:

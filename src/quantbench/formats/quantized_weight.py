@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantbench.formats.base import Format, default_group_index
+from quantbench.formats.blocks import BlockGrid
 from quantbench.formats.corrections import Correction
 from quantbench.formats.grid_params import GridParams
 
@@ -62,7 +63,7 @@ def by_groups(
     """`change`, which encodes or decodes, applied to values [out, in] with the parameters [out, g] of their groups."""
     width = values.shape[1]
     columns = format.columns_per_group(width)
-    if width % columns == 0:
+    if isinstance(format, BlockGrid) and width % columns == 0:  # element by element: no copy for each column
         groups = values.reshape(len(values), -1, columns)
         return change(groups, params.each(lambda t: t.unsqueeze(2))).flatten(1)
     return change(values, params.columns(default_group_index(width, columns).to(values.device)))
