@@ -18,6 +18,7 @@ from made_content import content
 from quantbench.cli.commands import collate
 from quantbench.cli.reporting import report
 from quantbench.core.errors import ConfigError
+from quantbench.report.axes import AXES
 from quantbench.report.page import drawing, write
 from quantbench.report.page.bits import cost_chart_of, front
 from quantbench.report.page.content import Content
@@ -162,6 +163,16 @@ def test_sources_of_variance_stand_side_by_side() -> None:
     assert variance_chart(frame[frame["source"] == "items"], "kl") is None
     assert variance_chart(frame, "perplexity") is None
     assert variance_chart(pd.DataFrame(), "kl") is None
+
+
+def test_one_cost_has_an_axis_with_room_around_it() -> None:
+    made = content()
+    arms = values(made)
+    arms["modelled_decode_ms"] = 0.0796
+    figure = cost_chart_of(arms, made.comparisons, "kl", AXES["modelled_decode_ms"], asked=True)
+    assert figure is not None
+    scales = [layer["encoding"]["x"]["scale"] for layer in figure.spec["spec"]["layer"]]
+    assert all(scale["domain"] == pytest.approx([0.8 * 0.0796, 1.2 * 0.0796]) for scale in scales)
 
 
 def test_a_gap_of_one_draw_is_told_from_one_over_draws() -> None:

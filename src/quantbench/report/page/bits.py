@@ -124,7 +124,11 @@ def _chart(frame: pd.DataFrame, metric: str, column: str, title: str) -> alt.Fac
     recipes = in_order(frame["recipe"])
     behind, shown = alt.datum.behind, colours(recipes)
     y = alt.Y("value:Q", title=metric, scale=value_scale(frame))
-    x = alt.X(f"{column}:Q", title=title, scale=alt.Scale(zero=False, padding=12))
+    low, high = frame[column].min(), frame[column].max()
+    room = alt.Scale(zero=False, padding=12)
+    if high <= low * 1.001:  # one cost: an axis of no width would have the label 0
+        room = alt.Scale(zero=False, domain=[0.8 * low, 1.2 * high])
+    x = alt.X(f"{column}:Q", title=title, scale=room)
     base = alt.Chart().encode(x=x, tooltip=tooltip(KEPT, frame), href=alt.Href("href:N"))
     line = (
         alt.Chart()
