@@ -27,16 +27,15 @@ def configurations() -> dict[str, Any]:
     ao = importlib.import_module("torchao.quantization")
     group = ao.PerGroup(GROUP)
     asymmetric = ao.MappingType.ASYMMETRIC
+    int3, int4 = (getattr(torch, name) for name in ("int3", "int4"))
     return {
         "int8": ao.Int8WeightOnlyConfig(),
         "int8_inputs": ao.Int8DynamicActivationInt8WeightConfig(),
         "int8_inputs_asymmetric": ao.Int8DynamicActivationInt8WeightConfig(act_mapping_type=asymmetric),
         "fp8": ao.Float8WeightOnlyConfig(),
-        "int4_group": ao.IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=group),
-        "int3_group_asymmetric": ao.IntxWeightOnlyConfig(
-            weight_dtype=torch.int3, granularity=group, mapping_type=asymmetric
-        ),
-        "int4_inputs": ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=group),
+        "int4_group": ao.IntxWeightOnlyConfig(weight_dtype=int4, granularity=group),
+        "int3_group_asymmetric": ao.IntxWeightOnlyConfig(weight_dtype=int3, granularity=group, mapping_type=asymmetric),
+        "int4_inputs": ao.Int8DynamicActivationIntxWeightConfig(weight_dtype=int4, weight_granularity=group),
     }
 
 

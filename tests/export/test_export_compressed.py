@@ -97,7 +97,8 @@ def test_a_checkpoint_of_it_is_read_as_the_very_values(name: str) -> None:
     plain = weight_scheme(quantized, None, size)
     tensors = weight_tensors(quantized, plain, torch.float32)
     layout = CompressedTensors.of({"config_groups": {"group_0": {**plain, "targets": ["Linear"]}}})
-    shape = tuple(quantized.codes.shape)
+    rows, columns = quantized.codes.shape
+    shape = (rows, columns)
     headers = {key: Header(NAMES[t.dtype], tuple(t.shape), t.nbytes) for key, t in tensors.items()}
     wanted = layout.parts("layer", shape, headers)
     assert not [problem for key, one in headers.items() if (problem := wanted[key].problem(one))]
