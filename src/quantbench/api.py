@@ -104,9 +104,9 @@ def quantize(
     config_dir  a folder with recipes of your own, as --config-dir names it
 
     The model must be in full precision and on one device, where it is quantized block by block, and where it stays. It
-    is left in evaluation mode without gradients; if anything fails, with its original weights. Raises ConfigError for a
-    recipe that does not exist or reads texts and gets none, DataError for texts that are too short, ModelError for a
-    model that cannot be quantized.
+    is left in evaluation mode without gradients; if quantizing fails, with its original weights, which are let go one
+    by one when the quantized ones are put in. Raises ConfigError for a recipe that does not exist or reads texts and
+    gets none, DataError for texts that are too short, ModelError for a model that cannot be quantized.
     """
     import torch
 
@@ -128,9 +128,16 @@ def quantize(
     try:
         with progress("quantizing", "block") as show:
             quantized = quantize_model(handle, chosen, tokens, device, show)
-        notes += _install(handle, quantized.artifact)
     except BaseException:
         handle.restore()
+        torch.nn.Module.to(model, device)
+        raise
+    try:
+        handle.restore()
+        handle.forget_originals()
+        notes += _install(handle, quantized.artifact)
+    except BaseException as error:
+        error.add_note("The model holds some of the quantized weights already: load it again.")
         raise
     finally:
         torch.nn.Module.to(model, device)

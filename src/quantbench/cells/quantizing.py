@@ -62,7 +62,7 @@ def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
     quantized = _quantize(session, cell, inputs, checkpoint)
     cost = meter.read()
     handle = session.handle(cell)
-    stored, spec = quantized.artifact.to_tensors()
+    stored, spec = quantized.artifact.to_tensors(handle.weight_keeper())
     fingerprints = fingerprints | {"weights": tensors.fingerprint(stored)}
     if cell.settings.save == "weights" and not cell.recipe.full_precision:
         tensors.save(session.store.weights_path(cell.run_id), stored)
@@ -138,9 +138,10 @@ def install(session: Session, cell: Cell, inputs: Inputs) -> ModelHandle:
     if cell.recipe.full_precision:
         Artifact().install(handle)
     elif path.exists():
-        artifact = Artifact.from_tensors(tensors.load(path), Artifact.read_spec(session.store.spec_path(cell.run_id)))
-        check_fingerprints(record, {"weights": artifact.fingerprint()})
-        artifact.install(handle)
+        stored = tensors.load(path)
+        check_fingerprints(record, {"weights": tensors.fingerprint(stored)})
+        spec = Artifact.read_spec(session.store.spec_path(cell.run_id))
+        Artifact.from_tensors(stored, spec, handle.weight_keeper()).install(handle)
     else:
         log.info("  its weights were not kept: quantizing again")
         quantized = _quantize(session, cell, inputs)

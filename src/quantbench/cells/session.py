@@ -15,8 +15,10 @@ from quantbench.checkpoints.read import check_checkpoint
 from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.config.cell import Cell
 from quantbench.config.node import ConfigNode
+from quantbench.core.cache import cache_dir
 from quantbench.core.environment import pick_device
 from quantbench.core.errors import ConfigError, DataError, ModelError, QuantbenchError
+from quantbench.core.memory import Memory, machine_memory
 from quantbench.datasets.overlap import Overlap, overlap
 from quantbench.datasets.passages import shared_between
 from quantbench.models.folder import max_length
@@ -87,6 +89,7 @@ class Session:
         if self._model is None or self._model[0] != key:
             self._model = self.installed = None
             self._model = (key, cell.model.load())
+        self._model[1].memory = _memory(cell)
         return self._model[1]
 
     def inputs(self, cell: Cell) -> Inputs:
@@ -125,6 +128,13 @@ class Session:
         if isinstance(found, QuantbenchError):
             raise found
         return found
+
+
+def _memory(cell: Cell) -> Memory:
+    """What there is for a cell's model."""
+    given = cell.settings.memory_gib
+    size = machine_memory() if given is None else int(given * 2**30)
+    return Memory(size, cell.settings.spill_folder or cache_dir() / "spill")
 
 
 def _check_overlap(found: Overlap, calib: CalibSet, test: TestSet, task: str) -> None:

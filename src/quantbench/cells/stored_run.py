@@ -47,9 +47,9 @@ def stored_artifact(store: Store, record: RunRecord) -> Artifact:
             f"run {record.run_id} kept no weights (save=none, or {weights} was deleted). Delete the folder "
             f"{store.run_dir(record.run_id)} and give its command again, with save=weights"
         )
-    artifact = Artifact.from_tensors(tensors.load(weights), Artifact.read_spec(store.spec_path(record.run_id)))
-    check_same(record, "weights", artifact.fingerprint())
-    return artifact
+    stored = tensors.load(weights)
+    check_same(record, "weights", tensors.fingerprint(stored))
+    return Artifact.from_tensors(stored, Artifact.read_spec(store.spec_path(record.run_id)))
 
 
 def model_of(

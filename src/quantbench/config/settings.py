@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from quantbench.core.component import component
-from quantbench.core.paths import OutputFolder
+from quantbench.core.paths import LocalPath, OutputFolder
 
 OPERATIONAL = (
     "device",
@@ -20,6 +20,8 @@ OPERATIONAL = (
     "retry_failed",
     "report",
     "checkpoint_blocks",
+    "memory_gib",
+    "spill_folder",
     "hydra.",
 )
 """Overrides that do not tell studies apart: a sweep keeps its name whatever they are."""
@@ -47,6 +49,9 @@ class Settings:
     replicate        which order the calibration sequences come in (quantbench.calibration.replicates); 0: as drawn
     share_data_free  whether the cells of a recipe that reads no calibration data are one run. false: each is run with
                      its own calibration set, which then belongs to its identity; full precision as a cell, too
+    memory_gib       how much memory there is (None: what the machine, or its cgroup, has): of models too large for it,
+                     weights lie in a file while they are worked on, as do calibration activations that are
+    spill_folder     where such files are made (None: the cache folder)
     """
 
     seed: Annotated[int, Field(ge=0)]
@@ -61,6 +66,8 @@ class Settings:
     retry_failed: bool
     report: bool
     share_data_free: bool = True
+    memory_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    spill_folder: LocalPath | None = None
 
 
 def tells_apart(override: str) -> bool:

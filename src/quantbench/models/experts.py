@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from quantbench.core.errors import ModelError
+from quantbench.core.memory import Keep, in_memory
 
 _ROUTER = re.compile(r"rout|gate(?!_?(up_?)?proj)")
 """Names of routers and of the gate of a shared expert; `gate_proj` and `gate_up_proj` are none."""
@@ -37,11 +38,11 @@ class OwnParameter(nn.Parameter):
     """A copy of a parameter that quantization made, and may write into."""
 
 
-def own_parameter(module: nn.Module, name: str) -> OwnParameter:
+def own_parameter(module: nn.Module, name: str, keep: Keep = in_memory) -> OwnParameter:
     """The module's parameter, replaced by a copy the first time: the original is never written into."""
     found = getattr(module, name)
     if not isinstance(found, OwnParameter):
-        found = OwnParameter(found.detach().clone(), requires_grad=False)
+        found = OwnParameter(keep(found.detach().clone()), requires_grad=False)
         setattr(module, name, found)
     return found
 

@@ -10,15 +10,25 @@ from typing import TYPE_CHECKING, Protocol
 
 from quantbench.core.errors import ModelError
 from quantbench.core.lazy import lazy_module
+from quantbench.core.memory import UNLIMITED, Keep
 from quantbench.core.mixing import Mixing
 from quantbench.models.head import head_of
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 else:
     nn = lazy_module("torch.nn")
+
+
+WORKING_COPIES = 3
+"""How many times a model's bytes are used by working on it: itself, its quantized weights, and those dequantized."""
+
+ACTIVATION_COPIES = 8
+"""Calibration activations go into files where so many times their bytes are more than the memory: inputs and outputs of
+a block are there at once, outputs in full precision perhaps, and weights and statistics beside them.
+"""
 
 
 class Removable(Protocol):
@@ -54,6 +64,8 @@ class ModelHandle:
             for name, parameter in module.named_parameters(recurse=False)
         ]
         self.originals = dict(model.named_parameters(remove_duplicate=False))
+        self.memory = UNLIMITED
+        """What there is for the model and what is made of it."""
         self._runtime_hooks: list[Removable] = []
         self.mixing = Mixing.NONE
         """How far its operations let tokens act on each other: whether batches and common beginnings are right."""
@@ -69,6 +81,24 @@ class ModelHandle:
         """Whether anything but the weights is changed: quantized activations or keys and values, rotations."""
         return bool(self._runtime_hooks)
 
+    @property
+    def bytes(self) -> int:
+        """What the parameters take in full precision."""
+        return sum(data.numel() * data.element_size() for data in {id(d): d for *_, d in self._originals}.values())
+
+    @property
+    def large(self) -> bool:
+        """Whether the model, what it is quantized to, and that dequantized, are more than memory should hold."""
+        return WORKING_COPIES * self.bytes > self.memory.bytes
+
+    def weight_keeper(self) -> Keep:
+        """What keeps weights that are made of the model's: in memory, or in a file if the model is large."""
+        return self.memory.keeper(WORKING_COPIES * self.bytes)
+
+    def activation_keeper(self, states: Sequence[Tensor]) -> Keep:
+        """What keeps activations as large as these."""
+        return self.memory.keeper(ACTIVATION_COPIES * sum(one.numel() * one.element_size() for one in states))
+
     def restore(self) -> PreTrainedModel:
         """Back to full precision: every original parameter in its place, no runtime operation left."""
         for hook in self._runtime_hooks:
@@ -79,6 +109,26 @@ class ModelHandle:
             parameter.data = data
             setattr(module, name, parameter)
         return self.model
+
+    def put_back(self, block: nn.Module) -> None:
+        """Give a block its parameters of full precision again."""
+        inside = set(block.modules())
+        for module, name, parameter, data in self._originals:
+            if module in inside:
+                parameter.data = data
+                setattr(module, name, parameter)
+
+    def keep(self, block: nn.Module, keep: Keep) -> None:
+        """Keep the parameters of a block that are no longer those of full precision."""
+        own = {id(parameter) for *_, parameter, _ in self._originals}
+        for parameter in block.parameters():
+            if id(parameter) not in own:
+                parameter.data = keep(parameter.data)
+
+    def forget_originals(self) -> None:
+        """Let the parameters of full precision go where they are replaced: there is no way back."""
+        self._originals.clear()
+        self.originals.clear()
 
     def bring_home(self, block: nn.Module) -> None:
         """Move a block of the model to the CPU. Its originals are there already, those that were replaced included:

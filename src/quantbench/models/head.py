@@ -46,6 +46,20 @@ def wide_head(head: nn.Module) -> nn.Module:
     return wide
 
 
+def head_on(head: nn.Module, device: torch.device) -> nn.Module:
+    """The head with its parameters on a device: itself if they are there, else a copy. An embedding that shares them
+    stays where it is.
+    """
+    if all(parameter.device == device for parameter in head.parameters(recurse=False)):
+        return head
+    there = copy.copy(head)
+    there._parameters = {
+        name: None if parameter is None else nn.Parameter(parameter.data.to(device), requires_grad=False)
+        for name, parameter in head._parameters.items()
+    }
+    return there
+
+
 @contextmanager
 def head_in_place(model: PreTrainedModel, head: nn.Module) -> Iterator[None]:
     """Within the context `head` stands where the model's own one does."""

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from quantbench.core.errors import ModelError
+from quantbench.core.memory import Keep, in_memory
 from quantbench.models.experts import OwnParameter, expert_parameters, own_parameter, router_modules
 
 
@@ -75,17 +76,18 @@ class WeightSlot:
         shared = isinstance(self._parameter, OwnParameter) and weight.data_ptr() == stored.data_ptr()
         return weight.clone() if shared else weight
 
-    def set(self, weight: Tensor) -> None:
+    def set(self, weight: Tensor, keep: Keep = in_memory) -> None:
         """Put weight [out, in] in place, in the stored dtype.
 
         As a new parameter (which unties shared weights), or into a copy of the parameter that holds all experts.
+        keep: where the new parameter, or the copy, is kept.
         """
         old = self._parameter
         stored = (weight.t() if self.transposed else weight).to(device=old.device, dtype=old.dtype).contiguous()
         if self.index is None:
-            setattr(self.module, self.parameter, nn.Parameter(stored, requires_grad=False))
+            setattr(self.module, self.parameter, nn.Parameter(keep(stored), requires_grad=False))
         else:
-            own_parameter(self.module, self.parameter).data[self.index] = stored
+            own_parameter(self.module, self.parameter, keep).data[self.index] = stored
 
 
 def block_slots(prefix: str, block: nn.Module) -> Iterator[WeightSlot]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from quantbench.core.build import build
 from quantbench.core.errors import StoreError
+from quantbench.core.memory import Keep, in_memory
 from quantbench.core.mixing import Mixing
 from quantbench.core.tensors import fingerprint
 from quantbench.formats.base import Format
@@ -24,6 +25,7 @@ from quantbench.formats.serialization import join, split
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import find_slot
 from quantbench.pipeline.attention import QuantizeKVCache
+from quantbench.pipeline.devices import each_tensor
 from quantbench.pipeline.expert_ops import COMMON_RANGE, QuantizeExpertInputs
 from quantbench.pipeline.input_ops import DivideInput, ShiftInput
 from quantbench.pipeline.runtime import RuntimeOp, install
@@ -55,10 +57,13 @@ class Artifact:
     ops: list[RuntimeOp] = field(default_factory=list)
     stored: dict[str, StoredBits] = field(default_factory=dict)
 
-    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """(tensors, spec) that `from_tensors` turns back into this artifact."""
+    def to_tensors(self, keep: Keep = in_memory) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, spec) that `from_tensors` turns back into this artifact. keep: where packed weights are kept."""
         tensors: dict[str, Tensor] = {}
-        weights = {name: _weight_spec(name, weight, tensors) for name, weight in self.weights.items()}
+        weights: dict[str, dict[str, Any]] = {}
+        for name, weight in self.weights.items():
+            stored, weights[name] = _weight_spec(name, weight)
+            tensors |= {key: keep(value) for key, value in stored.items()}
         ops = [split(op, f"{op.module}#op{i}", tensors) for i, op in enumerate(self.ops)]
         tensors |= {f"{name}#changed": value for name, value in self.changed.items()}
         spec = {"schema": SCHEMA, "weights": weights, "ops": ops}
@@ -67,15 +72,20 @@ class Artifact:
         return {k: v.cpu().contiguous() for k, v in tensors.items()}, spec
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor], spec: dict[str, Any]) -> Artifact:
-        """Rebuild an artifact from what `to_tensors` gave. Raises StoreError if its schema is another one."""
+    def from_tensors(cls, tensors: dict[str, Tensor], spec: dict[str, Any], keep: Keep = in_memory) -> Artifact:
+        """Rebuild an artifact from what `to_tensors` gave. keep: where its weights are kept.
+
+        Raises StoreError if its schema is another one.
+        """
         if (schema := spec.get("schema")) != SCHEMA:
             raise StoreError(
                 f"stored weights of schema {schema or 1}: this quantbench reads schema {SCHEMA}; delete the run's "
                 "folder to compute it again, or read it with the version that wrote it"
             )
         return cls(
-            weights={name: stored_weight(name, entry, tensors) for name, entry in spec["weights"].items()},
+            weights={
+                name: each_tensor(stored_weight(name, entry, tensors), keep) for name, entry in spec["weights"].items()
+            },
             changed={k.removesuffix("#changed"): v for k, v in tensors.items() if k.endswith("#changed")},
             ops=[build(join(op, tensors), RuntimeOp, "stored operation") for op in spec["ops"]],
             stored={name: StoredBits(*one) for name, one in spec.get("stored", {}).items()},
@@ -104,17 +114,17 @@ class Artifact:
 
     def install(self, handle: ModelHandle) -> None:
         """Restore the model to full precision, then put this artifact into it."""
-        model = handle.restore()
+        model, keep = handle.restore(), handle.weight_keeper()
         modules = dict(model.named_modules())
         for name, weight in self.weights.items():
-            find_slot(modules, name).set(weight.dequantize())
+            find_slot(modules, name).set(weight.dequantize(), keep)
         for name, value in self.changed.items():
             owner, _, attribute = name.rpartition(".")
             if owner in modules:
                 old = getattr(modules[owner], attribute)
                 setattr(modules[owner], attribute, nn.Parameter(value.to(old), requires_grad=False))
             else:  # one expert of a parameter that holds them all
-                find_slot(modules, name).set(value)
+                find_slot(modules, name).set(value, keep)
         handle.keep_hooks(install(modules, self.ops))
         handle.mixing = max((op.mixing for op in self.ops), default=Mixing.NONE)
         handle.whole_sequences = any(op.whole_sequences for op in self.ops)
@@ -184,12 +194,12 @@ class Artifact:
         return kept / max(1, sum(w.numel() for w in self.weights.values()))
 
 
-def _weight_spec(name: str, weight: QuantizedWeight, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _weight_spec(name: str, weight: QuantizedWeight) -> tuple[dict[str, Tensor], dict[str, Any]]:
     stored = weight.format.pack(weight.codes, weight.params)
-    tensors |= {f"{name}#{key}": value for key, value in stored.items()}
+    tensors = {f"{name}#{key}": value for key, value in stored.items()}
     if weight.group_index is not None:
         tensors[f"{name}#group_index"] = weight.group_index.int()
-    return {
+    return tensors, {
         "format": split(weight.format, f"{name}#format", tensors),
         "shape": list(weight.codes.shape),
         "stored": sorted(stored),

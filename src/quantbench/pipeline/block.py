@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.memory import Keep, in_memory
 from quantbench.models.groups import GroupFinder, InputGroup
 from quantbench.models.slots import WeightSlot
 from quantbench.pipeline.activations import activation_ops, data_free_ops
@@ -34,7 +35,10 @@ Stats = list[LinearStats | None]
 
 
 class BlockStep:
-    """One block: its inputs [1, L, d] a sequence, and its calls. `ops` are the operations it performs when it runs."""
+    """One block: its inputs [1, L, d] a sequence, and its calls.
+
+    `ops` are the operations it performs when it runs; keep: where its outputs are kept.
+    """
 
     def __init__(
         self,
@@ -44,8 +48,9 @@ class BlockStep:
         calls: Sequence[BlockCall],
         rounder: Rounder,
         ops: Sequence[RuntimeOp] = (),
+        keep: Keep = in_memory,
     ) -> None:
-        self.replay = BlockReplay(name, block, hidden, calls, rounder.recipe.policy.all_expert_tokens)
+        self.replay = BlockReplay(name, block, hidden, calls, rounder.recipe.policy.all_expert_tokens, keep)
         self.recipe, self.rounder = rounder.recipe, rounder
         self.ops = list(ops)
 

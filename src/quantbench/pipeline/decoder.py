@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from quantbench.core.memory import Keep, give_back
 from quantbench.models.experts import eager_experts
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import WeightSlot, block_slots
 from quantbench.models.structure import find_blocks, refuse_double, refuse_not_finite, refuse_unknown_weights
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.attention import cache_operations
+from quantbench.pipeline.devices import each_tensor
 from quantbench.pipeline.recipe import Recipe
+
+T = TypeVar("T")
 
 
 class Decoder:
@@ -47,6 +52,19 @@ class Decoder:
         prefixes = tuple(f"{self.prefix}.{index}." for index in blocks)
         return lambda name: name.startswith(prefixes)
 
+    def put_away(self, index: int, artifact: Artifact, keep: Keep) -> None:
+        """What was made of a block goes into the artifact and is kept there; the block is of full precision again."""
+        block, inside = self.blocks[index], self.in_blocks(range(index, index + 1))
+        self.handle.bring_home(block)
+        self.collect(artifact, inside, keep)
+        self.handle.put_back(block)
+        give_back()
+
+    def collect(self, artifact: Artifact, wanted: Callable[[str], bool], keep: Keep) -> None:
+        """What became of parameters and layers whose name is `wanted` goes into the artifact and is kept there."""
+        artifact.changed |= kept(self.changes(artifact, wanted), keep)
+        artifact.weights |= kept({name: one for name, one in artifact.weights.items() if wanted(name)}, keep)
+
     def changes(self, artifact: Artifact, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         """Parameters that were replaced by other than quantized weights, by name, on the CPU.
 
@@ -63,6 +81,12 @@ class Decoder:
             if beside and wanted(slot.name) and not _same(slot, originals[whole]):
                 found[slot.name] = slot.get().to(slot.dtype).cpu()
         return found
+
+
+def kept(values: dict[str, T], keep: Keep) -> dict[str, T]:
+    """The values with their tensors kept."""
+    found: dict[str, T] = each_tensor(values, keep)
+    return found
 
 
 def _same(slot: WeightSlot, original: Tensor) -> bool:

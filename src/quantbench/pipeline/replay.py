@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 from quantbench.core.input_stats import LinearStats
+from quantbench.core.memory import Keep, in_memory
 from quantbench.models.groups import InputGroup
 from quantbench.models.handle import Removable
 from quantbench.pipeline.capture import BlockCall, run_block
@@ -19,6 +20,7 @@ class BlockReplay:
     """A block, its inputs [1, L, d] a sequence, and its calls.
 
     all_expert_tokens  statistics of every expert are over all tokens, not over those routed to it
+    keep               where outputs are kept
     """
 
     def __init__(
@@ -28,9 +30,10 @@ class BlockReplay:
         hidden: Sequence[Tensor],
         calls: Sequence[BlockCall],
         all_expert_tokens: bool,
+        keep: Keep = in_memory,
     ) -> None:
         self.name, self.block, self.hidden, self.calls = name, block, hidden, calls
-        self._all_expert_tokens = all_expert_tokens
+        self._all_expert_tokens, self._keep = all_expert_tokens, keep
         self.finished = FinishedParts(name, block)
         self._modules = {f"{name}.{key}" if key else name: module for key, module in block.named_modules()}
 
@@ -43,7 +46,7 @@ class BlockReplay:
         found = []
         for index, (states, call) in enumerate(zip(self.hidden, self.calls, strict=True)):
             with self.finished.sequence(index):
-                found.append(run_block(self.block, states, call))
+                found.append(self._keep(run_block(self.block, states, call)))
         return found
 
     def stats(self, groups: Sequence[InputGroup], needs: frozenset[str]) -> list[LinearStats]:

@@ -49,7 +49,7 @@ def rotate_model(handle: ModelHandle, rotation: Rotation, device: torch.device) 
         except ModelError as error:
             reason = "the input of the first block is no multiple of the token embeddings (learned positions are added)"
             raise refused(type(model).__name__, reason, NO_STREAM) from error
-    ops: list[RuntimeOp] = []
+    ops, keep = list[RuntimeOp](), handle.weight_keeper()
     for index, block in enumerate(blocks):
         name, call = f"{prefix}.{index}", captured.calls[index][0]
         block.to(device)
@@ -59,6 +59,7 @@ def rotate_model(handle: ModelHandle, rotation: Rotation, device: torch.device) 
         states, rotated = step.output, run_block(block, rotated, call)
         check_same(states if stream is None else stream.apply(states), rotated, f"{name}'s output")
         handle.bring_home(block)
+        handle.keep(block, keep)
         ops += found
         sizes |= step.sizes
     as_tuple = captured.returns_tuple[type(blocks[-1])]

@@ -16,7 +16,7 @@ from quantbench.pipeline.allocate import allocate_bits
 from quantbench.pipeline.block import BlockStep, round_data_free
 from quantbench.pipeline.capture import Captured, capture
 from quantbench.pipeline.checkpoint import Checkpoint
-from quantbench.pipeline.decoder import Decoder
+from quantbench.pipeline.decoder import Decoder, kept
 from quantbench.pipeline.outside import quantize_outside
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rotate import rotate_model
@@ -57,7 +57,7 @@ class _Walk:
         checkpoint: Checkpoint | None,
     ) -> None:
         self.decoder, self.recipe, self.device, self.progress = decoder, recipe, device, progress
-        self.checkpoint = checkpoint
+        self.checkpoint, self.keep = checkpoint, decoder.handle.weight_keeper()
 
     def run(self, tokens: Tensor | None) -> Quantized:
         decoder, rotation, allocation = self.decoder, self.recipe.rotation, self.recipe.policy.allocation
@@ -75,12 +75,11 @@ class _Walk:
             self._quantize_block(index, rounder, captured)
             state.blocks = index + 1
             if self.checkpoint is not None and self.checkpoint.due(state.blocks):
-                state.artifact.changed |= decoder.changes(state.artifact, decoder.in_blocks(range(first, state.blocks)))
                 self.checkpoint.save(state)
         quantize_outside(decoder, rounder, captured)
         rounder.list_scarce()
-        resumed = decoder.in_blocks(range(first))
-        state.artifact.changed |= decoder.changes(state.artifact, lambda name: not resumed(name))
+        inside = decoder.in_blocks(range(len(decoder.blocks)))
+        decoder.collect(state.artifact, lambda name: not inside(name), self.keep)
         self.progress(len(decoder.blocks), len(decoder.blocks))
         return Quantized(state.artifact, state.layers, notes)
 
@@ -92,12 +91,13 @@ class _Walk:
         if captured is not None and state.hidden is not None:
             captured.hidden[:] = state.hidden
             state.hidden = captured.hidden
+        state.artifact.weights = kept(state.artifact.weights, self.keep)
         log.info("  going on after block %d of %d", state.blocks, len(self.decoder.blocks))
         return state
 
     def _quantize_block(self, index: int, rounder: Rounder, captured: Captured | None) -> None:
-        decoder, ops = self.decoder, rounder.state.artifact.ops
-        block = decoder.blocks[index]
+        decoder, artifact = self.decoder, rounder.state.artifact
+        block, ops = decoder.blocks[index], artifact.ops
         block.to(self.device)
         if captured is None:
             ops += round_data_free(decoder.slots[index], rounder)
@@ -105,7 +105,8 @@ class _Walk:
         else:
             hidden = [states.to(self.device) for states in captured.hidden]
             name, calls = f"{decoder.prefix}.{index}", captured.calls[index]
-            step = BlockStep(name, block, hidden, calls, rounder, decoder.cache_ops[index])
+            keep = decoder.handle.activation_keeper(hidden)
+            step = BlockStep(name, block, hidden, calls, rounder, decoder.cache_ops[index], keep)
             captured.hidden[:] = step.run()
             ops += step.stored_ops()
-        decoder.handle.bring_home(block)
+        decoder.put_away(index, artifact, self.keep)

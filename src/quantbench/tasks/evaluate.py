@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from quantbench.core.progress import ProgressCallback
 from quantbench.metrics.positions import by_confidence
 from quantbench.models.handle import ModelHandle
+from quantbench.tasks.blockwise import blockwise
 from quantbench.tasks.logits import SplitModel
 from quantbench.tasks.overflow import overflowed
 from quantbench.tasks.positions import distributions, outcomes
@@ -50,11 +53,10 @@ def evaluate(
     result is not finite.
     """
     rows, kept = [], []
-    with torch.no_grad(), handle.on_device(device) as model:
-        split = SplitModel(model)
+    with torch.no_grad(), _placed(handle, device) as (split, states):
         original_head = None if reference is None else split.original_head(handle)
-        for index, tokens in enumerate(windows.to(device)):
-            hidden = split.hidden(tokens[None])[:-1]
+        for index, (tokens, last) in enumerate(zip(windows.to(device), states(windows), strict=True)):
+            hidden = last[:-1]
             original = None if reference is None else reference.window(index, hidden)
             found = _score(split, hidden, original, original_head, tokens[1:])
             means = _means(found)
@@ -66,6 +68,20 @@ def evaluate(
     if reference is not None:
         reference.finish()
     return _evaluated(pd.DataFrame(rows), kept)
+
+
+@contextmanager
+def _placed(
+    handle: ModelHandle, device: torch.device
+) -> Iterator[tuple[SplitModel, Callable[[Tensor], Iterator[Tensor]]]]:
+    """The model, which computes on `device`, and what gives the last hidden states [L, d] of each of W windows."""
+    if handle.large:
+        split = SplitModel(handle.model, device)
+        yield split, partial(blockwise, split, device=device)
+        return
+    with handle.on_device(device) as model:
+        split = SplitModel(model)
+        yield split, lambda windows: (split.hidden(tokens[None]) for tokens in windows.to(device))
 
 
 def _score(

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
 from quantbench.models.handle import ModelHandle, decoder
-from quantbench.models.head import head_in_place, head_of, wide_head
+from quantbench.models.head import head_in_place, head_of, head_on, wide_head
 
 CHUNK_BYTES = 128 << 20
 """Most bytes the float32 logits of one chunk take."""
@@ -32,24 +32,30 @@ class SplitModel:
     """Runs the decoder and the head of a causal language model apart from each other.
 
     Both run through the model's own forward, so whatever it does between and after them (Gemma2's soft cap, a logit
-    scale) is done here, too. The head computes in float32 whatever the model's dtype.
+    scale) is done here, too. The head computes in float32 whatever the model's dtype, and on `head_device` (None: where
+    it lies).
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
+    def __init__(self, model: PreTrainedModel, head_device: torch.device | None = None) -> None:
+        self.model = model
         self._decoder = decoder(model)
         self._own = head_of(model)
-        self._head = wide_head(self._own)
+        self._device = head_device
+        self._head = self._usable(self._own)
         self._output_type: Any = None
 
     def original_head(self, handle: ModelHandle) -> nn.Module:
         """The full-precision model's head, for `logits`: the same as is used anyway if nothing was done to it."""
         original = handle.original_head()
-        return self._head if original is self._own else wide_head(original)
+        return self._head if original is self._own else self._usable(original)
+
+    def _usable(self, head: nn.Module) -> nn.Module:
+        wide = wide_head(head)
+        return wide if self._device is None else head_on(wide, self._device)
 
     def positions_per_chunk(self) -> int:
         """How many positions' logits fit in CHUNK_BYTES."""
-        vocabulary = self._model.config.get_text_config().vocab_size
+        vocabulary = self.model.config.get_text_config().vocab_size
         return max(1, int(CHUNK_BYTES // (4 * vocabulary)))
 
     def hidden(self, tokens: Tensor) -> Tensor:
@@ -66,13 +72,13 @@ class SplitModel:
 
         handle = self._decoder.register_forward_hook(stop)
         try:
-            self._model(input_ids=tokens, use_cache=False)
+            self.model(input_ids=tokens, use_cache=False)
         except _DecoderDoneError:
             pass
         finally:
             handle.remove()
         if not seen or not hasattr(seen[0], "last_hidden_state"):
-            raise ModelError(f"model class {type(self._model).__name__}: its decoder gives no last hidden state")
+            raise ModelError(f"model class {type(self.model).__name__}: its decoder gives no last hidden state")
         self._output_type = type(seen[0])
         states = seen[0].last_hidden_state
         assert isinstance(states, Tensor)
@@ -85,8 +91,8 @@ class SplitModel:
         """
         dummy = torch.zeros(1, len(hidden), dtype=torch.int64, device=hidden.device)
         output = self._output_type(last_hidden_state=hidden[None])
-        with self._decoder_returning(output), head_in_place(self._model, head or self._head):
-            logits = self._model(input_ids=dummy, use_cache=False).logits[0]
+        with self._decoder_returning(output), head_in_place(self.model, head or self._head):
+            logits = self.model(input_ids=dummy, use_cache=False).logits[0]
         assert isinstance(logits, Tensor)
         return logits.float()
 

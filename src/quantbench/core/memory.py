@@ -1,0 +1,142 @@
+"""How much memory there is, and files in place of what it would not hold."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from quantbench.core.errors import StoreError
+from quantbench.core.files import make_folder, write_failure
+from quantbench.core.lazy import lazy_module
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
+
+Keep: TypeAlias = "Callable[[Tensor], Tensor]"
+"""Keeps a tensor for later: the same values, in memory or in a file."""
+
+CGROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+LIMITS = {"": ("", "memory.max"), "memory": ("memory", "memory.limit_in_bytes")}
+"""Of cgroups of version 2 and 1, by their controller: the folder of their tree, and the file that says the limit."""
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process may use: those of the machine, or fewer where its cgroup has a limit.
+
+    SLURM and containers limit memory by cgroups.
+    """
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    try:
+        lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # no Linux: there are no cgroups
+        return found[0]
+    for line in lines:
+        _, controller, own = line.split(":", 2)
+        if controller in LIMITS:
+            tree, file = LIMITS[controller]
+            folder = CGROUPS / tree / own.lstrip("/")
+            found += [limit for one in (folder, *folder.parents) if (limit := _limit(one / file)) is not None]
+    return min(found)
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except OSError:  # the group is not visible from here, as in most containers, or not of this controller
+        return None
+    return None if text == "max" else int(text)
+
+
+def give_back() -> None:
+    """Give the system the memory that is free: the C library keeps it, in pieces too small for the next tensor."""
+    with contextlib.suppress(AttributeError, OSError):  # a C library other than GNU's has no such function
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def in_memory(tensor: Tensor) -> Tensor:
+    """Keeps a tensor in memory."""
+    return tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """bytes: how many there are; folder: where files are made of what would be more, and deleted at the end."""
+
+    bytes: int
+    folder: Path
+
+    def keeper(self, size: int) -> Keep:
+        """What keeps tensors of `size` bytes in all: in memory, or in a file that lasts as long as they do.
+
+        A tensor that is kept in a file can be written into like any other. Keeping raises StoreError if the folder
+        cannot be written or is full.
+        """
+        return in_memory if size <= self.bytes else _TensorFile(self.folder).keep
+
+
+UNLIMITED = Memory(sys.maxsize, Path())
+"""As much memory as is needed."""
+
+
+class _TensorFile:
+    """A file without a name that is mapped into memory piece by piece: the system writes it out and reads it again as
+    it needs the memory.
+    """
+
+    PIECE: ClassVar[int] = 64 * 2**20
+    ALIGNED: ClassVar[int] = 64
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: int | None = None
+        self._size = 0
+        self._piece: mmap.mmap | None = None
+        self._used = 0
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """The tensor's values, on the CPU."""
+        size = tensor.numel() * tensor.element_size()
+        if not size:
+            return tensor
+        if self._piece is None or self._used + size > len(self._piece):
+            self._piece, self._used = self._next_piece(size), 0
+        place = torch.frombuffer(self._piece, dtype=torch.uint8, count=size, offset=self._used)
+        self._used += -(-size // self.ALIGNED) * self.ALIGNED
+        kept = place.view(tensor.dtype).view(tensor.shape)
+        return kept.copy_(tensor.detach())
+
+    def _next_piece(self, size: int) -> mmap.mmap:
+        """A new piece for `size` bytes or more. The one before is written out."""
+        if self._piece is not None:
+            self._piece.flush()
+            self._piece.madvise(mmap.MADV_DONTNEED)
+            give_back()
+        length = -(-max(size, self.PIECE) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        try:
+            if self._file is None:
+                with tempfile.TemporaryFile(dir=make_folder(self._folder)) as made:
+                    self._file = os.dup(made.fileno())
+                weakref.finalize(self, os.close, self._file)
+            # Space is taken now: writing into a mapped file on a full disk would kill the process.
+            os.posix_fallocate(self._file, self._size, length)
+            piece = mmap.mmap(self._file, length, offset=self._size)
+        except OSError as error:
+            raise StoreError(
+                f"{write_failure(self._folder, error)} Weights or calibration activations that exceed memory_gib are "
+                "kept there while they are worked on; spill_folder=FOLDER chooses another place."
+            ) from error
+        self._size += length
+        return piece

@@ -1,0 +1,108 @@
+"""Tensors that are kept in files instead of memory, and how much memory there is."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mapped import in_file
+from quantbench.core import memory
+from quantbench.core.errors import StoreError
+from quantbench.core.memory import UNLIMITED, Memory, machine_memory
+
+GIB = 2**30
+
+
+def test_what_memory_holds_is_kept_there(tmp_path: Path) -> None:
+    tensor = torch.ones(3)
+    assert Memory(12, tmp_path / "spill").keeper(12)(tensor) is tensor
+    assert UNLIMITED.keeper(10**18)(tensor) is tensor
+    assert not (tmp_path / "spill").exists()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(3.5),
+        torch.randn(7, 5).t(),
+        torch.tensor([True, False, True]),
+        torch.arange(11, dtype=torch.int16),
+        torch.randn(3, 4).bfloat16(),
+        torch.randn(5).to(torch.float8_e4m3fn),
+        torch.zeros(0, 3),
+    ],
+    ids=lambda tensor: f"{tensor.dtype} {list(tensor.shape)}",
+)
+def test_a_kept_tensor_is_the_same(tensor: torch.Tensor, tmp_path: Path) -> None:
+    kept = Memory(0, tmp_path).keeper(1)(tensor)
+    assert (kept.dtype, kept.shape) == (tensor.dtype, tensor.shape)
+    assert torch.equal(kept.float(), tensor.float())
+    assert in_file(kept, tmp_path) == bool(tensor.numel())
+
+
+def test_many_tensors_keep_their_values_in_pieces_of_a_file_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory._TensorFile, "PIECE", 4096)
+    keep = Memory(0, tmp_path / "new" / "folder").keeper(1)
+    given = [torch.randn(size) for size in (100, 1000, 7, 5000, 1, 900, 900)]
+    kept = [keep(tensor.clone()) for tensor in given]
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    assert all(torch.equal(*pair) for pair in zip(given, kept, strict=True))
+    kept[0].fill_(2)
+    assert kept[0].sum() == 200
+    assert all(torch.equal(*pair) for pair in zip(given[1:], kept[1:], strict=True))
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_folder_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="File too large") as raised:
+        Memory(0, tmp_path).keeper(1)(torch.ones(10))
+    assert str(tmp_path) in str(raised.value)
+    assert "spill_folder=FOLDER chooses another place" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/job/step\n", {"job/memory.max": "1073741824\n", "job/step/memory.max": "max\n"}, GIB),
+        ("0::/job/step\n", {"job/step/memory.max": "2147483648\n"}, 2 * GIB),
+        (
+            "9:cpu:/a\n4:memory:/slurm/job\n0::/\n",
+            {
+                "memory/slurm/memory.limit_in_bytes": "9223372036854771712\n",
+                "memory/slurm/job/memory.limit_in_bytes": str(GIB),
+            },
+            GIB,
+        ),
+        ("0::/job\n", {"job/memory.max": "max"}, None),
+        ("0::/not/visible\n", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_a_limit_of_the_own_group_or_one_above_counts(
+    groups: str | None, files: dict[str, str], limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    if groups is not None:
+        (tmp_path / "own").write_text(groups, encoding="utf-8")
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="ascii")
+    installed = resource.getpagesize() * os.sysconf("SC_PHYS_PAGES")
+    assert machine_memory() == (limit or installed)

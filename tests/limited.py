@@ -1,0 +1,49 @@
+"""A command under a limit of memory: private memory and what the system caches for it together, by a cgroup."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@contextmanager
+def memory_cgroup(limit: int) -> Iterator[Path]:
+    """A cgroup of version 1 or 2 with `limit` bytes. Skips the test where none can be made, as without root."""
+    old = (ROOT / "memory" / "memory.limit_in_bytes").exists()
+    group = (ROOT / "memory" if old else ROOT) / f"test-{uuid.uuid4().hex[:8]}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text(str(limit), encoding="ascii")
+    except OSError as error:
+        pytest.skip(f"no cgroup with a limit of memory can be made here: {error}")
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def run_limited(command: Sequence[str], limit: int, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command with `limit` bytes of memory; above, the system kills it."""
+    with memory_cgroup(limit) as group:
+
+        def join() -> None:
+            (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            preexec_fn=join,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+            env={**os.environ, "QUANTBENCH_CACHE": str(cwd / "cache")},
+        )

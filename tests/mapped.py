@@ -1,0 +1,18 @@
+"""Where a tensor lies: in memory, or in a file of some folder that is mapped there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+
+def in_file(tensor: Tensor, folder: Path) -> bool:
+    """Whether the tensor's first byte lies in a mapped file of the folder, which may have lost its name."""
+    address = tensor.data_ptr()
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        bounds, *rest = line.split(maxsplit=5)
+        low, high = (int(bound, 16) for bound in bounds.split("-"))
+        if low <= address < high:
+            return len(rest) == 5 and rest[4].startswith(str(folder))
+    return False
