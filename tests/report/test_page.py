@@ -280,7 +280,7 @@ def test_every_link_leads_somewhere_and_every_mark_to_its_run(page: str) -> None
     links = {str(a["href"]) for a in read.of("a")}
     assert {link.removeprefix("#") for link in links} <= set(ids)
     contents = json.loads(read.scripts[0])
-    marks = {row["href"] for one in contents.values() for row in one["spec"]["datasets"][DATA]}
+    marks = {href for one in contents.values() for href in one["table"]["href"]["levels"]}
     assert {mark.removeprefix("#") for mark in marks} <= set(ids)
     assert "python -m quantbench quantizer=gptq" in page
 
@@ -293,7 +293,7 @@ def test_each_chart_has_words_a_table_and_its_data(page: str) -> None:
     assert all(a["alt"] for a in read.of("img"))
     assert {a["data-copy"] for a in read.of("button") if "data-copy" in a} == set(contents)
     for one in contents.values():
-        assert set(one["columns"]) <= one["spec"]["datasets"][DATA][0].keys()
+        assert set(one["columns"]) <= one["table"].keys()
     assert read.of("html") == [{"lang": "en"}]
     assert len(read.of("main")) == len(read.of("nav")) == len(read.of("h1")) == 1
 

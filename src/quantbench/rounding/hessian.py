@@ -79,10 +79,10 @@ class _Damped:
 
 def _damped(hessian: Tensor, damping: float, factorize: Callable[[Tensor], Tensor | None]) -> _Damped | None:
     """A factor of the damped Hessian, with the first damping at which the decomposition succeeds."""
-    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    unit = damping * hessian.diagonal().mean()
+    damped, diagonal = hessian.clone(), hessian.diagonal()
+    unit = damping * diagonal.mean()
     for raised in range(DAMPING_RAISES + 1):
-        damped = hessian + 10**raised * unit * identity
+        damped.diagonal().copy_(diagonal + 10**raised * unit)
         factor = factorize(damped)
         if factor is not None:
             return _Damped(factor, damped, raised)
@@ -103,6 +103,8 @@ def _inverse_factor(hessian: Tensor) -> Tensor | None:
     lower = _lower_factor(hessian.flip(0, 1))
     if lower is None:
         return None
-    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    upper = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
+    R = lower.flip(0, 1)
+    del lower  # each of these is as large as H, which may have gigabytes
+    upper = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device).t()  # its columns are contiguous
+    torch.linalg.solve_triangular(R, upper, upper=True, out=upper)
     return upper if all_finite(upper) else None

@@ -52,7 +52,8 @@ class Prepared:
         """For H [in, in] and groups of g columns; None where H has no Cholesky decomposition."""
         H, dead = with_dead_inputs_apart(hessian)  # step 1
         permutation = column_order(H.diagonal(), order, g)  # step 2
-        factor = inverse_cholesky(H[permutation][:, permutation], damping)  # step 3
+        H = H[permutation[:, None], permutation]
+        factor = inverse_cholesky(H, damping)  # step 3
         if factor is None:
             return None
-        return cls(permutation, factor.upper, H.diagonal()[permutation], dead, factor.raised)
+        return cls(permutation, factor.upper, H.diagonal().clone(), dead, factor.raised)

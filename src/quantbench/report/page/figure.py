@@ -72,6 +72,17 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [row | {"href": f"#{anchor(row['runs'])}" if row["runs"].strip() else None} for row in plain(frame)]
 
 
+def by_columns(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows with equal keys, column by column: values, or of texts `levels` and their `codes`."""
+    found: dict[str, Any] = {}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        levels = {value: number for number, value in enumerate(dict.fromkeys(values))}
+        texts = all(value is None or isinstance(value, str) for value in levels)
+        found[name] = {"levels": [*levels], "codes": [levels[value] for value in values]} if texts else values
+    return found
+
+
 def named() -> alt.NamedData:
     """Stands in a chart for its rows."""
     return alt.NamedData(DATA)

@@ -4,6 +4,19 @@ const contents = JSON.parse(document.getElementById("contents").textContent);
 const said = document.getElementById("said");
 const options = { actions: false, renderer: "svg", tooltip: { theme: "custom" } };
 
+// The rows of a chart lie in the page column by column, texts as numbers of a list.
+function specification(slug) {
+  const { spec, table } = contents[slug];
+  if (!spec.datasets) {
+    const columns = Object.entries(table).map(([name, column]) =>
+      [name, column.levels ? column.codes.map((code) => column.levels[code]) : column]);
+    const length = columns.length ? columns[0][1].length : 0;
+    spec.datasets = { [spec.data.name]: Array.from({ length }, (_, row) =>
+      Object.fromEntries(columns.map(([name, values]) => [name, values[row]]))) };
+  }
+  return spec;
+}
+
 // Links of marks stay on the page.
 function follow(href) {
   const place = document.getElementById(href.slice(1));
@@ -25,7 +38,7 @@ const views = {};
 
 async function draw(element) {
   const slug = element.dataset.figure;
-  views[slug] ??= vegaEmbed(element, contents[slug].spec, options);
+  views[slug] ??= vegaEmbed(element, specification(slug), options);
   try {
     element.hidden = false;
     const { view } = await views[slug];
@@ -57,7 +70,7 @@ if (typeof vegaEmbed === "function") {
 
 // What is drawn, as CSV (RFC 4180).
 function csv(slug) {
-  const { spec, columns } = contents[slug];
+  const spec = specification(slug), { columns } = contents[slug];
   const field = (value) => {
     const text = value === null || value === undefined ? "" : String(value);
     return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;

@@ -16,7 +16,7 @@ from quantbench.core.lazy import lazy_module
 from quantbench.core.version import __version__
 from quantbench.report.page.content import Content
 from quantbench.report.page.drawing import javascript, script_json, svg
-from quantbench.report.page.figure import Figure, anchor, rows_of
+from quantbench.report.page.figure import DATA, Figure, anchor, by_columns, rows_of
 from quantbench.report.page.figures import Section
 from quantbench.report.page.recipes import grouped
 
@@ -57,7 +57,12 @@ def html(content: Content, sections: Sequence[Section]) -> str:
     stills = {figure.slug: _still(figure) for figure in [f for f in figures if len(f.data) <= STILL_MARKS][:STILL]}
     shown = [(section, [_shown(figure, stills.get(figure.slug)) for figure in section.figures]) for section in sections]
     contents = {
-        figure.slug: {"spec": figure.spec, "columns": [str(name) for name in figure.data]} for figure in figures
+        figure.slug: {
+            "spec": {key: value for key, value in figure.spec.items() if key != "datasets"},
+            "table": by_columns(figure.spec["datasets"][DATA]),
+            "columns": [str(name) for name in figure.data],
+        }
+        for figure in figures
     }
     safe = markupsafe.Markup
     return _template().render(
