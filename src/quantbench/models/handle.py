@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from quantbench.core.errors import ModelError
 from quantbench.core.lazy import lazy_module
@@ -84,7 +84,8 @@ class ModelHandle:
     @property
     def bytes(self) -> int:
         """What the parameters take in full precision."""
-        return sum(data.numel() * data.element_size() for data in {id(d): d for *_, d in self._originals}.values())
+        different = {data.data_ptr(): data for *_, data in self._originals}  # those that are tied count once
+        return sum(data.numel() * data.element_size() for data in different.values())
 
     @property
     def large(self) -> bool:
@@ -172,6 +173,31 @@ class ModelHandle:
             name: nn.Parameter(data.to(device), requires_grad=False) for name, (_, data) in kept.items()
         }
         return original
+
+
+class _DecoderDoneError(Exception):
+    """Ends a forward below the head."""
+
+
+def run_decoder(model: PreTrainedModel, tokens: Tensor) -> list[Any]:
+    """What the decoder gives for tokens int64 [B, L], as the model's own forward calls it: one output, if it does.
+
+    The head, which may cost as much as several blocks, is not run. Raises ModelError if there is no decoder.
+    """
+    seen: list[Any] = []
+
+    def stop(_module: nn.Module, _args: object, output: Any) -> None:
+        seen.append(output)
+        raise _DecoderDoneError
+
+    hook = decoder(model).register_forward_hook(stop)
+    try:
+        model(input_ids=tokens, use_cache=False)
+    except _DecoderDoneError:
+        pass
+    finally:
+        hook.remove()
+    return seen
 
 
 def decoder(model: PreTrainedModel) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
+from quantbench.models.handle import run_decoder
 from quantbench.pipeline.devices import to_device
 
 
@@ -60,7 +61,7 @@ def capture(model: PreTrainedModel, blocks: nn.ModuleList, tokens: Tensor) -> Ca
     with replaced_forwards(blocks, record):
         for sequence in tokens:
             sharer.next_sequence()
-            model(input_ids=sequence[None], use_cache=False)
+            run_decoder(model, sequence[None])
     if len(hidden) != len(tokens) or any(len(c) != len(tokens) for c in calls):
         raise ModelError(f"model class {type(model).__name__} does not run each of its blocks once in a forward")
     return Captured(hidden, calls, returns_tuple)

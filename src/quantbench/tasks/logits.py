@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
-from quantbench.models.handle import ModelHandle, decoder
+from quantbench.models.handle import ModelHandle, decoder, run_decoder
 from quantbench.models.head import head_in_place, head_of, head_on, wide_head
 
 CHUNK_BYTES = 128 << 20
@@ -22,10 +22,6 @@ CHUNK_BYTES = 128 << 20
 
 BLOCK_BYTES = 4 << 20
 """Most bytes of float64 log-probabilities at a time: few enough for a processor's cache, which halves the time."""
-
-
-class _DecoderDoneError(Exception):
-    """Ends a forward below the head."""
 
 
 class SplitModel:
@@ -64,19 +60,7 @@ class SplitModel:
 
     def hidden_batch(self, tokens: Tensor) -> Tensor:
         """The same for a batch of sequences of one length: [B, L, d] for tokens int64 [B, L]."""
-        seen: list[Any] = []
-
-        def stop(_module: nn.Module, _args: object, output: Any) -> None:
-            seen.append(output)
-            raise _DecoderDoneError
-
-        handle = self._decoder.register_forward_hook(stop)
-        try:
-            self.model(input_ids=tokens, use_cache=False)
-        except _DecoderDoneError:
-            pass
-        finally:
-            handle.remove()
+        seen = run_decoder(self.model, tokens)
         if not seen or not hasattr(seen[0], "last_hidden_state"):
             raise ModelError(f"model class {type(self.model).__name__}: its decoder gives no last hidden state")
         self._output_type = type(seen[0])
