@@ -104,5 +104,15 @@ def test_a_limit_of_the_own_group_or_one_above_counts(
         path = tmp_path / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="ascii")
+    monkeypatch.delenv("SLURM_MEM_PER_NODE", raising=False)
     installed = resource.getpagesize() * os.sysconf("SC_PHYS_PAGES")
     assert machine_memory() == (limit or installed)
+
+
+@pytest.mark.parametrize(("job", "limit"), [("2048", 2 * GIB), ("0", None), ("", None)])
+def test_a_job_has_the_memory_that_it_asked_for(
+    job: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "none")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", job)
+    assert machine_memory() == (limit or resource.getpagesize() * os.sysconf("SC_PHYS_PAGES"))

@@ -7,19 +7,17 @@ versions of numpy or torch.
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quantbench.core.component import component
-from quantbench.core.errors import ModelError
 from quantbench.core.lazy import lazy_module
 from quantbench.datasets.documents import Documents
+from quantbench.models.encoded_text import Integers, encoded_text
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 else:
     torch = lazy_module("torch")
-
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class JoinedWindows:
         self, documents: Documents, tokenizer: PreTrainedTokenizerBase, n: int, length: int, seed: int, draw: int
     ) -> Sample:
         """See Sampler. The whole text is tokenized; further draws of the same process find it done."""
-        text = _tokenize(tokenizer, documents.text)
+        text = encoded_text(tokenizer, documents.text)
         n_tokens = len(text.ids)
         generator = random.Random(seed)
         slots = n_tokens // length
@@ -153,28 +149,6 @@ class OneItem:
             "(sampler@calib.sampler=whole_documents packs short ones)"
         )
         return Sample(_stack(rows[draw * n :], length), tuple(used[draw * n :]), available)
-
-
-@dataclass(frozen=True, eq=False)
-class _Tokenized:
-    """ids [T] of a text, and the characters [begins, ends) that each token stands for."""
-
-    ids: Integers
-    begins: Integers
-    ends: Integers
-
-
-@functools.lru_cache(maxsize=2)
-def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> _Tokenized:
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"tokenizer class {type(tokenizer).__name__} does not say which characters a token stands for, so the "
-            "documents that a window lies in cannot be found: it needs a tokenizer.json"
-        )
-    # verbose=False: a text longer than the model is no mistake here.
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    offsets = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-    return _Tokenized(np.array(encoded["input_ids"], dtype=np.int64), offsets[:, 0], offsets[:, 1])
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

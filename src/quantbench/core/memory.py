@@ -34,15 +34,17 @@ LIMITS = {"": ("", "memory.max"), "memory": ("memory", "memory.limit_in_bytes")}
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this process may use: those of the machine, or fewer where its cgroup has a limit.
+    """Bytes of memory that this process may use: those of the machine, or fewer where its SLURM job or cgroup has less.
 
-    SLURM and containers limit memory by cgroups.
+    Containers limit memory by cgroups, as SLURM does where it is set up to.
     """
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    if (job := os.environ.get("SLURM_MEM_PER_NODE", "")).isdecimal() and int(job):  # MiB, 0 for all of the node
+        found.append(int(job) * 2**20)
     try:
         lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux: there are no cgroups
-        return found[0]
+        return min(found)
     for line in lines:
         _, controller, own = line.split(":", 2)
         if controller in LIMITS:

@@ -7,15 +7,12 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from quantbench.core.errors import ModelError
 from quantbench.datasets.documents import Documents
+from quantbench.models.encoded_text import Integers, encoded_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +32,9 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, text: str, special: list[int])
 
     A token that ends inside a character covers it whole. Raises ModelError for a tokenizer that knows no characters.
     """
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"tokenizer class {type(tokenizer).__name__} does not say which characters a token stands for, so bits per "
-            "byte cannot be computed: it needs a tokenizer.json"
-        )
-    # verbose=False: a text longer than the model is no mistake here.
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids = np.array([*special, *encoded["input_ids"]], dtype=np.int64)
-    ends = np.array([end for _, end in encoded["offset_mapping"]], dtype=np.int64)
-    byte_ends = np.concatenate([np.zeros(1 + len(special), dtype=np.int64), _bytes_before(text)[ends]])
+    encoded = encoded_text(tokenizer, text)
+    ids = np.concatenate([np.array(special, dtype=np.int64), encoded.ids])
+    byte_ends = np.concatenate([np.zeros(1 + len(special), dtype=np.int64), _bytes_before(text)[encoded.ends]])
     return TokenStream(ids, np.maximum.accumulate(byte_ends))
 
 

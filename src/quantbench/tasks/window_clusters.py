@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from quantbench.metrics.clusters import RELIABLE
-from quantbench.tasks.token_stream import Integers
+from quantbench.models.encoded_text import Integers
 
 RUNS = 16
 """Into so many equal runs of tokens a text is cut whose windows lie in few documents."""

@@ -13,8 +13,9 @@ from quantbench.core.errors import DataError
 from quantbench.core.origin import Origin
 from quantbench.datasets.articles import article_numbers
 from quantbench.datasets.documents import Documents, TextSource, check_reachable
+from quantbench.models.encoded_text import Integers
 from quantbench.models.tokenizer import bos_token, leading_special_tokens
-from quantbench.tasks.token_stream import Integers, document_of, tokenized
+from quantbench.tasks.token_stream import document_of, tokenized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
