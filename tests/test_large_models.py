@@ -73,7 +73,7 @@ def test_memory_does_not_follow_depth(blocks: int, tmp_path: Path) -> None:
 def test_a_model_shaped_as_one_of_7b_is_quantized_and_evaluated_in_less_memory_than_its_weights_take(
     tmp_path: Path,
 ) -> None:
-    size, limit = save_sharded(tmp_path / "model", num_hidden_layers=8, **SEVEN_BILLION), 5000 * MIB
-    assert size > 1.4 * limit
+    size, limit = save_sharded(tmp_path / "model", num_hidden_layers=8, **SEVEN_BILLION), 5600 * MIB
+    assert size > 1.25 * limit
     metrics = scored(tmp_path, tmp_path / "model", limit, "quantizer=gptq_paper")
     assert 0 < metrics["kl"] < 1
