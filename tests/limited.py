@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path("/sys/fs/cgroup")
+ROOT, SWAPS = Path("/sys/fs/cgroup"), Path("/proc/swaps")
 
 
 @contextmanager
@@ -22,7 +22,12 @@ def memory_cgroup(limit: int) -> Iterator[Path]:
     try:
         group.mkdir()
         (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text(str(limit), encoding="ascii")
+        if len(SWAPS.read_text(encoding="ascii").splitlines()) > 1:  # else there is none, below a line of titles
+            swap = ("memory.memsw.limit_in_bytes", str(limit)) if old else ("memory.swap.max", "0")
+            (group / swap[0]).write_text(swap[1], encoding="ascii")
     except OSError as error:
+        if group.exists():
+            group.rmdir()
         pytest.skip(f"no cgroup with a limit of memory can be made here: {error}")
     try:
         yield group

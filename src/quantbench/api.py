@@ -135,6 +135,7 @@ def quantize(
     try:
         handle.restore()
         handle.forget_originals()
+        setattr(model, QUANTIZED, True)
         notes += _install(handle, quantized.artifact)
     except BaseException as error:
         error.add_note("The model holds some of the quantized weights already: load it again.")

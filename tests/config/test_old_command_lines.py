@@ -92,8 +92,6 @@ ONLY_SAID = [
     ("+scoring@eval.tasks.x=text", "`scoring: text` in the file of the set's family"),
     ("quantizer=rtn format@quantizer.weight=int4_channel", "int8_channel quantizer.weight.bits=4"),
     ("quantizer=rtn +activation@quantizer.activation=int4_token", "int8_token quantizer.activation.bits=4"),
-    ("quantizer=rtn +kv_cache@quantizer.kv_cache=kv8_token", "kv4_token quantizer.kv_cache.bits=8"),
-    ("quantizer=rtn +kv_cache@quantizer.kv_cache=kivi4", "kivi2 quantizer.kv_cache.bits=4"),
     ("quantizer=omniquant quantizer.rounding.epochs=4", "quantizer.rounding.steps=N, minibatches"),
     ("calib=mix calib.sets.wiki.n=3", "an option file of yours in place of wiki"),
 ]

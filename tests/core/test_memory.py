@@ -48,15 +48,29 @@ def test_a_kept_tensor_is_the_same(tensor: torch.Tensor, tmp_path: Path) -> None
 def test_many_tensors_keep_their_values_in_pieces_of_a_file_without_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory._TensorFile, "PIECE", 4096)
+    monkeypatch.setattr(memory._TensorFile, "PIECE", 16384)
+    monkeypatch.setattr(memory._TensorFile, "STEP", 4096)
     keep = Memory(0, tmp_path / "new" / "folder").keeper(1)
-    given = [torch.randn(size) for size in (100, 1000, 7, 5000, 1, 900, 900)]
+    given = [torch.randn(size) for size in (100, 1000, 7, 5000, 1, 900, 900, 2000, 1000, 6000)]
     kept = [keep(tensor.clone()) for tensor in given]
     assert list((tmp_path / "new" / "folder").iterdir()) == []
     assert all(torch.equal(*pair) for pair in zip(given, kept, strict=True))
     kept[0].fill_(2)
     assert kept[0].sum() == 200
     assert all(torch.equal(*pair) for pair in zip(given[1:], kept[1:], strict=True))
+
+
+def test_a_file_takes_few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory._TensorFile, "STEP", 4096)
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("this system does not show the descriptors of a process")
+    before, keep = len(list(descriptors.iterdir())), Memory(0, tmp_path).keeper(1)
+    kept = [keep(torch.full((3000,), float(number))) for number in range(200)]
+    assert len(list(descriptors.iterdir())) <= before + 2
+    assert [float(one[0]) for one in kept] == list(range(200))
+    del kept, keep
+    assert len(list(descriptors.iterdir())) == before
 
 
 @pytest.fixture
@@ -109,10 +123,21 @@ def test_a_limit_of_the_own_group_or_one_above_counts(
     assert machine_memory() == (limit or installed)
 
 
-@pytest.mark.parametrize(("job", "limit"), [("2048", 2 * GIB), ("0", None), ("", None)])
+@pytest.mark.parametrize(
+    ("job", "limit"),
+    [
+        ({"SLURM_MEM_PER_NODE": "2048"}, 2 * GIB),
+        ({"SLURM_MEM_PER_CPU": "512", "SLURM_CPUS_ON_NODE": "4"}, 2 * GIB),
+        ({"SLURM_MEM_PER_NODE": "0", "SLURM_CPUS_ON_NODE": "4"}, None),
+        ({}, None),
+    ],
+)
 def test_a_job_has_the_memory_that_it_asked_for(
-    job: str, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: dict[str, str], limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "none")
-    monkeypatch.setenv("SLURM_MEM_PER_NODE", job)
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
     assert machine_memory() == (limit or resource.getpagesize() * os.sysconf("SC_PHYS_PAGES"))

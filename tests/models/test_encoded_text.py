@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from quantbench.models import encoded_text as module
 from quantbench.models.encoded_text import EncodedText, encoded_text
 from tiny import tiny_tokenizer
 
-TEXT = "Ein Wort, zwei Wörter — 三 語. " * 2000
+TEXT = "Ein Wort, zwei Wörter — 三 語. " * 8000
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def test_another_text_and_another_tokenizer_have_tokens_of_their_own(cache: Path
     encoded_text(tiny_tokenizer(), TEXT + "!")
     larger = tiny_tokenizer()
     larger.add_tokens(["Wort"])
-    assert len(encoded_text(larger, TEXT).ids) == len(encoded_text(tiny_tokenizer(), TEXT).ids) - 3 * 2000
+    assert len(encoded_text(larger, TEXT).ids) == len(encoded_text(tiny_tokenizer(), TEXT).ids) - 3 * 8000
     assert len(list(cache.iterdir())) == 3
 
 
@@ -82,6 +83,19 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(cache: Path) -> None:
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be", encoding="utf-8")
     assert len(encoded_text(tiny_tokenizer(), TEXT).ids) > 0
+
+
+def test_a_cache_on_a_file_system_that_is_read_only_costs_time_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", refused)
+        patch.setattr(Path, "unlink", refused)
+        assert len(encoded_text(tiny_tokenizer(), TEXT).ids) > 0
+    assert not list(cache.glob("*.npy"))
 
 
 def test_a_tokenizer_that_knows_no_characters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

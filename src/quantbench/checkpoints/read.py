@@ -16,6 +16,7 @@ from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.checkpoints.same_base import SameBase
 from quantbench.checkpoints.tensors import Reader, ReadTensor
 from quantbench.core.errors import ModelError
+from quantbench.core.memory import Keep
 from quantbench.core.progress import ProgressCallback
 from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
@@ -54,13 +55,14 @@ def read_checkpoint(handle: ModelHandle, recipe: CheckpointRecipe, progress: Pro
     check_configuration(reader, model.config.to_dict())
     prefix, _ = find_blocks(model)
     same, result = SameBase(prefix), Quantized(Artifact())
+    keep = handle.weight_keeper()
     total, started = len(handle.originals), time.perf_counter()
     with torch.no_grad():
         for count, read in enumerate(reader.read(model)):
             progress(count, total)
             base = handle.originals[read.name]
             same.add(read, base)
-            _keep(read, base, result, time.perf_counter() - started)
+            _add(read, base, result, keep, time.perf_counter() - started)
             started = time.perf_counter()
         same.finish()
         _tie(handle, result.artifact)
@@ -71,11 +73,11 @@ def read_checkpoint(handle: ModelHandle, recipe: CheckpointRecipe, progress: Pro
     return result
 
 
-def _keep(read: ReadTensor, base: torch.Tensor, result: Quantized, seconds: float) -> None:
+def _add(read: ReadTensor, base: torch.Tensor, result: Quantized, keep: Keep, seconds: float) -> None:
     artifact, values = result.artifact, read.values.to(base.dtype)
     artifact.stored[read.name] = StoredBits(bits=read.bits, quantized=read.quantized)
     if read.quantized or not torch.equal(values, base):
-        artifact.changed[read.name] = values.contiguous()
+        artifact.changed[read.name] = keep(values.contiguous())
     if read.quantized:
         name = read.name.removesuffix(".weight")
         result.layers.append(LayerResult(name, None, read.bits / values.numel(), seconds))

@@ -57,8 +57,6 @@ _OTHERS = (
     (r"(format@.*)\bint_two_level\b(.*)", r"\1int_double_quantization\2"),
     (r"format@(.*)=int4_channel", r"format@\1=int8_channel \1.bits=4"),
     (r"activation@(.*)=int4_token", r"+activation@\1=int8_token \1.bits=4"),
-    (r"kv_cache@(.*)=kv8_token", r"+kv_cache@\1=kv4_token \1.bits=8"),
-    (r"kv_cache@(.*)=kivi4", r"+kv_cache@\1=kivi2 \1.bits=4"),
     (r"(.*\.)act_order=true", r"\1order=activation"),
     (r"(.*\.)act_order=false", r"\1order=natural"),
     (r"(rounding@.*)\bslim\b(.*)", r"\1slim_llm\2"),

@@ -74,7 +74,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
-        with contextlib.suppress(PermissionError):  # where we may not look, nothing was created either
+        with contextlib.suppress(OSError):  # where we may not look or write, nothing was created either
             temporary.unlink(missing_ok=True)
 
 

@@ -39,8 +39,7 @@ def machine_memory() -> int:
     Containers limit memory by cgroups, as SLURM does where it is set up to.
     """
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    if (job := os.environ.get("SLURM_MEM_PER_NODE", "")).isdecimal() and int(job):  # MiB, 0 for all of the node
-        found.append(int(job) * 2**20)
+    found += _of_job()
     try:
         lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux: there are no cgroups
@@ -52,6 +51,15 @@ def machine_memory() -> int:
             folder = CGROUPS / tree / own.lstrip("/")
             found += [limit for one in (folder, *folder.parents) if (limit := _limit(one / file)) is not None]
     return min(found)
+
+
+def _of_job() -> list[int]:
+    """What the SLURM job asked for on this node, if it did; 0 is all of it."""
+    whole, each, cores = (
+        int(value) if (value := os.environ.get(name, "")).isdecimal() else 0
+        for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE")
+    )
+    return [mebibytes * 2**20 for mebibytes in (whole, each * cores) if mebibytes]
 
 
 def _limit(file: Path) -> int | None:
@@ -94,51 +102,76 @@ UNLIMITED = Memory(sys.maxsize, Path())
 
 
 class _TensorFile:
-    """A file without a name that is mapped into memory piece by piece: the system writes it out and reads it again as
-    it needs the memory.
+    """A file without a name that is mapped into memory: the system writes it out and reads it again as it needs memory.
+
+    It is mapped in large pieces, since each of them takes a file descriptor. Space on the disk is taken step by step.
     """
 
-    PIECE: ClassVar[int] = 64 * 2**20
+    PIECE: ClassVar[int] = 4 * 2**30
+    STEP: ClassVar[int] = 64 * 2**20
     ALIGNED: ClassVar[int] = 64
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: int | None = None
-        self._size = 0
         self._piece: mmap.mmap | None = None
-        self._used = 0
+        self._begin = 0
+        """Where the piece begins in the file. Of it so much is used, taken on the disk, and written out:"""
+        self._used = self._taken = self._written = 0
 
     def keep(self, tensor: Tensor) -> Tensor:
         """The tensor's values, on the CPU."""
         size = tensor.numel() * tensor.element_size()
         if not size:
             return tensor
-        if self._piece is None or self._used + size > len(self._piece):
-            self._piece, self._used = self._next_piece(size), 0
-        place = torch.frombuffer(self._piece, dtype=torch.uint8, count=size, offset=self._used)
-        self._used += -(-size // self.ALIGNED) * self.ALIGNED
-        kept = place.view(tensor.dtype).view(tensor.shape)
-        return kept.copy_(tensor.detach())
-
-    def _next_piece(self, size: int) -> mmap.mmap:
-        """A new piece for `size` bytes or more. The one before is written out."""
-        if self._piece is not None:
-            self._piece.flush()
-            self._piece.madvise(mmap.MADV_DONTNEED)
-            give_back()
-        length = -(-max(size, self.PIECE) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         try:
-            if self._file is None:
-                with tempfile.TemporaryFile(dir=make_folder(self._folder)) as made:
-                    self._file = os.dup(made.fileno())
-                weakref.finalize(self, os.close, self._file)
-            # Space is taken now: writing into a mapped file on a full disk would kill the process.
-            os.posix_fallocate(self._file, self._size, length)
-            piece = mmap.mmap(self._file, length, offset=self._size)
+            piece = self._room(size)
         except OSError as error:
             raise StoreError(
                 f"{write_failure(self._folder, error)} Weights or calibration activations that exceed memory_gib are "
                 "kept there while they are worked on; spill_folder=FOLDER chooses another place."
             ) from error
-        self._size += length
-        return piece
+        place = torch.frombuffer(piece, dtype=torch.uint8, count=size, offset=self._used)
+        self._used += _up(size, self.ALIGNED)
+        kept = place.view(tensor.dtype).view(tensor.shape)
+        return kept.copy_(tensor.detach())
+
+    def _room(self, size: int) -> mmap.mmap:
+        """The piece, with `size` bytes that are free and taken on the disk behind those that are used."""
+        if self._file is None:
+            with tempfile.TemporaryFile(dir=make_folder(self._folder)) as made:
+                self._file = os.dup(made.fileno())
+            weakref.finalize(self, os.close, self._file)
+        if self._piece is None or self._used + size > len(self._piece):
+            self._begin += 0 if self._piece is None else len(self._piece)
+            length = _up(max(size, self.PIECE), mmap.ALLOCATIONGRANULARITY)
+            os.ftruncate(self._file, self._begin + length)
+            self._piece = mmap.mmap(self._file, length, offset=self._begin)
+            self._used = self._taken = self._written = 0
+        if self._used + size > self._taken:
+            self._write_out()
+            more = min(max(_up(size, mmap.ALLOCATIONGRANULARITY), self.STEP), len(self._piece) - self._taken)
+            _take(self._file, self._begin + self._taken, more)
+            self._taken += more
+        return self._piece
+
+    def _write_out(self) -> None:
+        """Write what is used to the file, so that its memory is free, but for the last page."""
+        end = self._used - self._used % mmap.ALLOCATIONGRANULARITY
+        if self._piece is not None and end > self._written:
+            self._piece.flush(self._written, end - self._written)
+            self._piece.madvise(mmap.MADV_DONTNEED, self._written, end - self._written)
+            self._written = end
+        give_back()
+
+
+def _up(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
+
+
+def _take(file: int, begin: int, size: int) -> None:
+    """Take space on the disk for a part of a file: writing into a mapped file where there is none kills the process."""
+    if sys.platform == "linux":
+        os.posix_fallocate(file, begin, size)
+    else:
+        os.pwrite(file, bytes(size), begin)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Integers = NDArray[np.int64]
 
-KEPT = range(50_000, 64 * 2**20)
+KEPT = range(200_000, 64 * 2**20)
 """Characters of texts that are kept: shorter ones are tokenized as fast as they are read, longer ones fill disks."""
 
 log = logging.getLogger("quantbench")
@@ -68,9 +68,15 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> EncodedText:
 
 
 def _place(tokenizer: PreTrainedTokenizerBase, text: str) -> Path:
-    digest = hashlib.sha256(f"{version('tokenizers')} {tokenizer_fingerprint(tokenizer)} ".encode())
+    digest = hashlib.sha256(f"{version('tokenizers')} {_fingerprint(tokenizer)} ".encode())
     digest.update(text.encode("utf-8", "surrogatepass"))
     return cache_dir() / "tokens" / f"{digest.hexdigest()}.npy"
+
+
+@functools.lru_cache(maxsize=4)
+def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """It takes longer than tokenizing a text of a hundred thousand characters."""
+    return tokenizer_fingerprint(tokenizer)
 
 
 def _read(path: Path) -> EncodedText | None:

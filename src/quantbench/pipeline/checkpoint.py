@@ -19,6 +19,7 @@ from torch import Tensor
 from quantbench.core import tensors
 from quantbench.core.errors import StoreError
 from quantbench.core.files import make_folder, read_json, write_json
+from quantbench.core.memory import Keep, in_memory
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.state import LayerResult, WalkState
 from quantbench.pipeline.stored import check_stored
@@ -73,15 +74,18 @@ class Checkpoint:
         for step in before:
             self._hidden(step).unlink(missing_ok=True)
 
-    def load(self) -> WalkState | None:
-        """What was done; None if nothing was. Raises StoreError if it is damaged or of other inputs."""
+    def load(self, keep: Keep = in_memory) -> WalkState | None:
+        """What was done; None if nothing was. keep: where its weights are kept.
+
+        Raises StoreError if it is damaged or of other inputs.
+        """
         steps = self._steps()
         if not steps:
             return None
         artifact = Artifact()
         for step in steps:
             stored = tensors.load(self.folder / f"{step}.safetensors")
-            part = Artifact.from_tensors(stored, self._read(step)["spec"])
+            part = Artifact.from_tensors(stored, self._read(step)["spec"], keep)
             artifact.weights |= part.weights
             artifact.changed |= part.changed
             artifact.ops += part.ops

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,8 +17,6 @@ from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.attention import cache_operations
 from quantbench.pipeline.devices import each_tensor
 from quantbench.pipeline.recipe import Recipe
-
-T = TypeVar("T")
 
 
 class Decoder:
@@ -62,8 +59,8 @@ class Decoder:
 
     def collect(self, artifact: Artifact, wanted: Callable[[str], bool], keep: Keep) -> None:
         """What became of parameters and layers whose name is `wanted` goes into the artifact and is kept there."""
-        artifact.changed |= kept(self.changes(artifact, wanted), keep)
-        artifact.weights |= kept({name: one for name, one in artifact.weights.items() if wanted(name)}, keep)
+        artifact.changed |= each_tensor(self.changes(artifact, wanted), keep)
+        artifact.weights |= each_tensor({name: one for name, one in artifact.weights.items() if wanted(name)}, keep)
 
     def changes(self, artifact: Artifact, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
         """Parameters that were replaced by other than quantized weights, by name, on the CPU.
@@ -76,17 +73,12 @@ class Decoder:
             if wanted(name) and parameter is not originals[name] and not artifact.quantizes(name):
                 found[name] = parameter.detach().cpu()
         for slot in (slot for slots in self.slots for slot in slots):
+            if not (slot.routed and wanted(slot.name)) or slot.name in artifact.weights:
+                continue
             whole = slot.parameter_name
-            beside = slot.routed and slot.name not in artifact.weights and artifact.quantizes(whole)
-            if beside and wanted(slot.name) and not _same(slot, originals[whole]):
+            if artifact.quantizes(whole) and not _same(slot, originals[whole]):
                 found[slot.name] = slot.get().to(slot.dtype).cpu()
         return found
-
-
-def kept(values: dict[str, T], keep: Keep) -> dict[str, T]:
-    """The values with their tensors kept."""
-    found: dict[str, T] = each_tensor(values, keep)
-    return found
 
 
 def _same(slot: WeightSlot, original: Tensor) -> bool:

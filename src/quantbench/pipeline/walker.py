@@ -16,7 +16,7 @@ from quantbench.pipeline.allocate import allocate_bits
 from quantbench.pipeline.block import BlockStep, round_data_free
 from quantbench.pipeline.capture import Captured, capture
 from quantbench.pipeline.checkpoint import Checkpoint
-from quantbench.pipeline.decoder import Decoder, kept
+from quantbench.pipeline.decoder import Decoder
 from quantbench.pipeline.outside import quantize_outside
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.rotate import rotate_model
@@ -85,13 +85,12 @@ class _Walk:
 
     def _stored_state(self, captured: Captured | None) -> WalkState | None:
         """What a checkpoint holds of the first blocks, None if it holds nothing."""
-        state = None if self.checkpoint is None else self.checkpoint.load()
+        state = None if self.checkpoint is None else self.checkpoint.load(self.keep)
         if state is None:
             return None
         if captured is not None and state.hidden is not None:
             captured.hidden[:] = state.hidden
             state.hidden = captured.hidden
-        state.artifact.weights = kept(state.artifact.weights, self.keep)
         log.info("  going on after block %d of %d", state.blocks, len(self.decoder.blocks))
         return state
 

@@ -154,7 +154,8 @@ def objective(block: BlockProblem, make: Callable[[], Candidate]) -> float:
 
 def _squared_error(block: BlockProblem, index: int, candidate: Candidate) -> Tensor:
     output = block.output(index, candidate.weights, candidate.scales)
-    return (output.float() - block.targets[index].float()).square().sum()
+    target = block.targets[index].to(output.device)  # on the CPU if it was kept in a file
+    return (output.float() - target.float()).square().sum()
 
 
 def _batches(schedule: Schedule, sequences: int) -> Iterator[list[int]]:

@@ -28,7 +28,7 @@ def blockwise(split: SplitModel, windows: Tensor, device: torch.device) -> Itera
     for start in range(0, len(windows), together):
         some = windows[start : start + together].cpu()
         captured = capture(model, blocks, some)
-        states = captured.hidden
+        states, captured.hidden = captured.hidden, []
         for block, calls in zip(blocks, captured.calls, strict=True):
             with block_on(block, device):
                 states = [run_block(block, one, call) for one, call in zip(states, calls, strict=True)]

@@ -75,13 +75,18 @@ def _placed(
     handle: ModelHandle, device: torch.device
 ) -> Iterator[tuple[SplitModel, Callable[[Tensor], Iterator[Tensor]]]]:
     """The model, which computes on `device`, and what gives the last hidden states [L, d] of each of W windows."""
-    if handle.large:
+    if handle.large and not _fits(handle, device):
         split = SplitModel(handle.model, device)
         yield split, partial(blockwise, split, device=device)
         return
     with handle.on_device(device) as model:
         split = SplitModel(model)
         yield split, lambda windows: (split.hidden(tokens[None]) for tokens in windows.to(device))
+
+
+def _fits(handle: ModelHandle, device: torch.device) -> bool:
+    """Whether a GPU has memory for the model and a fifth of it besides."""
+    return device.type == "cuda" and torch.cuda.mem_get_info(device)[0] > 1.2 * handle.bytes
 
 
 def _score(
