@@ -20,7 +20,7 @@ GIB = 2**30
 
 def test_what_memory_holds_is_kept_there(tmp_path: Path) -> None:
     tensor = torch.ones(3)
-    assert Memory(12, tmp_path / "spill").keeper(12)(tensor) is tensor
+    assert Memory(memory.PROCESS + 12, tmp_path / "spill").keeper(12)(tensor) is tensor
     assert UNLIMITED.keeper(10**18)(tensor) is tensor
     assert not (tmp_path / "spill").exists()
 

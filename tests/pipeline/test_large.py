@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from mapped import in_file
 from quantbench.core import tensors
-from quantbench.core.memory import Memory
+from quantbench.core.memory import PROCESS, Memory
 from quantbench.models.handle import ModelHandle
 from quantbench.models.slots import block_slots
 from quantbench.models.structure import find_blocks
@@ -108,7 +108,7 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
 def test_activations_that_memory_does_not_hold_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
     handle = tiny_handle(tiny_llama())
-    handle.memory = Memory(4 * handle.bytes, tmp_path)
+    handle.memory = Memory(PROCESS + 4 * handle.bytes, tmp_path)
     assert not handle.large
     keeper = ModelHandle.activation_keeper
 

@@ -76,6 +76,10 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+PROCESS = 2**30
+"""Bytes that a process takes by itself: libraries, texts and their tokens, the charts of a report."""
+
+
 def in_memory(tensor: Tensor) -> Tensor:
     """Keeps a tensor in memory."""
     return tensor
@@ -94,7 +98,11 @@ class Memory:
         A tensor that is kept in a file can be written into like any other. Keeping raises StoreError if the folder
         cannot be written or is full.
         """
-        return in_memory if size <= self.bytes else _TensorFile(self.folder).keep
+        return in_memory if self.holds(size) else _TensorFile(self.folder).keep
+
+    def holds(self, size: int) -> bool:
+        """Whether there is memory for so many bytes beside the process itself."""
+        return size + PROCESS <= self.bytes
 
 
 UNLIMITED = Memory(sys.maxsize, Path())

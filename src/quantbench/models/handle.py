@@ -90,7 +90,7 @@ class ModelHandle:
     @property
     def large(self) -> bool:
         """Whether the model, what it is quantized to, and that dequantized, are more than memory should hold."""
-        return WORKING_COPIES * self.bytes > self.memory.bytes
+        return not self.memory.holds(WORKING_COPIES * self.bytes)
 
     def weight_keeper(self) -> Keep:
         """What keeps weights that are made of the model's: in memory, or in a file if the model is large."""
