@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,18 @@ def test_activations_that_memory_does_not_hold_lie_in_a_file(tmp_path: Path, mon
     assert seen == [False, True]  # inputs of the first block, of the second
     again = quantize_model(tiny_handle(tiny_llama()), recipe, tokens, torch.device("cpu"), lambda _done, _all: None)
     assert found.artifact.fingerprint() == again.artifact.fingerprint()
+
+
+@pytest.mark.parametrize("recipe", ["gptq", "gptq_awq", "omniquant", "smoothquant", "rtn"])
+def test_nothing_of_a_block_outlives_it(recipe: str) -> None:
+    handle, chosen = tiny_handle(tiny_llama()), make_recipe(recipe)
+    quantize_model(handle, chosen, None if chosen.data_free else data(), torch.device("cpu"), lambda _d, _a: None)
+    gc.collect()
+    gc.disable()  # what is freed is freed at once, and not when objects that know each other are looked for
+    try:
+        quantize_model(handle, chosen, None if chosen.data_free else data(), torch.device("cpu"), lambda _d, _a: None)
+        before = sum(type(one) is Tensor for one in gc.get_objects())
+        gc.collect()
+        assert sum(type(one) is Tensor for one in gc.get_objects()) == before
+    finally:
+        gc.enable()

@@ -88,6 +88,7 @@ class GroupFinder:
 
     def __exit__(self, *_: object) -> None:
         self._watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        del self._watch  # it knows this finder, and would keep the tensors alive with it
         for handle in self._handles:
             handle.remove()
 
