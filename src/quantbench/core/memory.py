@@ -76,6 +76,15 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def free_at_once() -> None:
+    """From now on tensors of 4 MiB or more go back to the system when they are freed, which costs some time."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 4 * 2**20)
+
+
+M_MMAP_THRESHOLD = -3
+"""As GNU's malloc.h has it."""
+
 PROCESS = 2**30
 """Bytes that a process takes by itself: libraries, texts and their tokens, the charts of a report."""
 
@@ -150,6 +159,7 @@ class _TensorFile:
             with tempfile.TemporaryFile(dir=make_folder(self._folder)) as made:
                 self._file = os.dup(made.fileno())
             weakref.finalize(self, os.close, self._file)
+            free_at_once()
         if self._piece is None or self._used + size > len(self._piece):
             self._begin += 0 if self._piece is None else len(self._piece)
             length = _up(max(size, self.PIECE), mmap.ALLOCATIONGRANULARITY)

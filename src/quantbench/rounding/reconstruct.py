@@ -154,7 +154,7 @@ def objective(block: BlockProblem, make: Callable[[], Candidate]) -> float:
 
 def _squared_error(block: BlockProblem, index: int, candidate: Candidate) -> Tensor:
     output = block.output(index, candidate.weights, candidate.scales)
-    target = block.targets[index].to(output.device)  # on the CPU if it was kept in a file
+    target = block.targets[index].to(output)  # it may have been kept in a file, elsewhere
     return (output.float() - target.float()).square().sum()
 
 
