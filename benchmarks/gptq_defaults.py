@@ -104,8 +104,8 @@ CANDIDATES: dict[str, Candidate] = {
     "zeroquant, weights, mse": Candidate(
         ("quantizer=zeroquant", "quantizer.activation=null", MSE), "zeroquant, weights", (OWN,), (8, *BITS), False
     ),
-    "smoothquant": Candidate(("quantizer=smoothquant",), "smoothquant", (OWN,), (8,)),
-    "smoothquant, mse": Candidate(("quantizer=smoothquant", MSE), "smoothquant", (OWN,), (8,)),
+    "smoothquant": Candidate(("quantizer=smoothquant",), "smoothquant", (OWN,), (8, *BITS)),
+    "smoothquant, mse": Candidate(("quantizer=smoothquant", MSE), "smoothquant", (OWN,), (8, *BITS)),
 }
 """Recipes by the words of the table, the most telling first. `awq, mse` searches ranges within what the clip left."""
 

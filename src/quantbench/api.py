@@ -135,7 +135,6 @@ def quantize(
     try:
         handle.restore()
         handle.forget_originals()
-        setattr(model, QUANTIZED, True)
         notes += _install(handle, quantized.artifact)
     except BaseException as error:
         error.add_note("The model holds some of the quantized weights already: load it again.")
@@ -162,8 +161,8 @@ def _store(output_dir: str | Path | None) -> Store:
 
 def _install(handle: ModelHandle, artifact: Artifact) -> list[str]:
     """Put quantized weights and operations into the model; what they ask of those who use it, in words."""
+    setattr(handle.model, QUANTIZED, True)  # also if it is interrupted half-way
     artifact.install(handle)
-    setattr(handle.model, QUANTIZED, True)
     notes = []
     if handle.mixing > Mixing.NONE:
         notes.append("tokens of one batch act on each other: give sequences one by one, without padding")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from made_windows import some_windows
 from quantbench.core.memory import Memory
 from quantbench.models.handle import ModelHandle
 from quantbench.models.head import head_on
@@ -17,30 +18,15 @@ from quantbench.pipeline.walker import quantize_model
 from quantbench.tasks import blockwise as blockwise_module
 from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import Outcome
-from quantbench.tasks.text_windows import Windows
 from recipes import make_recipe
 from tiny import FAMILIES, VOCABULARY, tiny_deepseek_v3, tiny_handle, tiny_llama_tied
 
 CPU = torch.device("cpu")
 
 
-def some_windows(n: int = 5, length: int = 24) -> Windows:
-    return Windows(
-        tokens=torch.randint(2, VOCABULARY, (n, length), generator=torch.Generator().manual_seed(5)),
-        offsets=tuple(range(0, n * length, length)),
-        n_bytes=(length - 1,) * n,
-        document_ids=(0,) * n,
-        clusters=tuple(f"c{i}" for i in range(n)),
-        documents=("",),
-        text_fingerprint="text",
-        revision="r1",
-        protocol_values={"kind": "test"},
-    )
-
-
 def scores(handle: ModelHandle, folder: Path) -> list[Outcome]:
     """Those of full precision, which is captured, and of what a recipe makes of it."""
-    path, windows = folder / f"{handle.large}.safetensors", some_windows()
+    path, windows = folder / f"{handle.large}.safetensors", some_windows(5)
     found = [windows.score(handle, "t", Reference.capture(path), CPU, lambda _done, _total: None)]
     tokens = torch.randint(0, VOCABULARY, (2, 24), generator=torch.Generator().manual_seed(1))
     recipe = make_recipe("w8a8", "quantizer.policy.lm_head=true")
@@ -72,7 +58,7 @@ def test_a_block_is_done_with_before_the_next_one_begins(tmp_path: Path) -> None
     for index, block in enumerate(blocks):
         inner = next(module for module in block.modules() if isinstance(module, nn.Linear))
         inner.register_forward_hook(lambda *_args, index=index: order.append(index))
-    some_windows().score(handle, "t", None, CPU, lambda _done, _total: None)
+    some_windows(5).score(handle, "t", None, CPU, lambda _done, _total: None)
     assert order[-10:] == [0] * 5 + [1] * 5
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from made_windows import some_windows
 from quantbench.core.errors import ConfigError, ModelError, StoreError
 from quantbench.core.mixing import Mixing
 from quantbench.metrics import metrics
@@ -25,21 +26,6 @@ from quantbench.tasks.text_windows import Windows
 from tiny import FAMILIES, POSITIONS, VOCABULARY, settled, tiny_handle
 
 CPU = torch.device("cpu")
-
-
-def some_windows(n: int = 3, length: int = 24) -> Windows:
-    tokens = torch.randint(2, VOCABULARY, (n, length), generator=torch.Generator().manual_seed(5))
-    return Windows(
-        tokens=tokens,
-        offsets=tuple(range(0, n * length, length)),
-        n_bytes=(length - 1,) * n,
-        document_ids=(0,) * n,
-        clusters=tuple(f"c{i}" for i in range(n)),
-        documents=("",),
-        text_fingerprint="text",
-        revision="r1",
-        protocol_values={"kind": "test"},
-    )
 
 
 def score(handle: ModelHandle, windows: Windows, reference: Reference | None = None) -> Outcome:

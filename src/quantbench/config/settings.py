@@ -49,7 +49,7 @@ class Settings:
     replicate        which order the calibration sequences come in (quantbench.calibration.replicates); 0: as drawn
     share_data_free  whether the cells of a recipe that reads no calibration data are one run. false: each is run with
                      its own calibration set, which then belongs to its identity; full precision as a cell, too
-    memory_gib       how much memory there is (None: what the machine, or its cgroup, has): of models too large for it,
+    memory_gib       how much memory there is (None: what the machine, job or cgroup has): of models too large for it,
                      weights lie in a file while they are worked on, as do calibration activations that are
     spill_folder     where such files are made (None: the cache folder)
     """

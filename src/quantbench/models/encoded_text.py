@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Integers = NDArray[np.int64]
 
 KEPT = range(200_000, 64 * 2**20)
-"""Characters of texts that are kept: shorter ones are tokenized as fast as they are read, longer ones fill disks."""
+"""Characters of texts that are kept: of shorter ones little time is saved, longer ones would fill disks."""
 
 log = logging.getLogger("quantbench")
 
@@ -75,7 +75,7 @@ def _place(tokenizer: PreTrainedTokenizerBase, text: str) -> Path:
 
 @functools.lru_cache(maxsize=4)
 def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """It takes longer than tokenizing a text of a hundred thousand characters."""
+    """Once for each tokenizer: all of its definition is read."""
     return tokenizer_fingerprint(tokenizer)
 
 

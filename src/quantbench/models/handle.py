@@ -106,20 +106,18 @@ class ModelHandle:
             hook.remove()
         self._runtime_hooks.clear()
         self.mixing, self.whole_sequences = Mixing.NONE, False
-        for module, name, parameter, data in self._originals:
-            parameter.data = data
-            setattr(module, name, parameter)
+        self.put_back(self.model)
         return self.model
 
-    def put_back(self, block: nn.Module) -> None:
-        """Give a block its parameters of full precision again."""
-        inside = set(block.modules())
+    def put_back(self, part: nn.Module) -> None:
+        """Give a part of the model its parameters of full precision again."""
+        inside = set(part.modules())
         for module, name, parameter, data in self._originals:
             if module in inside:
                 parameter.data = data
                 setattr(module, name, parameter)
 
-    def keep(self, block: nn.Module, keep: Keep) -> None:
+    def keep_changed(self, block: nn.Module, keep: Keep) -> None:
         """Keep the parameters of a block that are no longer those of full precision."""
         own = {id(parameter) for *_, parameter, _ in self._originals}
         for parameter in block.parameters():

@@ -59,7 +59,7 @@ def rotate_model(handle: ModelHandle, rotation: Rotation, device: torch.device) 
         states, rotated = step.output, run_block(block, rotated, call)
         check_same(states if stream is None else stream.apply(states), rotated, f"{name}'s output")
         handle.bring_home(block)
-        handle.keep(block, keep)
+        handle.keep_changed(block, keep)
         ops += found
         sizes |= step.sizes
     as_tuple = captured.returns_tuple[type(blocks[-1])]
