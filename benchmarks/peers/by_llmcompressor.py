@@ -1,4 +1,4 @@
-"""Runs in an environment of llmcompressor: BASE TOKENS OUT METHOD, where METHOD is gptq, awq or w8a8."""
+"""Runs in an environment of llmcompressor: BASE TOKENS OUT METHOD BITS; METHOD: gptq, gptq_symmetric, awq, w8a8."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from benchmarks.peers.cost import Cost
 from safetensors.torch import load_file
 
 
-def main(base: Path, tokens: Path, out: Path, method: str) -> None:
-    """Write the model in compressed-tensors, asymmetric groups of 64 in 4 bits, or weights and inputs in 8."""
+def main(base: Path, tokens: Path, out: Path, method: str, bits: int) -> None:
+    """Write the model in compressed-tensors: weights in groups of 64, or weights and inputs in 8 bits."""
     transformers, datasets, torch = (import_module(name) for name in ("transformers", "datasets", "torch"))
     if not torch.accelerator.is_available():
         torch.Tensor.pin_memory = lambda values, *_: values  # AWQ pins what it keeps, for an accelerator
     quantization, gptq = (import_module(f"llmcompressor.modifiers.{name}") for name in ("quantization", "gptq"))
     ids = load_file(tokens)["tokens"].tolist()
     data = datasets.Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]})
-    weights = {"num_bits": 4, "type": "int", "symmetric": False, "strategy": "group", "group_size": 64}
+    weights = {"num_bits": bits, "type": "int", "strategy": "group", "group_size": 64}
+    weights["symmetric"] = method == "gptq_symmetric"
     groups = {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}, "ignore": ["lm_head"]}
-    if method == "gptq":
+    if method.startswith("gptq"):
         recipe = [gptq.GPTQModifier(**groups)]
     elif method == "awq":
         recipe = [import_module("llmcompressor.modifiers.awq").AWQModifier(**groups)]
@@ -46,4 +47,4 @@ def main(base: Path, tokens: Path, out: Path, method: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], int(sys.argv[5]))

@@ -1,124 +1,189 @@
 """What quantizing the packaged model costs, beside other tools: the same tokens, formats and threads, in turn.
 
-    python -m benchmarks.peers.costs FOLDER                 # what is missing of three repetitions; two hours
-    python -m benchmarks.peers.costs FOLDER --repeat 1
-    python -m benchmarks.peers.costs FOLDER --table         # the table of what is there; runs nothing
+    python -m benchmarks.peers.costs FOLDER                 # what is missing; some three hours
+    python -m benchmarks.peers.costs FOLDER --short         # one repetition of each work's first setting: 45 minutes
+    python -m benchmarks.peers.costs FOLDER --only HQQ      # works whose name begins so; may be given again
+    python -m benchmarks.peers.costs FOLDER --table         # the tables of what is there; runs nothing
 
-Run it on an idle machine. Of each kind of work every tool does one repetition before any does the next. CPU and wall
-seconds are of quantizing alone, without imports, loading and saving; memory is the peak of the process above what it
-held after its imports. Whether the weights are as good is in the table of `benchmarks.peers.files`. Measurements are
-appended to costs.jsonl in FOLDER, and what is there is not measured again.
+Run it on an idle machine. Of each setting every tool does one repetition before any does the next. CPU and wall seconds
+are of quantizing alone, without imports, loading and saving; memory is the peak of the process above what it held after
+its imports, and of that what is private. After its first repetition the weights that a tool wrote are scored by one
+loop (benchmarks.peers.score). Measurements are appended to costs.jsonl in FOLDER, and what is there is not measured
+again. benchmarks.peers.work has the kinds of work, benchmarks.peers.floor what the machine could do at best.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.floor import matrix_rate, operations
 from benchmarks.peers.makers import HERE, MAKERS, MakerError, environment, prepare, run
+from benchmarks.peers.score import TEXTS
+from benchmarks.peers.work import OURS, WORK, Measurement, Setting, Work, measurements
+from tabulate import tabulate
 
-GROUPS = "quantizer.weight.group_size=64"
-SYMMETRIC = ("quantizer.weight.symmetric=true", "quantizer.weight.scale_convention=full_range")
-WORK: dict[str, dict[str, tuple[str, ...]]] = {
-    "GPTQ, W4 asymmetric": {
-        "quantbench gptq": ("gptq", GROUPS),
-        "quantbench gptq_paper": ("gptq_paper", GROUPS),
-        "llmcompressor": ("llmcompressor", "gptq"),
-        "gptqmodel": ("gptqmodel", "asymmetric"),
-    },
-    "GPTQ, W4 symmetric": {
-        "quantbench gptq": ("gptq", GROUPS, *SYMMETRIC),
-        "gptqmodel": ("gptqmodel", "symmetric"),
-    },
-    "AWQ, W4 asymmetric": {"quantbench awq": ("awq", GROUPS), "llmcompressor": ("llmcompressor", "awq")},
-    "SmoothQuant, W8A8": {
-        "quantbench smoothquant": ("smoothquant", "quantizer.transforms.smooth.alpha=0.5"),
-        "llmcompressor": ("llmcompressor", "w8a8"),
-    },
-    "HQQ, W4": {"quantbench hqq": ("hqq",), "hqq": ("hqq_package", "4")},
-    "nearest, W4 asymmetric": {"quantbench rtn": ("rtn", GROUPS), "torchao": ("torchao", "int4")},
-}
-"""Kinds of work: tools by name, each with a recipe of quantbench and overrides, or a maker and what it is asked for."""
+from quantbench.core.environment import machine
+
+MODEL_BYTES = 134_515_008 * 4
+"""The packaged model in float32."""
+FLOOR_FACTOR = 1.3
+"""Where the target lies below so many times the floor, the floor is the target."""
+
+Line = dict[str, Any]
 
 
-def measure(folder: Path, given: tuple[str, ...]) -> dict[str, float]:
-    """One measurement. Raises MakerError."""
-    name, *rest = given
-    out = folder / "costs.begun"
-    source = [str(folder / "base"), str(folder / "tokens.safetensors"), str(out)]
-    maker = MAKERS.get(name)
+def measure(folder: Path, one: Measurement) -> Line:
+    """One measurement, with scores if it is the first of its kind. Raises MakerError."""
+    work = WORK[one.work]
+    name, *rest = work.command(one.tool, one.setting)
+    out, maker = folder / "costs.begun", MAKERS.get(name)
+    shutil.rmtree(out, ignore_errors=True)
+    source = [str(folder / "base"), str(folder / tokens_file(one.setting.sequences)), str(out)]
     if maker is None:
         command = [sys.executable, str(HERE / "by_quantbench.py"), *source, name, *rest]
     else:
         command = [str(environment(folder, name)), str(HERE / maker.script), *source, *rest]
     try:
-        return dict(run(folder, "costs", command))
+        found: Line = dict(run(folder, "costs", command, one.setting.threads))
+        if one.repetition == 0 and one.setting.threads == 1:
+            scoring = [sys.executable, str(HERE / "score.py"), str(folder / "base"), str(out)]
+            try:
+                found["scores"] = dict(run(folder, "score", scoring, threads=1))
+            except MakerError as error:  # a checkpoint that quantbench does not read
+                found["not_scored"] = str(error)
+        return found
     finally:
         shutil.rmtree(out, ignore_errors=True)
 
 
-def read(file: Path) -> list[dict[str, Any]]:
+def tokens_file(sequences: int) -> str:
+    """The file with so many calibration sequences."""
+    return "tokens.safetensors" if sequences == 8 else f"tokens-{sequences}.safetensors"
+
+
+def read(file: Path) -> list[Line]:
     """What was measured."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
-def missing(done: list[dict[str, Any]], repeat: int) -> Iterator[tuple[str, str, int]]:
-    """Work, tool and repetition, tools in turn."""
-    there = {(one["work"], one["tool"], one["repetition"]) for one in done}
-    for work, tools in WORK.items():
-        for repetition in range(repeat):
-            yield from ((work, tool, repetition) for tool in tools if (work, tool, repetition) not in there)
+def key(line: Line) -> tuple[str, str, str, int]:
+    """As `Measurement.key`."""
+    return line["work"], line["setting"], line["tool"], line["repetition"]
 
 
-def table(done: list[dict[str, Any]]) -> None:
-    """Print medians, and each tool's CPU seconds relative to the first of its work."""
-    print("| work | tool | repetitions | CPU s | wall s | relative CPU | GiB above imports |")
-    print("|---|---|---|---|---|---|---|")
-    for work, tools in WORK.items():
-        first: float | None = None
-        for tool in tools:
-            own = [one for one in done if one["work"] == work and one["tool"] == tool and "cpu_seconds" in one]
-            if not own:
-                continue
-            cpu, wall = (statistics.median(one[key] for one in own) for key in ("cpu_seconds", "wall_seconds"))
-            above = statistics.median(one["peak_bytes"] - one["imported_bytes"] for one in own) / 2**30
-            first = first or cpu
-            print(f"| {work} | {tool} | {len(own)} | {cpu:.1f} | {wall:.1f} | {cpu / first:.2f} | {above:.2f} |")
+def measure_missing(folder: Path, wanted: Sequence[Measurement]) -> dict[str, str]:
+    """Measure what is not there yet; what failed, with the reason."""
+    file, failed = folder / "costs.jsonl", dict[str, str]()
+    there = {key(line) for line in read(file)}
+    rates: dict[int, float] = {}
+    for one in wanted:
+        if one.key in there:
+            continue
+        print(f"== {one.work}, {one.setting}: {one.tool}, repetition {one.repetition + 1}", flush=True)
+        threads = one.setting.threads
+        rates[threads] = rates.get(threads) or matrix_rate(threads)
+        try:
+            found = measure(folder, one)
+        except (MakerError, subprocess.CalledProcessError) as error:
+            failed[f"{one.work}, {one.setting}: {one.tool}"] = str(error)
+            continue
+        known = dict(zip(("work", "setting", "tool", "repetition"), one.key, strict=True))
+        known |= {"machine": machine()["cpu"], "matrix_rate": rates[threads]}
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(known | found) + "\n")
+    return failed
+
+
+def tables(done: Sequence[Line]) -> None:
+    """Print the targets of each work and setting, then what every tool took."""
+    verdicts, costs = [], []
+    for name, work in WORK.items():
+        for setting, _ in work.settings():
+            own = {tool: _of(done, name, str(setting), tool) for tool in work.tools}
+            own = {tool: lines for tool, lines in own.items() if lines}
+            if (line := _verdict(name, work, setting, own)) is not None:
+                verdicts.append(line)
+            costs += [_cost(name, setting, tool, lines) for tool, lines in own.items()]
+    heads = ["work", "setting", "quantbench", "CPU s", "best rival", "CPU s", "ratio", "target", "floor, CPU s", "met"]
+    print(tabulate(verdicts, heads, tablefmt="github", disable_numparse=True), end="\n\n")
+    heads = ["work", "setting", "tool", "times", "CPU s", "wall s", "private, of the model", "with mapped files"]
+    heads += [f"KL: {text}" for text in TEXTS] + [f"perplexity: {text}" for text in TEXTS]
+    print(tabulate(costs, heads, tablefmt="github", disable_numparse=True))
+
+
+def _of(done: Sequence[Line], work: str, setting: str, tool: str) -> list[Line]:
+    wanted = (work, setting, tool)
+    return [line for line in done if (line["work"], line["setting"], line["tool"]) == wanted]
+
+
+def _verdict(name: str, work: Work, setting: Setting, own: dict[str, list[Line]]) -> list[str] | None:
+    """A line of the table of targets; None without a rival. The first tool of the work is the one that has a target."""
+    mine = next(iter(work.tools))
+    rivals = {tool: _median(lines, "cpu_seconds") for tool, lines in own.items() if not tool.startswith(OURS)}
+    if mine not in own or not rivals:
+        return None
+    best, ours = min(rivals, key=rivals.__getitem__), _median(own[mine], "cpu_seconds")
+    recipe = work.tools[mine][0]
+    needed = operations(recipe, 512 * setting.sequences)
+    floor = None if needed is None else needed / _median(own[mine], "matrix_rate")
+    wanted, said = work.target * rivals[best], f"{work.target:g}"
+    if floor is not None and wanted < FLOOR_FACTOR * floor:
+        wanted, said = FLOOR_FACTOR * floor, f"{FLOOR_FACTOR:g} x floor"
+    ratio = f"{ours / rivals[best]:.2f}"
+    shown = "" if floor is None else f"{floor:.1f}"
+    met = "yes" if ours <= wanted else f"no: {wanted:.1f} s"
+    return [name, str(setting), recipe, f"{ours:.1f}", best, f"{rivals[best]:.1f}", ratio, said, shown, met]
+
+
+def _cost(name: str, setting: Setting, tool: str, lines: Sequence[Line]) -> list[str]:
+    cpu, wall = (f"{_median(lines, key):.1f}" for key in ("cpu_seconds", "wall_seconds"))
+    private, resident = (
+        f"{statistics.median(line[peak] - line[imported] for line in lines) / MODEL_BYTES:.2f}"
+        for peak, imported in (("peak_private_bytes", "imported_private_bytes"), ("peak_bytes", "imported_bytes"))
+    )
+    scores = next((line["scores"] for line in lines if "scores" in line), None)
+    scored = [f"{scores[text][what]:.4g}" if scores else "" for what in ("kl", "perplexity") for text in TEXTS]
+    return [name, str(setting), tool, str(len(lines)), cpu, wall, private, resident, *scored]
+
+
+def _median(lines: Sequence[Line], name: str) -> float:
+    return float(statistics.median(line[name] for line in lines))
 
 
 def main() -> int:
-    """Measure what is missing, print the table."""
+    """Measure what is missing, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions of each work's first setting")
+    parser.add_argument("--short", action="store_true", help="one repetition of each work's first setting")
+    parser.add_argument("--only", action="append", default=[], help="the beginning of a work's name")
     parser.add_argument("--table", action="store_true", help="run nothing")
     given = parser.parse_args()
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    file, failed = folder / "costs.jsonl", dict[str, str]()
+    failed: dict[str, str] = {}
     if not given.table:
-        prepare(folder)
-        for work, tool, repetition in missing(read(file), given.repeat):
-            print(f"== {work}: {tool}, repetition {repetition + 1}", flush=True)
-            try:
-                cost = measure(folder, WORK[work][tool])
-            except (MakerError, subprocess.CalledProcessError) as error:
-                failed[f"{work}: {tool}"] = str(error)
-                continue
-            key = {"work": work, "tool": tool, "repetition": repetition, "machine": platform.processor()}
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(key | cost) + "\n")
-    table(read(file))
+        chosen = tuple(given.only) or ("",)
+        wanted = [one for one in measurements(given.repeat, given.short) if one.work.startswith(chosen)]
+        if not wanted:
+            parser.error(f"--only {given.only}: no work begins so. Works: {', '.join(WORK)}")
+        for sequences in sorted({one.setting.sequences for one in wanted}):
+            prepare(folder, tokens_file(sequences), sequences)
+        failed = measure_missing(folder, wanted)
+    tables(read(folder / "costs.jsonl"))
     for what, reason in failed.items():
         print(f"not measured: {what}: {reason}")
+    for line in read(folder / "costs.jsonl"):
+        if "not_scored" in line:
+            print(f"not scored: {line['work']}, {line['setting']}: {line['tool']}: {line['not_scored']}")
     return 1 if failed else 0
 
 

@@ -19,6 +19,7 @@ import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers.cost import WORD
 from safetensors.torch import save_file
@@ -33,6 +34,7 @@ from quantbench.pipeline.artifact import Artifact
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 TORCH = "torch==2.13.0"
 CALIB = ("calib=wiki_sample", "calib.n=8", "calib.length=512")
+TOKENS = "tokens.safetensors"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ MAKERS = {
     "llmcompressor": Maker(
         "by_llmcompressor.py",
         (TORCH, "llmcompressor==0.14.0"),
-        {"llmcompressor_gptq": ("gptq",), "llmcompressor_awq": ("awq",), "llmcompressor_w8a8": ("w8a8",)},
+        {f"llmcompressor_{name}": (name, bits) for name, bits in (("gptq", "4"), ("awq", "4"), ("w8a8", "8"))},
     ),
     "gptqmodel": Maker(
         "by_gptqmodel.py",
@@ -60,7 +62,7 @@ MAKERS = {
             *(TORCH, "transformers>=5.20.2,<5.24", "accelerate", "datasets", "defuser", "device-smi", "logbar"),
             *("pillow", "protobuf", "pypcre", "requests", "threadpoolctl", "tokenicer", "torchao"),
         ),
-        {"gptqmodel_symmetric": ("symmetric",), "gptqmodel_asymmetric": ("asymmetric",)},
+        {f"gptqmodel_{name}": (name, "4") for name in ("symmetric", "asymmetric")},
         apart=("gptqmodel==7.7.0",),  # wants a newer torch, and runs with this one
     ),
     "autoround": Maker(
@@ -81,11 +83,11 @@ MAKERS = {
 ENVIRONMENT = {"GPTQMODEL_CPU_WORKERS": "2", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
 
-def prepare(folder: Path) -> None:
-    """The model, as a folder and as a GGUF file in float32, and the tokens that it is calibrated on."""
-    if (folder / "tokens.safetensors").exists():
+def prepare(folder: Path, tokens: str = TOKENS, sequences: int = 8) -> None:
+    """The model, as a folder and as a GGUF file in float32, and a file of tokens that it is calibrated on."""
+    if (folder / tokens).exists():
         return
-    (cell,) = compose_cells(["quantizer=gptq", *CALIB])
+    (cell,) = compose_cells(["quantizer=gptq", *CALIB, f"calib.n={sequences}"])
     handle: ModelHandle = cell.model.load()
     base = folder / "base"
     handle.model.save_pretrained(base)
@@ -93,7 +95,7 @@ def prepare(folder: Path) -> None:
     (folder / "f32").mkdir(exist_ok=True)
     Gguf().write(Subject("base", Artifact(), handle.model, handle.tokenizer, handle.model.dtype), folder / "f32")
     assert isinstance(cell.calib, AnyCalibration)
-    save_file({"tokens": cell.calib.draw_set(handle.tokenizer).tokens}, folder / "tokens.safetensors")
+    save_file({"tokens": cell.calib.draw_set(handle.tokenizer).tokens}, folder / tokens)
 
 
 def environment(folder: Path, name: str) -> Path:
@@ -117,7 +119,7 @@ def make(folder: Path, name: str, file: str) -> str | None:
     if out.exists():
         return None
     maker = MAKERS[name]
-    source = [folder / "f32" / GGUF_FILE] if name == "gguf" else [folder / "base", folder / "tokens.safetensors"]
+    source = [folder / "f32" / GGUF_FILE] if name == "gguf" else [folder / "base", folder / TOKENS]
     begun = out.with_name(f"{file}.begun")
     shutil.rmtree(begun, ignore_errors=True)
     begun.parent.mkdir(exist_ok=True)
@@ -139,14 +141,14 @@ class MakerError(Exception):
     """A script that failed: the last line that it said."""
 
 
-def run(folder: Path, name: str, command: Sequence[str]) -> Mapping[str, float]:
-    """Run a script, on one thread unless OMP_NUM_THREADS says otherwise; what it has cost, by its own account, if any.
+def run(folder: Path, name: str, command: Sequence[str], threads: int = 1) -> Mapping[str, Any]:
+    """Run a script with so many threads; what it prints of what it has cost or found, if anything.
 
     All that it says goes into NAME.log. Raises MakerError.
     """
     log = folder / f"{name}.log"
     with log.open("w", encoding="utf-8") as said:
-        given = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        given = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
         if command[0] == sys.executable:
             given["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         else:
@@ -156,5 +158,5 @@ def run(folder: Path, name: str, command: Sequence[str]) -> Mapping[str, float]:
     if status:
         raise MakerError(lines[-1] if lines else f"status {status}")
     costs = [line.removeprefix(WORD) for line in lines if line.startswith(WORD)]
-    found: dict[str, float] = json.loads(costs[-1]) if costs else {}
+    found: dict[str, Any] = json.loads(costs[-1]) if costs else {}
     return found
