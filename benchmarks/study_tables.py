@@ -31,6 +31,9 @@ from quantbench.report.pairs import pairs
 from quantbench.report.scored import SweepScores
 from quantbench.store.store import Store
 
+SHOWN = ("kl", "perplexity", "top1_agreement")
+"""Metrics of the table of how often a text's own set is best."""
+
 Key = tuple[str, str, str]
 """Recipe, calibration set, test text."""
 
@@ -78,7 +81,9 @@ def _gap_cell(row: pd.Series) -> str:
 def matched_table(comparisons: pd.DataFrame) -> str:
     """How often a text's own set is best, beside chance."""
     frame = matched_is_best(comparisons)
-    chosen = frame[["metric", "recipe", "n_texts", "n_best", "chance", "n_shown", "n_draws"]]
+    chosen = frame[frame["metric"].isin(SHOWN)][
+        ["metric", "recipe", "n_texts", "n_best", "chance", "n_shown", "n_draws"]
+    ]
     names = ["metric", "recipe", "texts", "own set best", "by chance", "shown", "draws"]
     return tabulate(chosen.to_numpy().tolist(), names, tablefmt="github", floatfmt=".2g")
 
@@ -89,10 +94,12 @@ def undecided_table(gaps: pd.DataFrame, known: dict[Key, Observed], margin: floa
     for row in _rows(gaps[gaps["verdict"] == Verdict.UNDECIDED.value]):
         observed = known.get((row["recipe"], row["calib"], row["task"]))
         if observed is not None:
-            needed = [observed.draws_needed(margin), observed.clusters_needed(margin)]
-            told = [f"{n:,}" if n is not None else f"more than {MOST:,}" for n in needed]
+            alone = [observed.draws_needed(margin), observed.clusters_needed(margin)]
+            told = [f"{n:,}" if n is not None else "no number" for n in alone]
+            times = observed.times_needed(margin)
+            told.append(f"{times:,} times" if times is not None else f"more than {MOST:,} times")
             lines.append([row["recipe"], row["calib"], row["task"], interval(row), f"{row['detectable']:.4f}", *told])
-    names = ["recipe", "calibrated on", "test", "gap", "detectable", "draws a side", "or clusters"]
+    names = ["recipe", "calibrated on", "test", "gap", "detectable", "draws a side", "or clusters", "or both"]
     return tabulate(lines, names, tablefmt="github") if lines else "Every gap is decided."
 
 

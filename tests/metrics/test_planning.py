@@ -34,9 +34,21 @@ def test_the_number_of_clusters_is_the_least_that_finds_the_difference() -> None
     assert detectable(needed) <= 0.02 < detectable(needed - 1)
 
 
+def test_more_of_both_finds_what_neither_finds_alone() -> None:
+    def detectable(times: int) -> float:
+        draws = Source(0.02 / times**0.5, 4 * (3 * times - 1) / 2)
+        return Error((draws, Source(0.01 / times**0.5, 20 * times - 1))).detectable()
+
+    assert OBSERVED.draws_needed(0.02) is OBSERVED.clusters_needed(0.02) is None
+    times = OBSERVED.times_needed(0.02)
+    assert times is not None
+    assert detectable(times) <= 0.02 < detectable(times - 1)
+
+
 def test_what_is_found_already_takes_no_more() -> None:
     assert OBSERVED.draws_needed(1.0) == 3
     assert OBSERVED.clusters_needed(1.0) == 20
+    assert OBSERVED.times_needed(1.0) == 1
 
 
 def test_no_number_of_draws_helps_below_what_the_clusters_leave_and_the_other_way_round() -> None:

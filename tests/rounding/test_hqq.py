@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from helpers_math import PowersOfTwo, random
 from quantbench.core.errors import ConfigError
 from quantbench.formats.int import IntFormat
-from quantbench.formats.quantize import quantize
+from quantbench.formats.quantize import quantize, with_params
 from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.rounding.hqq import Hqq, shrink
 from recipes import assert_pure_and_data_free, make_recipe
@@ -142,3 +143,47 @@ def test_formats_without_a_real_zero_point_for_each_row_are_refused() -> None:
         Hqq().round(random(2, 8, seed=6), None, PowersOfTwo(8))
     with pytest.raises(ValidationError, match="p"):
         Hqq(p=1.5)
+
+
+def step_by_step(W: Tensor, grid: IntFormat, p: float, beta: float, kappa: float, unit: str) -> QuantizedWeight:
+    """The steps with every row in every iteration, for one group of all columns."""
+    fitted = grid.params(W)
+    assert fitted.zero is not None
+    start = now = replace(fitted, zero=fitted.zero.round())
+    best, least = fitted.zero.round(), torch.full_like(fitted.scale, torch.inf)
+    for _ in range(21):
+        assert now.zero is not None
+        C, s = grid.encode(W, now).float(), now.scale
+        error = W - s * (C - now.zero)
+        objective = error.abs().pow(p).sum(1, keepdim=True)
+        better = objective < least
+        if not bool(better.any()):
+            break
+        least, best = torch.where(better, objective, least), torch.where(better, now.zero, best)
+        u = s if unit == "step" else 1.0
+        now = grid.stored(replace(now, zero=(C - (W - shrink(error / u, p, beta) * u) / s).mean(1, keepdim=True)))
+        beta *= kappa
+    return with_params(W, replace(start, zero=best), grid)
+
+
+@settings(max_examples=25)
+@given(
+    bits=st.sampled_from([3, 4, 8]),
+    p=st.sampled_from([0.5, 0.7, 1.0]),
+    beta=st.sampled_from([0.5, 10.0, 300.0]),
+    unit=st.sampled_from(["weight", "step"]),
+    size=st.sampled_from([0.02, 0.3, 3.0]),
+    seed=st.integers(0, 99),
+)
+def test_rows_that_have_settled_are_left_out_without_a_bit_of_difference(
+    bits: int, p: float, beta: float, unit: str, size: float, seed: int
+) -> None:
+    weight, grid = size * random(40, 64, seed=seed), real_zero(bits)
+    weight[3] *= 50  # errors of some rows are given way to, those of others are not
+    found = hqq(weight, grid, p=p, beta=beta, unit=unit)
+    expected = step_by_step(weight, grid, p, beta, 1.01, unit)
+    assert torch.equal(found.codes, expected.codes)
+    assert found.params.zero is not None
+    assert expected.params.zero is not None
+    assert torch.equal(found.params.zero, expected.params.zero)
+    assert torch.equal(found.params.scale, expected.params.scale)

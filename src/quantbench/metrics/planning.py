@@ -2,7 +2,8 @@
 
 An error over calibration draws and test items has two sources. More draws make the first smaller, its variance in
 inverse proportion to their number, and leave the second; more clusters of test items do the opposite. So there are
-differences that no number of draws finds, on the texts at hand, and others that no text finds, with the draws at hand.
+differences that no number of draws finds, on the texts at hand, and others that no text finds, with the draws at hand;
+more of both find any.
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ class Observed:
         return _least(
             lambda n: Error((self.draws, _scaled(self.clusters, self.n_clusters, n))), self.n_clusters, abs(difference)
         )
+
+    def times_needed(self, difference: float) -> int | None:
+        """The least number of times as many draws and as many clusters, both, that finds it; None if MOST times."""
+
+        def error(times: int) -> Error:
+            draws = _scaled(self.draws, self.n_draws, times * self.n_draws)
+            return Error((draws, _scaled(self.clusters, self.n_clusters, times * self.n_clusters)))
+
+        return _least(error, 1, abs(difference))
 
 
 def _scaled(source: Source, n: int, wanted: int) -> Source:

@@ -13,6 +13,7 @@ Steps      For each group, z being at first the zero point of the range, rounded
  2. E = shrink((W - s (C - z)) / u) u, with shrink(x) = sign(x) max(0, |x| - |x|^(p-1) / beta) and the unit u.
  3. z = mean over the columns of C - (W - E) / s, as it is stored; beta <- kappa beta; back to 1.
  4. The codes for the z remembered: in no row is the objective larger than at the start.
+    A row whose z does not change, and whose errors are too small to be given way to, is left out from then on.
 
 The unit   The authors' code has u = 1. Then E is 0 wherever |x|^(2-p) < 1 / beta, with their options for all errors
            below .17, hence for all errors of usual weights: what is left is to make each group's mean error 0. With
@@ -25,6 +26,7 @@ The start  The authors' code rounds the first zero points at 4 bits, and at no o
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -42,6 +44,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
     torch = lazy_module("torch")
+
+
+WORTH_IT = 0.8
+"""Rows that are settled are left out when the share of the others is below this: to leave them out takes time, too."""
 
 
 @component
@@ -80,24 +86,40 @@ class Hqq(GridSearch):
         """Steps 1 to 3 for one group: its parameters with the best zero points."""
         assert params.zero is not None
         z = params.zero.round() if self.start == "rounded" else params.zero
-        params = dataclasses.replace(params, zero=z)
-        s, best_z, beta = params.scale, z, self.beta
-        u = s if self.unit == "step" else 1.0
-        least = torch.full_like(s, torch.inf)
+        start = now = dataclasses.replace(params, zero=z)
+        best_z, least, beta = z.clone(), torch.full_like(z, torch.inf), self.beta
+        small = self._given_no_way()
+        open_rows = torch.arange(len(W), device=W.device)
         for _ in range(self.iterations + 1):
-            assert params.zero is not None
-            C = format.encode(W, params).float()
-            error = W - s * (C - params.zero)
-            objective = error.abs().pow_(self.p).sum(1, keepdim=True)  # step 1
-            better = objective < least
+            assert now.zero is not None
+            s, z = now.scale, now.zero
+            u = s if self.unit == "step" else torch.ones_like(s)
+            C = format.encode(W, now).float()
+            error = W - s * (C - z)
+            size = error.abs()
+            objective = size.pow(self.p).sum(1, keepdim=True)  # step 1
+            before = least[open_rows]
+            better = objective < before
             if not bool(better.any()):
                 break
-            least, best_z = torch.where(better, objective, least), torch.where(better, params.zero, best_z)
-            E = shrink(error / u, self.p, beta) * u  # step 2
-            z = (C - (W - E) / s).mean(1, keepdim=True)
-            params = format.stored(dataclasses.replace(params, zero=z))  # step 3
+            least[open_rows] = torch.where(better, objective, before)
+            best_z[open_rows] = torch.where(better, z, best_z[open_rows])
+            no_way = size.amax(1, keepdim=True) < small * u
+            quiet = int(no_way.sum())
+            kept = W if quiet == len(W) else W - shrink(error / u, self.p, beta) * u  # step 2
+            now = format.stored(dataclasses.replace(now, zero=(C - kept / s).mean(1, keepdim=True)))  # step 3
             beta *= self.kappa
-        return dataclasses.replace(params, zero=best_z)
+            assert now.zero is not None
+            moving = ((now.zero != z) | ~no_way)[:, 0].nonzero()[:, 0] if quiet else open_rows
+            if len(moving) < WORTH_IT * len(W):
+                chosen = partial(torch.index_select, dim=0, index=moving)
+                W, now, open_rows = chosen(W), now.each(chosen), chosen(open_rows)
+        return dataclasses.replace(start, zero=best_z)
+
+    def _given_no_way(self) -> float:
+        """Errors below it, in units, are given no way in any iteration: a zero point that stays then stays for good."""
+        largest_beta = self.beta * self.kappa**self.iterations
+        return float(0.999 * largest_beta ** (-1 / (2 - self.p)))
 
 
 def shrink(x: Tensor, p: float, beta: float) -> Tensor:
