@@ -4,9 +4,9 @@
     python benchmarks/study.py --minutes 100 [--draws 3] [--windows 200] [--packs FOLDER]
 
 A part is a draw of one calibration set with every recipe that reads data; the first has the recipes that read none.
-Parts come in the order of draws, so that three draws are complete before the fourth begins. A part is begun if, by what
-parts took here, it ends within the minutes that are left; the first of a call is always begun. What is interrupted goes
-on where it stopped. Two workers run a thread each.
+Parts come in the order of draws, so that three draws are complete before the fourth begins; those of the controls come
+after the texts'. A part is begun if, by what parts took here, it ends within the minutes that are left; the first of a
+call is always begun. What is interrupted goes on where it stopped. Two workers run a thread each.
 
 What benchmarks/study/ holds was made with --draws 3 --windows 60 --packs benchmarks/study. To go on with it where none
 of its runs are: `quantbench merge benchmarks/study/*`, then the same again.
@@ -22,6 +22,7 @@ of its runs are: `quantbench merge benchmarks/study/*`, then the same again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import subprocess
 import sys
@@ -41,6 +42,7 @@ from quantbench.store.store import Store
 
 SWEEP = Path(__file__).parents[1] / "sweeps" / "study.yaml"
 DATA_FREE = ("rtn", "hqq")
+CONTROLS = ("random_tokens", "shuffled")
 HOW = ("cluster=local", "cluster.workers=2", "threads=1", "save=none")
 TEXTS = {"wiki_sample": 189, "news_sample": 27, "code_sample": 869}
 """The windows of 512 tokens that each test text holds."""
@@ -81,10 +83,9 @@ def parts(draws: int, windows: int | None) -> list[Part]:
     first = overrides(draws, windows, quantizer=",".join(DATA_FREE), calib=sets[0], draw="0")
     found = [Part("data-free", first)]
     reading = ",".join(name for name in recipes if name not in DATA_FREE)
-    for draw in range(draws):
-        for calib in sets:
-            own = overrides(draws, windows, quantizer=reading, calib=calib, draw=str(draw))
-            found.append(Part(f"{calib}-{draw}", own))
+    for draw, calib in sorted(itertools.product(range(draws), sets), key=lambda one: one[1] in CONTROLS):
+        own = overrides(draws, windows, quantizer=reading, calib=calib, draw=str(draw))
+        found.append(Part(f"{calib}-{draw}", own))
     return found
 
 

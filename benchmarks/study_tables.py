@@ -89,17 +89,19 @@ def matched_table(comparisons: pd.DataFrame) -> str:
 
 
 def undecided_table(gaps: pd.DataFrame, known: dict[Key, Observed], margin: float) -> str:
-    """What is not decided, what would have been found, and how many draws or clusters would find the margin."""
+    """What is not decided, what would have been found, and how much data would find the gap, or the margin."""
     lines = []
     for row in _rows(gaps[gaps["verdict"] == Verdict.UNDECIDED.value]):
         observed = known.get((row["recipe"], row["calib"], row["task"]))
         if observed is not None:
-            alone = [observed.draws_needed(margin), observed.clusters_needed(margin)]
+            alone = [observed.draws_needed(size) for size in (row["difference"], margin)]
+            alone.append(observed.clusters_needed(margin))
             told = [f"{n:,}" if n is not None else "no number" for n in alone]
             times = observed.times_needed(margin)
             told.append(f"{times:,} times" if times is not None else f"more than {MOST:,} times")
             lines.append([row["recipe"], row["calib"], row["task"], interval(row), f"{row['detectable']:.4f}", *told])
-    names = ["recipe", "calibrated on", "test", "gap", "detectable", "draws a side", "or clusters", "or both"]
+    names = ["recipe", "calibrated on", "test", "gap", "detectable", "draws, for the gap as measured"]
+    names += [f"draws, for {margin}", "or clusters", "or both"]
     return tabulate(lines, names, tablefmt="github") if lines else "Every gap is decided."
 
 
