@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,21 @@ def test_another_process_of_the_same_submission_does_not_try_again(
         with pytest.raises(error, match="window 3 is not finite"):
             run_cell(Session(store, attempt), baseline, baseline)
         assert broken.calls == calls
+
+
+def test_a_lost_reference_is_made_again_for_a_cell_that_needs_it_and_for_no_other(
+    cells: list[Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `quantbench merge`, which brings scores and no references."""
+    run_grid(cells[:1], ["quantizer=rtn"])
+    outputs = cells[0].settings.output_dir
+    before = results(outputs)
+    shutil.rmtree(outputs / "references")
+    broken = Broken()
+    monkeypatch.setattr(Windows, "score", broken)
+    run_grid(cells[:1], ["quantizer=rtn"])
+    assert broken.calls == 0
+    pd.testing.assert_frame_equal(results(outputs), before)
+    with pytest.raises(SystemExit):
+        run_grid(cells[:2], ["quantizer=rtn"])
+    assert broken.calls == 1

@@ -19,6 +19,12 @@ from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import Outcome, protocol_id
 
 
+def all_scored(session: Session, cell: Cell) -> bool:
+    """Whether a cell has a score on each of its tasks: nothing is left to be compared with full precision."""
+    store = session.store
+    return all(store.load_score(cell.run_id, task, protocol_id(session.test(cell, task))) for task in cell.tasks)
+
+
 def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> bool:
     """Score the cell on a task, unless that is done; whether it had to be."""
     test = inputs.tests[task]

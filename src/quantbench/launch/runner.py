@@ -10,6 +10,7 @@ import traceback
 
 from quantbench.cells.recording import record_failure
 from quantbench.cells.run import run_cell
+from quantbench.cells.scoring import all_scored
 from quantbench.cells.session import Session
 from quantbench.config.cell import Cell
 from quantbench.core.errors import QuantbenchError
@@ -41,7 +42,8 @@ class Runner:
         baseline = current = cell.baseline
         did = True
         try:
-            self._full_precision(baseline)
+            if not (all_scored(self.session, cell) and all_scored(self.session, baseline)):
+                self._full_precision(baseline)
             current = cell
             did = run_cell(self.session, cell, baseline)
         except KeyboardInterrupt:
