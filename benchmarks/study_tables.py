@@ -2,8 +2,7 @@
 
     python benchmarks/study_tables.py SWEEP [--margin 0.01] [--metric kl]
 
-SWEEP is the study's name in the output folder, where `quantbench merge benchmarks/study/*` and the last line of
-`python benchmarks/study.py --list` have put it (docs/study.md has the commands).
+SWEEP is the study's name in the output folder; docs/study.md has the commands that put it there.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def interval(row: pd.Series) -> str:
 
 
 def gap_table(gaps: pd.DataFrame) -> str:
-    """One row per recipe and calibration set, one column per test text; what is not decided says what would be."""
+    """One row per recipe and calibration set, one column per test text."""
     texts = list(dict.fromkeys(gaps["task"]))
     lines = []
     for (recipe, calib), own in gaps.groupby(["recipe", "calib"], sort=False):
@@ -133,15 +132,8 @@ def spread_table(known: dict[Key, Observed]) -> str:
     lines = []
     for recipe in dict.fromkeys(key[0] for key in known):
         own = [observed for key, observed in known.items() if key[0] == recipe]
-        lines.append(
-            [
-                recipe,
-                *(
-                    float(np.median([s.stderr for s in side]))
-                    for side in ([one.draws for one in own], [one.clusters for one in own])
-                ),
-            ]
-        )
+        medians = np.median([(one.draws.stderr, one.clusters.stderr) for one in own], axis=0).tolist()
+        lines.append([recipe, *medians])
     return tabulate(lines, ["recipe", "from draws", "from test clusters"], tablefmt="github", floatfmt=".4f")
 
 

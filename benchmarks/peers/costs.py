@@ -1,6 +1,6 @@
 """What quantizing the packaged model costs, beside other tools: the same tokens, formats and threads, in turn.
 
-    python -m benchmarks.peers.costs FOLDER                 # what is missing; some three hours
+    python -m benchmarks.peers.costs FOLDER                 # what is missing; three hours (both are estimates)
     python -m benchmarks.peers.costs FOLDER --short         # one repetition of each work's first setting: 45 minutes
     python -m benchmarks.peers.costs FOLDER --only HQQ      # works whose name begins so; may be given again
     python -m benchmarks.peers.costs FOLDER --table         # the tables of what is there; runs nothing

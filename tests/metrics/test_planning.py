@@ -64,7 +64,7 @@ def test_a_difference_of_nothing_is_refused() -> None:
 
 
 def test_so_many_draws_find_a_gap_of_that_size_four_times_in_five() -> None:
-    """Simulated: a study of two draws a side is planned from, and the one that it asks for is made."""
+    """Simulated: a study is planned from one of four draws a side, and made."""
     rng = np.random.default_rng(5)
     gap, n_clusters, spread, noise = 0.5, 25, 0.3, 0.5
 

@@ -39,10 +39,12 @@ class Runner:
         status = started(key, self.job)
         self.sweep.save_cell(status)
         begun = time.monotonic()
-        baseline = current = cell.baseline
+        baseline, current = cell.baseline, cell
         did = True
         try:
-            if not (all_scored(self.session, cell) and all_scored(self.session, baseline)):
+            scored = all_scored(self.session, cell)
+            current = baseline
+            if not (scored and all_scored(self.session, baseline)):
                 self._full_precision(baseline)
             current = cell
             did = run_cell(self.session, cell, baseline)
