@@ -41,6 +41,13 @@ class Command(NamedTuple):
         """For test ids."""
         return f"{self.page}:{shlex.join(self.words)}"
 
+    @property
+    def of_quantbench(self) -> int:
+        """How many of its first words start quantbench; 0 for another program's command."""
+        if self.words[0] == "quantbench":
+            return 1
+        return 3 if Path(self.words[0]).name == "python" and self.words[1:3] == ("-m", "quantbench") else 0
+
 
 def blocks(*languages: str) -> list[Block]:
     """All blocks of some languages; of all if none is named."""

@@ -205,18 +205,26 @@ def composer() -> tuple[Composer, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
+@pytest.mark.parametrize("command", [one for one in commands() if one.of_quantbench], ids=lambda one: one.name)
 def test_commands_are_those_there_are(
     command: Command, files: Path, composer: tuple[Composer, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program, *arguments = command.words
     monkeypatch.chdir(files)
     monkeypatch.syspath_prepend(str(files))
     monkeypatch.delenv("QUANTBENCH_OUTPUTS", raising=False)
+    _check([*command.words[command.of_quantbench :]], *composer)
+
+
+@pytest.mark.parametrize("command", [one for one in commands() if not one.of_quantbench], ids=lambda one: one.name)
+def test_targets_and_scripts_are_those_there_are(command: Command) -> None:
+    program, *arguments = command.words
     if program == "make":
-        assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text()
-    elif program == "quantbench" or arguments[:2] == ["-m", "quantbench"]:
-        _check(arguments if program == "quantbench" else arguments[2:], *composer)
+        assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    elif program == "python":
+        module, *options = arguments[1:] if arguments[0] == "-m" else arguments
+        file = f"{module.replace('.', '/')}.py" if arguments[0] == "-m" else module
+        script = (ROOT / file).read_text(encoding="utf-8")
+        assert [word for word in options if word.startswith("-") and f'"{word}"' not in script] == []
     else:
         assert program in SHELL
 
