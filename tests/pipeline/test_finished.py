@@ -75,6 +75,47 @@ def test_every_weight_is_run_once_for_each_sequence(
         assert runs["model.layers.1.mlp.down_proj"] == watched + SEQUENCES
 
 
+def test_attention_is_run_once_for_each_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    attend, runs = FinishedParts.attend, Counter[int]()
+
+    def counted(parts: FinishedParts, index: int, run: Any, args: Any, kwargs: Any) -> Tensor:
+        def noted(*args: Any, **kwargs: Any) -> Tensor:
+            runs[index] += 1
+            result: Tensor = run(*args, **kwargs)
+            return result
+
+        return attend(parts, index, noted, args, kwargs)
+
+    monkeypatch.setattr(FinishedParts, "attend", counted)
+    model = FAMILIES["llama"]()
+    fingerprint(model, "gptq", GROUPS)
+    blocks = model.config.num_hidden_layers
+    assert runs == dict.fromkeys(range(SEQUENCES), blocks)
+
+
+def test_attention_on_other_arguments_is_run() -> None:
+    parts = FinishedParts("block", nn.Linear(2, 2))
+    x, y = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])
+
+    def ask(value: Tensor, index: int = 0, **kwargs: Any) -> Tensor:
+        return parts.attend(index, lambda x, by: x * by, (value,), {"by": 2.0} | kwargs)
+
+    asked: dict[str, Any]
+    for asked, expected in (
+        ({"value": x}, [2.0, 4.0]),
+        ({"value": y}, [2.0, 6.0]),
+        ({"value": y, "by": 3.0}, [3.0, 9.0]),
+        ({"value": y, "by": 4.0, "index": 1}, [4.0, 12.0]),
+    ):
+        found = ask(**asked)
+        assert found.tolist() == expected
+        found.zero_()  # as a model that writes to what it was given
+    assert ask(y, by=3.0).tolist() == [3.0, 9.0]  # kept as it was
+    assert parts.size == 2 * y.numel() * y.element_size()  # of sequence 1: what was asked and what came of it
+    parts.forget()
+    assert parts.size == 0
+
+
 def test_no_more_is_kept_than_the_limit_and_what_was_added_to_in_its_place_is_kept_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

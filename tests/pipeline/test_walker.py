@@ -17,7 +17,7 @@ from quantbench.models.groups import GroupFinder
 from quantbench.models.slots import block_slots
 from quantbench.models.structure import find_blocks
 from quantbench.pipeline.artifact import Artifact
-from quantbench.pipeline.capture import capture, run_block
+from quantbench.pipeline.capture import START, capture, run_block
 from quantbench.pipeline.collect import StatsAccumulator
 from quantbench.pipeline.fold import check_unchanged
 from quantbench.pipeline.recipe import Recipe
@@ -109,18 +109,35 @@ def test_awq_folds_down_proj_into_up_proj_and_not_into_gate_proj() -> None:
     assert "model.layers.0.mlp.gate_proj.weight" not in artifact.changed
 
 
-def test_hessian_is_twice_the_mean_outer_product() -> None:
-    x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
-    accumulator = StatsAccumulator(4, frozenset({"hessian", "absmax", "mean_abs"}))
+@pytest.mark.parametrize("width", [4, 192, 200, 401])
+def test_hessian_is_twice_the_mean_outer_product(width: int) -> None:
+    x = torch.randn(3, 5, width, generator=torch.Generator().manual_seed(0))
+    accumulator = StatsAccumulator(width, frozenset({"hessian", "absmax", "mean_abs"}))
     for part in x:
         accumulator.add(part)
     stats = accumulator.stats()
-    flat = x.reshape(-1, 4)
-    torch.testing.assert_close(stats.hessian, 2 / 15 * flat.T @ flat)
+    flat = x.reshape(-1, width)
+    hessian = stats.require("hessian")
+    torch.testing.assert_close(hessian, 2 / 15 * flat.T @ flat)
+    assert torch.equal(hessian, hessian.T)
     torch.testing.assert_close(stats.absmax, flat.abs().amax(0))
     torch.testing.assert_close(stats.mean_abs, flat.abs().mean(0))
     assert stats.n_tokens == 15
     assert stats.minimum is None
+
+
+@pytest.mark.parametrize(("make", "whole"), [(tiny_llama, 2), (tiny_mixtral, 4)])
+def test_the_first_tokens_show_how_a_block_is_built_unless_it_has_experts(make: Any, whole: int) -> None:
+    """Whole sequences run for statistics and outputs alone; where there are experts, the first one also for a look."""
+    handle, n, lengths = tiny_handle(make()), 3, list[int]()
+    _, blocks = find_blocks(handle.model)
+    blocks[0].register_forward_pre_hook(lambda _module, args: lengths.append(args[0].shape[1]))
+    data = tokens(n, START + 16)
+    quantize_model(handle, recipe("smoothquant"), data, CPU, lambda _done, _total: None)
+    captured = n
+    assert lengths.count(START + 16) == captured + 2 * n + (whole - 2)
+    assert lengths.count(START) == 1 + (4 - whole)
+    assert len(lengths) == captured + 2 * n + 3
 
 
 def test_lm_head_and_embeddings_are_left_alone_unless_asked() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helpers_math import PowersOfTwo, random
 from quantbench.core.errors import ConfigError
+from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.formats.quantize import quantize, with_params
 from quantbench.formats.quantized_weight import QuantizedWeight
@@ -175,15 +176,17 @@ def step_by_step(W: Tensor, grid: IntFormat, p: float, beta: float, kappa: float
     size=st.sampled_from([0.02, 0.3, 3.0]),
     seed=st.integers(0, 99),
 )
-def test_rows_that_have_settled_are_left_out_without_a_bit_of_difference(
+def test_neither_leaving_out_what_has_settled_nor_stacking_groups_makes_a_bit_of_difference(
     bits: int, p: float, beta: float, unit: str, size: float, seed: int
 ) -> None:
-    weight, grid = size * random(40, 64, seed=seed), real_zero(bits)
+    weight, grid = size * random(40, 148, seed=seed), real_zero(bits)  # groups of 64, 64 and 20 columns
     weight[3] *= 50  # errors of some rows are given way to, those of others are not
+    weight[:, 64:128] *= 10  # and groups end at different iterations
     found = hqq(weight, grid, p=p, beta=beta, unit=unit)
-    expected = step_by_step(weight, grid, p, beta, 1.01, unit)
-    assert torch.equal(found.codes, expected.codes)
+    alone = [step_by_step(W, grid, p, beta, 1.01, unit) for W in torch.split(weight, 64, dim=1)]
+    assert torch.equal(found.codes, torch.cat([one.codes for one in alone], dim=1))
+    params = GridParams.join([one.params for one in alone])
     assert found.params.zero is not None
-    assert expected.params.zero is not None
-    assert torch.equal(found.params.zero, expected.params.zero)
-    assert torch.equal(found.params.scale, expected.params.scale)
+    assert params.zero is not None
+    assert torch.equal(found.params.zero, params.zero)
+    assert torch.equal(found.params.scale, params.scale)

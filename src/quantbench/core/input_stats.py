@@ -183,7 +183,7 @@ def output_errors(delta: Tensor, weight: Tensor, stats: LinearStats | None) -> t
     if stats is None or (stats.hessian is None and stats.rows is None):
         return None, None
     if stats.hessian is not None:
-        error, whole = output_error(delta, stats.hessian), output_error(weight, stats.hessian)
+        error, whole = (quick_output_error(matrix, stats.hessian, math.inf) for matrix in (delta, weight))
         return error / len(weight), error / whole if whole > 0 else None
     rows = stats.require("rows")
     error, whole = (float((rows @ matrix.t()).square().sum()) for matrix in (delta, weight))

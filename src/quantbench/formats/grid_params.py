@@ -46,10 +46,10 @@ class GridParams:
         return [self.group(k).each(lambda t: t.contiguous()) for k in range(self.scale.shape[1])]
 
     @staticmethod
-    def join(groups: Sequence[GridParams]) -> GridParams:
-        """The groups' parameters side by side."""
+    def join(groups: Sequence[GridParams], dim: int = 1) -> GridParams:
+        """The groups' parameters side by side; dim=0: one below the other."""
         given = {f.name: [getattr(p, f.name) for p in groups] for f in fields(GridParams)}
-        return GridParams(**{name: torch.cat(ts, dim=1) for name, ts in given.items() if ts[0] is not None})
+        return GridParams(**{name: torch.cat(ts, dim) for name, ts in given.items() if ts[0] is not None})
 
     def each(self, change: Callable[[Tensor], Tensor]) -> GridParams:
         """`change` applied to every tensor there is."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import ndtri
-from scipy.stats import binom
+from scipy.special import bdtr, ndtri
 
 from quantbench.metrics.errors import LEVEL
 
@@ -21,9 +20,10 @@ def mcnemar_mid_p(gained: int, lost: int) -> float:
     which the observed count's own probability counts half. 1 without discordant items.
     """
     n, fewer = gained + lost, min(gained, lost)
-    if n == 0:
+    if gained == lost:  # both tails, with half of what was observed in each, are everything
         return 1.0
-    return min(1.0, 2 * float(binom.cdf(fewer, n, 0.5)) - float(binom.pmf(fewer, n, 0.5)))
+    tail, point = float(bdtr(fewer, n, 0.5)), math.comb(n, fewer) / (1 << n)
+    return min(1.0, 2 * tail - point)
 
 
 def bonett_price(gained: int, lost: int, n: int, level: float = LEVEL) -> tuple[float, float]:

@@ -37,7 +37,7 @@ Stats = list[LinearStats | None]
 class BlockStep:
     """One block: its inputs [1, L, d] a sequence, and its calls.
 
-    `ops` are the operations it performs when it runs; keep: where its outputs are kept.
+    `ops` are the operations it performs when it runs; keep: where its outputs are kept; start: as in BlockReplay.
     """
 
     def __init__(
@@ -49,8 +49,9 @@ class BlockStep:
         rounder: Rounder,
         ops: Sequence[RuntimeOp] = (),
         keep: Keep = in_memory,
+        start: BlockCall | None = None,
     ) -> None:
-        self.replay = BlockReplay(name, block, hidden, calls, rounder.recipe.policy.all_expert_tokens, keep)
+        self.replay = BlockReplay(name, block, hidden, calls, rounder.recipe.policy.all_expert_tokens, keep, start)
         self.recipe, self.rounder = rounder.recipe, rounder
         self.ops = list(ops)
 

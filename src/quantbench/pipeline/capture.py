@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ from transformers import PreTrainedModel
 from quantbench.core.errors import ModelError
 from quantbench.models.handle import run_decoder
 from quantbench.pipeline.devices import to_device
+
+START = 64
+"""Tokens of a sequence that show how a block is built: which weights read one tensor, what wrote it."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,20 @@ class Captured:
     """hidden: one tensor [1, L, d] a sequence, the input of the first block; calls[block][sequence].
 
     returns_tuple: whether blocks of a class return their hidden states in a tuple.
+    starts[block]: the call for the first START tokens of the first sequence alone; empty unless asked for.
     """
 
     hidden: list[Tensor]
     calls: list[list[BlockCall]]
     returns_tuple: dict[type[nn.Module], bool]
+    starts: list[BlockCall] = field(default_factory=list)
+
+
+def capture_with_starts(model: PreTrainedModel, blocks: nn.ModuleList, tokens: Tensor) -> Captured:
+    """As `capture`, with the calls for the first tokens alone."""
+    captured = capture(model, blocks, tokens)
+    captured.starts = [call for (call,) in capture(model, blocks, tokens[:1, :START]).calls]
+    return captured
 
 
 def capture(model: PreTrainedModel, blocks: nn.ModuleList, tokens: Tensor) -> Captured:

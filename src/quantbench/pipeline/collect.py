@@ -18,6 +18,7 @@ from quantbench.models.handle import Removable
 from quantbench.pipeline.capture import BlockCall, run_block
 from quantbench.pipeline.sample import RowSample
 
+_ROWS = 192  # of a product of inputs with themselves that are made at once: fewer multiply less, and slower
 STATISTICS = frozenset({"hessian", "absmax", "mean_abs", "minimum", "maximum", "rows"})
 
 
@@ -42,10 +43,11 @@ class StatsAccumulator:
             self._rows.add(x, first=self._n)
         self._n += len(x)
         if "hessian" in self._needs:
-            gram = self._sums.setdefault("hessian", x.new_zeros(self._in_features, self._in_features))
-            gram.addmm_(x.t(), x)
+            if "hessian" not in self._sums:
+                self._sums["hessian"] = x.new_zeros(self._in_features, self._in_features)
+            _add_gram(self._sums["hessian"], x)
         if "mean_abs" in self._needs:
-            self._sums.setdefault("mean_abs", x.new_zeros(self._in_features)).add_(x.abs().sum(0))
+            self._sums["mean_abs"] = self._sums.get("mean_abs", 0) + x.abs().sum(0)
         if {"minimum", "maximum", "absmax"} & self._needs:
             low, high = torch.aminmax(x, dim=0)
             self._keep("minimum", low, torch.minimum)
@@ -61,13 +63,27 @@ class StatsAccumulator:
             return LinearStats(n_tokens=0)
         return LinearStats(
             n_tokens=n,
-            hessian=s["hessian"] * (2 / n) if "hessian" in needs else None,
+            hessian=_mirrored(s["hessian"]) * (2 / n) if "hessian" in needs else None,
             absmax=torch.maximum(s["minimum"].abs(), s["maximum"].abs()) if "absmax" in needs else None,
             mean_abs=s["mean_abs"] / n if "mean_abs" in needs else None,
             minimum=s["minimum"] if "minimum" in needs else None,
             maximum=s["maximum"] if "maximum" in needs else None,
             rows=self._rows.rows if "rows" in needs else None,
         )
+
+
+def _add_gram(gram: Tensor, x: Tensor) -> None:
+    """Add x^T x to gram [in, in], on and above the blocks of its diagonal alone: little more than half the work."""
+    for start in range(0, len(gram), _ROWS):
+        rows = slice(start, start + _ROWS)
+        gram[rows, start:].addmm_(x[:, rows].t(), x[:, start:])
+
+
+def _mirrored(gram: Tensor) -> Tensor:
+    """The same tensor, with what lies above the blocks of its diagonal below them, too."""
+    for start in range(_ROWS, len(gram), _ROWS):
+        gram[start:, start - _ROWS : start] = gram[start - _ROWS : start, start:].t()
+    return gram
 
 
 class _StopForwardError(Exception):

@@ -10,7 +10,8 @@ from quantbench.core.input_stats import LinearStats
 from quantbench.core.memory import Keep, in_memory
 from quantbench.models.groups import InputGroup
 from quantbench.models.handle import Removable
-from quantbench.pipeline.capture import BlockCall, run_block
+from quantbench.models.slots import block_slots
+from quantbench.pipeline.capture import START, BlockCall, run_block
 from quantbench.pipeline.collect import collect
 from quantbench.pipeline.finished import FinishedParts
 from quantbench.pipeline.runtime import RuntimeOp, install
@@ -21,6 +22,7 @@ class BlockReplay:
 
     all_expert_tokens  statistics of every expert are over all tokens, not over those routed to it
     keep               where outputs are kept
+    start              the call for the first tokens of the first sequence alone (`Captured.starts`)
     """
 
     def __init__(
@@ -31,15 +33,19 @@ class BlockReplay:
         calls: Sequence[BlockCall],
         all_expert_tokens: bool,
         keep: Keep = in_memory,
+        start: BlockCall | None = None,
     ) -> None:
         self.name, self.block, self.hidden, self.calls = name, block, hidden, calls
         self._all_expert_tokens, self._keep = all_expert_tokens, keep
         self.finished = FinishedParts(name, block)
+        self._start = None if any(slot.routed for slot in block_slots(name, block)) else start
         self._modules = {f"{name}.{key}" if key else name: module for key, module in block.named_modules()}
 
     def first_output(self) -> Tensor:
-        """The output [1, L, d] for the first sequence."""
-        return run_block(self.block, self.hidden[0], self.calls[0])
+        """The output [1, L, d] for the first sequence, of which a block without experts is given the start alone."""
+        if self._start is None:  # few tokens do not reach every expert
+            return run_block(self.block, self.hidden[0], self.calls[0])
+        return run_block(self.block, self.hidden[0][:, :START], self._start)
 
     def outputs(self) -> list[Tensor]:
         """The output [1, L, d] for each sequence."""

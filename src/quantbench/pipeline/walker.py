@@ -14,7 +14,7 @@ from quantbench.core.progress import ProgressCallback
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.allocate import allocate_bits
 from quantbench.pipeline.block import BlockStep, round_data_free
-from quantbench.pipeline.capture import Captured, capture
+from quantbench.pipeline.capture import Captured, capture_with_starts
 from quantbench.pipeline.checkpoint import Checkpoint
 from quantbench.pipeline.decoder import Decoder
 from quantbench.pipeline.outside import quantize_outside
@@ -62,7 +62,7 @@ class _Walk:
     def run(self, tokens: Tensor | None) -> Quantized:
         decoder, rotation, allocation = self.decoder, self.recipe.rotation, self.recipe.policy.allocation
         rotations, notes = ([], []) if rotation is None else rotate_model(decoder.handle, rotation, self.device)
-        captured = None if tokens is None else capture(decoder.model, decoder.blocks, tokens)
+        captured = None if tokens is None else capture_with_starts(decoder.model, decoder.blocks, tokens)
         state = self._stored_state(captured)
         if state is None:
             state = WalkState(hidden=None if captured is None else captured.hidden)
@@ -105,7 +105,8 @@ class _Walk:
             hidden = [states.to(self.device) for states in captured.hidden]
             name, calls = f"{decoder.prefix}.{index}", captured.calls[index]
             keep = decoder.handle.activation_keeper(hidden)
-            step = BlockStep(name, block, hidden, calls, rounder, decoder.cache_ops[index], keep)
+            given = (rounder, decoder.cache_ops[index], keep, captured.starts[index])
+            step = BlockStep(name, block, hidden, calls, *given)
             captured.hidden[:] = step.run()
             ops += step.stored_ops()
         decoder.put_away(index, artifact, self.keep)

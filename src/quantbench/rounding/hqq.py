@@ -13,7 +13,8 @@ Steps      For each group, z being at first the zero point of the range, rounded
  2. E = shrink((W - s (C - z)) / u) u, with shrink(x) = sign(x) max(0, |x| - |x|^(p-1) / beta) and the unit u.
  3. z = mean over the columns of C - (W - E) / s, as it is stored; beta <- kappa beta; back to 1.
  4. The codes for the z remembered: in no row is the objective larger than at the start.
-    A row whose z does not change, and whose errors are too small to be given way to, is left out from then on.
+    A group ends when no row of it has a smaller objective than before. A row whose z does not change, and whose errors
+    are too small to be given way to, is left out from then on.
 
 The unit   The authors' code has u = 1. Then E is 0 wherever |x|^(2-p) < 1 / beta, with their options for all errors
            below .17, hence for all errors of usual weights: what is left is to make each group's mean error 0. With
@@ -37,7 +38,7 @@ from quantbench.formats.base import Format
 from quantbench.formats.grid_params import GridParams
 from quantbench.formats.int import IntFormat
 from quantbench.rounding.base import Rounded
-from quantbench.rounding.search import GridSearch, by_group
+from quantbench.rounding.search import GridSearch, by_stack
 
 if TYPE_CHECKING:
     import torch
@@ -80,16 +81,21 @@ class Hqq(GridSearch):
 
     def search(self, weight: Tensor, format: IntFormat) -> Rounded:
         """The steps of this file for weight float32 [out, in]."""
-        return Rounded(by_group(weight, format, self._solve))
+        return Rounded(by_stack(weight, format, partial(self._solve, len(weight))))
 
-    def _solve(self, W: Tensor, params: GridParams, format: IntFormat) -> GridParams:
-        """Steps 1 to 3 for one group: its parameters with the best zero points."""
+    def _solve(self, out: int, W: Tensor, params: GridParams, format: IntFormat) -> GridParams:
+        """Steps 1 to 3 for groups of `out` rows, one below the other: their parameters with the best zero points.
+
+        A group ends when an iteration improves none of its rows.
+        """
         assert params.zero is not None
         z = params.zero.round() if self.start == "rounded" else params.zero
         start = now = dataclasses.replace(params, zero=z)
         best_z, least, beta = z.clone(), torch.full_like(z, torch.inf), self.beta
         small = self._given_no_way()
         open_rows = torch.arange(len(W), device=W.device)
+        group = open_rows // out
+        goes_on = torch.ones(len(W) // out, dtype=torch.bool, device=W.device)
         for _ in range(self.iterations + 1):
             assert now.zero is not None
             s, z = now.scale, now.zero
@@ -99,8 +105,9 @@ class Hqq(GridSearch):
             size = error.abs()
             objective = size.pow(self.p).sum(1, keepdim=True)  # step 1
             before = least[open_rows]
-            better = objective < before
-            if not bool(better.any()):
+            better = (objective < before) & goes_on[group, None]
+            goes_on = torch.zeros_like(goes_on).index_fill_(0, group[better[:, 0]], True)
+            if not bool(goes_on.any()):
                 break
             least[open_rows] = torch.where(better, objective, before)
             best_z[open_rows] = torch.where(better, z, best_z[open_rows])
@@ -110,10 +117,12 @@ class Hqq(GridSearch):
             now = format.stored(dataclasses.replace(now, zero=(C - kept / s).mean(1, keepdim=True)))  # step 3
             beta *= self.kappa
             assert now.zero is not None
-            moving = ((now.zero != z) | ~no_way)[:, 0].nonzero()[:, 0] if quiet else open_rows
-            if len(moving) < WORTH_IT * len(W):
-                chosen = partial(torch.index_select, dim=0, index=moving)
-                W, now, open_rows = chosen(W), now.each(chosen), chosen(open_rows)
+            moving = goes_on[group]
+            if quiet:
+                moving &= ((now.zero != z) | ~no_way)[:, 0]
+            if int(moving.sum()) < WORTH_IT * len(W):
+                chosen = partial(torch.index_select, dim=0, index=moving.nonzero()[:, 0])
+                W, now, open_rows, group = chosen(W), now.each(chosen), chosen(open_rows), chosen(group)
         return dataclasses.replace(start, zero=best_z)
 
     def _given_no_way(self) -> float:

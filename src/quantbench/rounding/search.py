@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from quantbench.core.component import Part
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
     torch = lazy_module("torch")
+
+
+_STACKED_ROWS = 4096  # what is computed of 64 columns of them lies in a cache
 
 
 class GridSearch(Part):
@@ -53,7 +57,29 @@ def by_group(
     weight: Tensor, format: IntFormat, solve: Callable[[Tensor, GridParams, IntFormat], GridParams]
 ) -> QuantizedWeight:
     """The weight rounded with the parameters that `solve` finds for each group, given its columns and first fit."""
-    groups = torch.split(weight, format.columns_per_group(weight.shape[1]), dim=1)
-    fitted = format.params(weight).split()
-    best = [solve(W.contiguous(), params, format) for W, params in zip(groups, fitted, strict=True)]
+    return by_stack(weight, format, solve, rows=1)
+
+
+def by_stack(
+    weight: Tensor,
+    format: IntFormat,
+    solve: Callable[[Tensor, GridParams, IntFormat], GridParams],
+    rows: int = _STACKED_ROWS,
+) -> QuantizedWeight:
+    """As `by_group`, with as many groups at once, one below the other, as have about so many rows, at least one.
+
+    `solve` is given their columns [k out, g] and the first fit of each row.
+    """
+    out, width = len(weight), format.columns_per_group(weight.shape[1])
+    at_once, whole = max(1, rows // out), weight.shape[1] // width
+    groups, fitted = torch.split(weight, width, dim=1), format.params(weight).split()
+    best: list[GridParams] = []
+    for start in (*range(0, whole, at_once), *range(whole, len(groups))):
+        stacked = slice(start, min(start + at_once, whole) if start < whole else start + 1)
+        found = solve(torch.cat(groups[stacked]), GridParams.join(fitted[stacked], dim=0), format)
+        best += [found.each(partial(_part, number, out)) for number in range(len(groups[stacked]))]
     return with_params(weight, GridParams.join(best), format)
+
+
+def _part(number: int, rows: int, stacked: Tensor) -> Tensor:
+    return stacked[number * rows : (number + 1) * rows]
