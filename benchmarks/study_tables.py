@@ -63,6 +63,8 @@ def interval(row: pd.Series) -> str:
 
 def gap_table(gaps: pd.DataFrame) -> str:
     """One row per recipe and calibration set, one column per test text."""
+    if gaps.empty:
+        return "None."
     texts = list(dict.fromkeys(gaps["task"]))
     lines = []
     for (recipe, calib), own in gaps.groupby(["recipe", "calib"], sort=False):
@@ -156,8 +158,10 @@ def main() -> None:
     mine = comparisons[comparisons["metric"] == given.metric]
     gaps = mine[mine["kind"] == GAP]
     known = sources(scores, given.metric)
+    controls = gaps["relation"] == CONTROL
     parts = {
-        f"Transfer gaps: {given.metric}": gap_table(gaps),
+        f"Transfer gaps: {given.metric}": gap_table(gaps[~controls]),
+        f"Transfer gaps of controls: {given.metric}": gap_table(gaps[controls]),
         "Is a text's own set best?": matched_table(comparisons),
         f"Not decided, and what would find {given.margin}": undecided_table(gaps, known, given.margin),
         "The error of a gap, by source": spread_table(known),

@@ -1,9 +1,10 @@
 """The least that a recipe's work can take: its multiplications, at the rate at which the machine multiplies matrices.
 
-Of a model of Llama's shape, with T calibration tokens and linear layers W [out, in]: a forward of the blocks takes
-2 T sum(out in) operations, attention left out; a Hessian of one input 2 T in^2, of which a symmetric product needs
-half; the inverse of its Cholesky factor in^3; rounding by columns out in^2, since each column's error goes into those
-behind it. What is not counted takes time, too: a floor is no promise.
+Of a model of Llama's shape, with T calibration tokens in sequences of L and linear layers W [out, in]: a forward of the
+blocks takes 2 T sum(out in) operations, and its attention, where each token reads on the average half of its sequence,
+2 T L hidden; a Hessian of one input 2 T in^2, of which a symmetric product needs half; the inverse of its Cholesky
+factor in^3; rounding by columns out in^2, since each column's error goes into those behind it. What is not counted
+takes time, too: a floor is no promise.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ PACKAGED = Shape(blocks=30, hidden=576, key_value=192, intermediate=1536)
 """SmolLM2-135M."""
 
 
-def operations(recipe: str, tokens: int, shape: Shape = PACKAGED) -> float | None:
+def operations(recipe: str, tokens: int, length: int = 512, shape: Shape = PACKAGED) -> float | None:
     """Multiplications and additions of a recipe; None where nothing that costs is a matrix product.
 
     GPTQ runs each weight once, as the next one's input is calibrated on what it writes; AWQ and SmoothQuant twice, once
     in full precision for their scales. AWQ's scales are sought among 20, each of which is judged by tr(dW H dW^T).
     """
     layers = shape.layers()
-    forward = sum(2.0 * tokens * rows * columns for rows, columns in layers)
+    attention = 2.0 * tokens * length * shape.hidden
+    forward = attention + sum(2.0 * tokens * rows * columns for rows, columns in layers)
     hessians = sum(1.0 * tokens * columns**2 for _, columns in layers)
     if recipe.startswith("gptq"):
         rounding = sum(columns**3 + rows * columns**2 for rows, columns in layers)
