@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quantbench.models.groups import GroupFinder
+from quantbench.pipeline import capture, replay
 from quantbench.pipeline.finished import FinishedParts
 from quantbench.pipeline.walker import quantize_model
 from recipes import make_recipe
@@ -47,6 +48,18 @@ def test_weights_are_the_same_to_the_bit(family: str, recipe: tuple[str, ...], m
     for limit in (0, 2 * one_sequence):
         monkeypatch.setattr(FinishedParts, "limit", limit)
         assert fingerprint(make(), *recipe) == kept
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "deepseek_v3"])
+def test_weights_do_not_depend_on_how_many_tokens_show_how_a_block_is_built(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, found = FAMILIES.get(family, tiny_deepseek_v3), set[str]()
+    for start in (8, data().shape[1]):
+        monkeypatch.setattr(capture, "START", start)
+        monkeypatch.setattr(replay, "START", start)
+        found.add(fingerprint(make(), "gptq_awq", GROUPS))
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize(("limit", "times"), [(None, SEQUENCES), (0, None)])
