@@ -8,9 +8,8 @@ Parts come in the order of draws, so that three draws are complete before the fo
 after the texts'. A part is begun if, by what parts took here, it ends within the minutes that are left; the first of a
 call is always begun. What is interrupted goes on where it stopped. Two workers run a thread each.
 
-What benchmarks/study/ holds was made with --draws 3 --windows 60 --packs benchmarks/study, but for controls-0: gptq and
-awq on the first draw of both controls. To go on with it where none of its runs are: `quantbench merge
-benchmarks/study/*`, then the same again.
+What benchmarks/study/ holds was made with --draws 3 --windows 60 --packs benchmarks/study. To go on with it, with more
+draws, where none of its runs are: `quantbench merge benchmarks/study/*`, then the same with --draws 5.
 
 --draws    how many draws of each set
 --windows  of each text at most so many windows, evenly placed; all parts of a study have the same. Without it, all that
