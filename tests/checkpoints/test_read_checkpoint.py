@@ -34,6 +34,7 @@ from quantbench.cells.summary import bits_of_model
 from quantbench.checkpoints.read import read_checkpoint
 from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.config.identity import identity
+from quantbench.core.errors import ModelError
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.observe import has_other_gains
@@ -204,12 +205,25 @@ def test_scales_that_are_folded_into_normalizations_are_the_same_model(tmp_path:
     torch.testing.assert_close(logits(handle.model), before, rtol=0, atol=0.3)
 
 
-def smoothed_llama(model: PreTrainedModel) -> PreTrainedModel:
-    """The same function, with other gains in front of the MLPs and other columns in their weights."""
+def test_columns_that_scales_made_too_small_to_be_stored_are_no_other_model(tmp_path: Path) -> None:
+    handle = tiny_handle()
+    smoothed = smoothed_llama(handle.model, tiny=9)
+    found = read(write_checkpoint(tmp_path / "made", smoothed, int8, INT8_CONFIG), handle)
+    assert "2 normalizations hold scales that weights of their blocks make up for" in found.notes
+    weight = found.artifact.changed["model.layers.0.mlp.gate_proj.weight"]
+    assert int((weight == 0).all(0).sum()) == 9
+    smoothed.get_parameter("model.layers.0.post_attention_layernorm.weight").data = torch.linspace(0.5, 2, 32)
+    with pytest.raises(ModelError, match="no weight of its block makes up for it"):
+        read(write_checkpoint(tmp_path / "other", smoothed, int8, INT8_CONFIG), handle)
+
+
+def smoothed_llama(model: PreTrainedModel, tiny: int = 0) -> PreTrainedModel:
+    """The same function, with other gains in front of the MLPs and other columns in their weights, some tiny."""
     other = copy.deepcopy(model)
     draw = torch.Generator().manual_seed(0)
     for index in range(2):
         scales = torch.rand(32, generator=draw).mul(2).sub(1).exp()
+        scales[:tiny] = 1e-3
         other.get_parameter(f"model.layers.{index}.post_attention_layernorm.weight").data /= scales
         for name in ("gate_proj", "up_proj"):
             other.get_parameter(f"model.layers.{index}.mlp.{name}.weight").data *= scales

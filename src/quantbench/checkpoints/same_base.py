@@ -5,7 +5,7 @@
   squares; its share of what that leaves over is less than UNLIKE. (Another model's weight leaves nearly all of it.)
 * Methods such as AWQ and SmoothQuant divide the gain of a normalization by scales, and multiply the columns of the
   weights that read it. So the gain of a normalization may differ from the base model's, g' = g / s, where a weight of
-  the same block has column scales b near s.
+  the same block has column scales b near s; columns that s made so small that they were rounded to 0 have none.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ UNLIKE = 0.75
 
 NEAR = 2.0**-7
 """Relative difference between neighbours of bfloat16: rounding twice may lead from one to the other."""
+
+_NOTHING = -13.0
+"""The scale of a column has a logarithm below it where the column is stored as 0."""
 
 _REST = "another model, another fine-tune of it, or rotated, which is not read"
 
@@ -80,9 +83,10 @@ class SameBase:
             self.notes.append(f"{len(self._offsets)} biases differ from the base model's, first {self._offsets[0]}")
 
     def _made_up_for(self, name: str, found: Tensor, base: Tensor) -> bool:
-        """Whether the logarithms of a weight's column scales are nearer to those of the gain's change than to 0.
+        """Whether a weight's column scales are, in logarithms, nearer to the gain's change than to 1 in most columns.
 
-        Some normalizations have the gain 1 + weight: both are tried.
+        A column counts by the size of its change, since rounding alone changes many a little; one that is stored as 0
+        says nothing. Some normalizations have the gain 1 + weight: both are tried.
         """
         for add in (0.0, 1.0):
             change = (base + add) / (found + add)
@@ -90,10 +94,11 @@ class SameBase:
                 continue
             wanted = change.log()
             for width, columns in self._columns.get(self._block(name), []):
-                if width == len(wanted) and float((columns - wanted).square().sum()) < 0.25 * float(
-                    wanted.square().sum()
-                ):
-                    return True
+                if width == len(wanted):
+                    size = torch.where(columns > _NOTHING, wanted.abs(), torch.zeros(()))
+                    near = (columns - wanted).abs() < size / 2
+                    if float(size[near].sum()) > float(size.sum()) / 2:
+                        return True
         return False
 
     def _block(self, name: str) -> str:
