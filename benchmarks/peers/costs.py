@@ -5,21 +5,26 @@
     python -m benchmarks.peers.costs FOLDER --only HQQ      # works whose name begins so; may be given again
     python -m benchmarks.peers.costs FOLDER --table         # the tables of what is there; runs nothing
 
-Run it on an idle machine. Of each setting every tool does one repetition before any does the next. CPU and wall seconds
-are of quantizing alone, without imports, loading and saving; memory is the peak of the process above what it held after
-its imports, and of that what is private. After its first repetition the weights that a tool wrote are scored by one
-loop (benchmarks.peers.score). Measurements are appended to costs.jsonl in FOLDER, and what is there is not measured
-again. benchmarks.peers.work has the kinds of work, benchmarks.peers.floor what the machine could do at best.
+Run it on an idle machine. Settings that are repeated come first, and of each setting every tool does one repetition
+before any does the next. CPU and wall seconds are of quantizing alone, without imports, loading and saving; memory is
+the peak of the process above what it held after its imports, and of that what is private; "other work" is the most that
+the machine's processors did beside it, in processors. After its first repetition the weights that a tool wrote are
+scored by one loop (benchmarks.peers.score). Measurements are appended to costs.jsonl beside this file, and what is
+there is not measured again (--lines for another file: that of another machine, say). benchmarks.peers.work has the
+kinds of work, benchmarks.peers.floor what the machine could do at best.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +49,7 @@ def measure(folder: Path, one: Measurement) -> Line:
     """One measurement, with scores if it is the first of its kind. Raises MakerError."""
     work = WORK[one.work]
     name, *rest = work.command(one.tool, one.setting)
-    out, maker = folder / "costs.begun", MAKERS.get(name)
+    out, maker = folder / f"costs-{os.getpid()}.begun", MAKERS.get(name)
     shutil.rmtree(out, ignore_errors=True)
     source = [str(folder / "base"), str(folder / tokens_file(one.setting.sequences)), str(out)]
     if maker is None:
@@ -52,16 +57,37 @@ def measure(folder: Path, one: Measurement) -> Line:
     else:
         command = [str(environment(folder, name)), str(HERE / maker.script), *source, *rest]
     try:
-        found: Line = dict(run(folder, "costs", command, one.setting.threads))
+        others = OtherWork()
+        found: Line = dict(run(folder, out.stem, command, one.setting.threads))
+        found["other_work"] = others.cores()
         if one.repetition == 0 and one.setting.threads == 1:
             scoring = [sys.executable, str(HERE / "score.py"), str(folder / "base"), str(out)]
             try:
-                found["scores"] = dict(run(folder, "score", scoring, threads=1))
+                found["scores"] = dict(run(folder, f"{out.stem}-score", scoring, os.cpu_count() or 1))
             except MakerError as error:  # a checkpoint that quantbench does not read
                 found["not_scored"] = str(error)
         return found
     finally:
         shutil.rmtree(out, ignore_errors=True)
+
+
+class OtherWork:
+    """How much the machine has done since, beside this process and the children that it has waited for."""
+
+    def __init__(self) -> None:
+        self._wall, self._busy, self._own = time.monotonic(), busy_seconds(), sum(os.times()[:4])
+
+    def cores(self) -> float:
+        """Processor seconds of everything else in a second, on the average."""
+        others = busy_seconds() - self._busy - (sum(os.times()[:4]) - self._own)
+        return max(0.0, others / (time.monotonic() - self._wall))
+
+
+def busy_seconds() -> float:
+    """Seconds that the machine's processors have worked, all together, since it was started."""
+    with Path("/proc/stat").open(encoding="ascii") as lines:
+        user, nice, system, _idle, _waiting, *interrupts = map(int, next(lines).split()[1:8])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 def tokens_file(sequences: int) -> str:
@@ -79,9 +105,9 @@ def key(line: Line) -> tuple[str, str, str, int]:
     return line["work"], line["setting"], line["tool"], line["repetition"]
 
 
-def measure_missing(folder: Path, wanted: Sequence[Measurement]) -> dict[str, str]:
-    """Measure what is not there yet; what failed, with the reason."""
-    file, failed = folder / "costs.jsonl", dict[str, str]()
+def measure_missing(folder: Path, file: Path, wanted: Sequence[Measurement]) -> dict[str, str]:
+    """Measure what is not in the file yet; what failed, with the reason."""
+    failed: dict[str, str] = {}
     there = {key(line) for line in read(file)}
     rates: dict[int, float] = {}
     for one in wanted:
@@ -96,7 +122,7 @@ def measure_missing(folder: Path, wanted: Sequence[Measurement]) -> dict[str, st
             failed[f"{one.work}, {one.setting}: {one.tool}"] = str(error)
             continue
         known = dict(zip(("work", "setting", "tool", "repetition"), one.key, strict=True))
-        known |= {"machine": machine()["cpu"], "matrix_rate": rates[threads]}
+        known |= {"date": f"{datetime.date.today()}", "machine": machine()["cpu"], "matrix_rate": rates[threads]}
         with file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(known | found) + "\n")
     return failed
@@ -114,7 +140,17 @@ def tables(done: Sequence[Line]) -> None:
             costs += [_cost(name, setting, tool, lines) for tool, lines in own.items()]
     heads = ["work", "setting", "quantbench", "CPU s", "best rival", "CPU s", "ratio", "target", "floor, CPU s", "met"]
     print(tabulate(verdicts, heads, tablefmt="github", disable_numparse=True), end="\n\n")
-    heads = ["work", "setting", "tool", "times", "CPU s", "wall s", "private, of the model", "with mapped files"]
+    heads = [
+        "work",
+        "setting",
+        "tool",
+        "times",
+        "CPU s",
+        "wall s",
+        "other work",
+        "private, of the model",
+        "with mapped files",
+    ]
     heads += [f"KL: {text}" for text in TEXTS] + [f"perplexity: {text}" for text in TEXTS]
     print(tabulate(costs, heads, tablefmt="github", disable_numparse=True))
 
@@ -145,13 +181,14 @@ def _verdict(name: str, work: Work, setting: Setting, own: dict[str, list[Line]]
 
 def _cost(name: str, setting: Setting, tool: str, lines: Sequence[Line]) -> list[str]:
     cpu, wall = (f"{_median(lines, key):.1f}" for key in ("cpu_seconds", "wall_seconds"))
+    others = f"{max(line['other_work'] for line in lines):.2f}"
     private, resident = (
         f"{statistics.median(line[peak] - line[imported] for line in lines) / MODEL_BYTES:.2f}"
         for peak, imported in (("peak_private_bytes", "imported_private_bytes"), ("peak_bytes", "imported_bytes"))
     )
     scores = next((line["scores"] for line in lines if "scores" in line), None)
     scored = [f"{scores[text][what]:.4g}" if scores else "" for what in ("kl", "perplexity") for text in TEXTS]
-    return [name, str(setting), tool, str(len(lines)), cpu, wall, private, resident, *scored]
+    return [name, str(setting), tool, str(len(lines)), cpu, wall, others, private, resident, *scored]
 
 
 def _median(lines: Sequence[Line], name: str) -> float:
@@ -162,6 +199,7 @@ def main() -> int:
     """Measure what is missing, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--lines", type=Path, default=HERE / "costs.jsonl", help="what is measured")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions of each work's first setting")
     parser.add_argument("--short", action="store_true", help="one repetition of each work's first setting")
     parser.add_argument("--only", action="append", default=[], help="the beginning of a work's name")
@@ -177,11 +215,11 @@ def main() -> int:
             parser.error(f"--only {given.only}: no work begins so. Works: {', '.join(WORK)}")
         for sequences in sorted({one.setting.sequences for one in wanted}):
             prepare(folder, tokens_file(sequences), sequences)
-        failed = measure_missing(folder, wanted)
-    tables(read(folder / "costs.jsonl"))
+        failed = measure_missing(folder, given.lines, wanted)
+    tables(read(given.lines))
     for what, reason in failed.items():
         print(f"not measured: {what}: {reason}")
-    for line in read(folder / "costs.jsonl"):
+    for line in read(given.lines):
         if "not_scored" in line:
             print(f"not scored: {line['work']}, {line['setting']}: {line['tool']}: {line['not_scored']}")
     return 1 if failed else 0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from benchmarks.peers.cost import WORD
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -65,11 +66,26 @@ def _load(folder: Path) -> PreTrainedModel:
     return model
 
 
-def score(full: PreTrainedModel, other: PreTrainedModel, tokens: Tensor) -> dict[str, float]:
-    """KL (nats per token) and perplexity of the other on windows int64 [W, L], and the first one's perplexity."""
+def full_logits(base: Path, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Logits float32 [W, L - 1, V] of the full-precision model on each text, computed once for all tools (1.6 GB)."""
+    kept = base.parent / "full_logits.safetensors"
+    if not kept.exists():
+        model, begun = _load(base), kept.with_suffix(".begun")
+        found = {text: torch.cat([model(one[None]).logits[:, :-1] for one in own]) for text, own in tokens.items()}
+        save_file(found, begun)
+        begun.rename(kept)
+    return load_file(kept)
+
+
+def score(full: Tensor, other: PreTrainedModel, tokens: Tensor) -> dict[str, float]:
+    """KL (nats per token) and perplexity of the other on windows int64 [W, L], and the first one's perplexity.
+
+    full: the logits [W, L - 1, V] of the model that is compared with.
+    """
     sums = dict.fromkeys(("kl", "nll", "nll_full"), 0.0)
-    for window in tokens:
-        p, q = (model(window[None]).logits[0, :-1].double().log_softmax(1) for model in (full, other))
+    for window, logits in zip(tokens, full, strict=True):
+        p = logits.double().log_softmax(1)
+        q = other(window[None]).logits[0, :-1].double().log_softmax(1)
         sums["kl"] += float((p.exp() * (p - q)).sum(1).mean())
         for name, logs in (("nll", q), ("nll_full", p)):
             sums[name] -= float(logs.gather(1, window[1:, None]).mean())
@@ -83,9 +99,10 @@ def score(full: PreTrainedModel, other: PreTrainedModel, tokens: Tensor) -> dict
 
 def main(base: Path, out: Path) -> None:
     """Print the scores on each text."""
-    full, other = _load(base), quantized(base, out)
+    tokens, other = windows(base), quantized(base, out)
     with torch.no_grad():
-        found = {text: score(full, other, tokens) for text, tokens in windows(base).items()}
+        full = full_logits(base, tokens)
+        found = {text: score(full[text], other, own) for text, own in tokens.items()}
     print(f"\n{WORD}{json.dumps(found)}", flush=True)
 
 

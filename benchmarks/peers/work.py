@@ -109,10 +109,10 @@ class Measurement:
 
 
 def measurements(repeat: int, short: bool) -> Iterator[Measurement]:
-    """All of them, tools in turn; short: one repetition of the first setting of each work."""
-    for name, work in WORK.items():
-        for setting, repeated in work.settings():
-            if short and not repeated:
-                continue
-            for repetition in range(repeat if repeated and not short else 1):
-                yield from (Measurement(name, setting, tool, repetition) for tool in work.tools)
+    """All of them, tools in turn, repeated settings first; short: one repetition of the first setting of each work."""
+    for wanted in (True,) if short else (True, False):
+        for name, work in WORK.items():
+            for setting, repeated in work.settings():
+                if repeated == wanted:
+                    for repetition in range(repeat if repeated and not short else 1):
+                        yield from (Measurement(name, setting, tool, repetition) for tool in work.tools)

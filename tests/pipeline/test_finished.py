@@ -88,48 +88,71 @@ def test_every_weight_is_run_once_for_each_sequence(
         assert runs["model.layers.1.mlp.down_proj"] == watched + SEQUENCES
 
 
-def test_attention_is_run_once_for_each_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
-    attend, runs = FinishedParts.attend, Counter[int]()
-
-    def counted(parts: FinishedParts, index: int, run: Any, args: Any, kwargs: Any) -> Tensor:
-        def noted(*args: Any, **kwargs: Any) -> Tensor:
-            runs[index] += 1
-            result: Tensor = run(*args, **kwargs)
-            return result
-
-        return attend(parts, index, noted, args, kwargs)
-
-    monkeypatch.setattr(FinishedParts, "attend", counted)
+def test_attention_and_normalizations_are_run_once_for_each_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     model = FAMILIES["llama"]()
+    norm = model.model.layers[1].post_attention_layernorm
+    attention = nn.functional.scaled_dot_product_attention
+    attended, normalized = [0], [0]
+    forward = norm.forward
+
+    def attend(*args: Any, **kwargs: Any) -> Tensor:
+        attended[0] += 1
+        return attention(*args, **kwargs)
+
+    def normalize(x: Tensor) -> Any:
+        normalized[0] += 1
+        return forward(x)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attend)
+    monkeypatch.setattr(norm, "forward", normalize)
     fingerprint(model, "gptq", GROUPS)
-    blocks = model.config.num_hidden_layers
-    assert runs == dict.fromkeys(range(SEQUENCES), blocks)
+    watched = 1  # the forward that finds the groups
+    assert attended[0] >= model.config.num_hidden_layers * (watched + SEQUENCES)
+    assert normalized[0] == watched + SEQUENCES
 
 
-def test_attention_on_other_arguments_is_run() -> None:
-    parts = FinishedParts("block", nn.Linear(2, 2))
+def test_an_answer_is_kept_for_the_same_arguments_as_long_as_nobody_writes_to_it() -> None:
+    parts, runs = FinishedParts("block", nn.Linear(2, 2)), Counter[int]()
     x, y = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])
 
-    def ask(value: Tensor, index: int = 0, **kwargs: Any) -> Tensor:
-        return parts.attend(index, lambda x, by: x * by, (value,), {"by": 2.0} | kwargs)
+    def times(x: Tensor, by: float) -> Tensor:
+        runs[0] += 1
+        return x * by
+
+    def ask(value: Tensor, index: int = 0, by: float = 2.0) -> Tensor:
+        found = parts.answer("times", index, times, value, by=by)
+        assert isinstance(found, Tensor)
+        return found
 
     asked: dict[str, Any]
-    for asked, expected in (
-        ({"value": x}, [2.0, 4.0]),
-        ({"value": y}, [2.0, 6.0]),
-        ({"value": y, "by": 3.0}, [3.0, 9.0]),
-        ({"value": y, "by": 4.0, "index": 1}, [4.0, 12.0]),
+    for asked, expected, run in (
+        ({"value": x}, [2.0, 4.0], 1),
+        ({"value": x}, [2.0, 4.0], 1),
+        ({"value": x.clone()}, [2.0, 4.0], 1),
+        ({"value": y}, [2.0, 6.0], 2),
+        ({"value": y, "by": 3.0}, [3.0, 9.0], 3),
+        ({"value": y, "by": 4.0, "index": 1}, [4.0, 12.0], 4),
+        ({"value": y, "by": 3.0}, [3.0, 9.0], 4),
     ):
-        found = ask(**asked)
-        assert found.tolist() == expected
-        found.zero_()  # as a model that writes to what it was given
-    assert ask(y, by=3.0).tolist() == [3.0, 9.0]  # kept as it was
-    assert parts.size == 2 * y.numel() * y.element_size()  # of sequence 1: what was asked and what came of it
+        assert ask(**asked).tolist() == expected
+        assert runs[0] == run
+    assert parts.size == 2 * 2 * y.numel() * y.element_size()  # of both sequences: what was asked, what came of it
+    ask(y, by=3.0).zero_()  # as a model that writes to what it was given
+    assert ask(y, by=3.0).tolist() == [3.0, 9.0]
+    assert runs[0] == 5
+    y[0] = 2.0  # the arguments that are kept are no longer those that were asked
+    assert ask(y, by=3.0).tolist() == [6.0, 9.0]
+    assert parts.answer("other", 0, times, y, by=3.0).tolist() == [6.0, 9.0]
+    assert runs[0] == 7
+    with torch.inference_mode():  # tensors that do not count their changes
+        uncounted = y.clone()
+        assert ask(uncounted, by=5.0).tolist() == ask(uncounted, by=5.0).tolist() == [10.0, 15.0]
+    assert runs[0] == 9
     parts.forget()
     assert parts.size == 0
 
 
-def test_no_more_is_kept_than_the_limit_and_what_was_added_to_in_its_place_is_kept_as_it_was(
+def test_no_more_is_kept_than_the_limit_and_what_was_added_to_in_its_place_is_run_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Block(nn.Module):

@@ -14,5 +14,8 @@ else:
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite: the smallest or the largest would be, which takes one pass over them."""
-    return not values.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(values.detach()))
+    """Whether no value is NaN or infinite: their sum would be. One that overflows says nothing, and both ends would."""
+    values = values.detach()
+    if not values.numel() or bool(torch.isfinite(values.sum())):
+        return True
+    return all(bool(torch.isfinite(end)) for end in torch.aminmax(values))

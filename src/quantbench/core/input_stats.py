@@ -20,7 +20,7 @@ else:
 T = TypeVar("T")
 
 _COLUMNS = 192  # that a product with the Hessian takes at once: fewer multiply less, and slower
-_ROWS = 256
+_ROWS = 512
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ class Blocks:
         """
         height, width = weight.shape
         rows, columns = min(self.rows or height, height), min(self.columns or width, width)
-        whole = torch.nn.functional.pad(weight, (0, -width % columns, 0, -height % rows))
+        missing = (0, -width % columns, 0, -height % rows)
+        whole = torch.nn.functional.pad(weight, missing) if any(missing) else weight
         parts = whole.reshape(len(whole) // rows, rows, -1, columns)  # [r, rows, g, columns]
         return parts.transpose(1, 2).flatten(2)
 

@@ -25,6 +25,7 @@ from quantbench.formats.grid import (
     containing_zero,
 )
 from quantbench.formats.grid_params import GridParams
+from quantbench.formats.nearest_kernel import nearest_rows
 from quantbench.formats.range_search import smallest_error
 
 if TYPE_CHECKING:
@@ -197,6 +198,10 @@ class IntActivation:
 
         scale and zero are those of `static_params`; ValueError if they are given to a dynamic format or missing.
         """
+        if self.granularity == "token" and scale is None and zero is None:
+            found = nearest_rows(x, self._grid, self.clip_ratio)
+            if found is not None:
+                return found.to(x.dtype)
         values = x.float()
         if self.dynamic:
             if scale is not None or zero is not None:

@@ -10,6 +10,8 @@ from quantbench.formats.base import Format, default_group_index
 from quantbench.formats.blocks import BlockGrid
 from quantbench.formats.corrections import Correction
 from quantbench.formats.grid_params import GridParams
+from quantbench.formats.int import IntFormat
+from quantbench.formats.nearest_kernel import nearest_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +36,11 @@ class QuantizedWeight:
         """The values of the codes alone, float32 [out, in]."""
         if self.group_index is not None:
             return self.format.decode(self.codes, self.params.columns(self.group_index.long()))
+        if isinstance(self.format, IntFormat):
+            columns = self.format.columns_per_group(self.codes.shape[1])
+            found = nearest_values(self.codes, self.params, self.format.grid, columns)
+            if found is not None:
+                return found
         return by_groups(self.format.decode, self.codes, self.params, self.format)
 
     def dequantize(self) -> Tensor:

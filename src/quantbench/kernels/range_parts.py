@@ -24,6 +24,22 @@ NORM = np.float32(2.4)
 BELOW = np.float32(1 - 2.0**-12)  # bounds are so much less than computed, for errors of float32
 
 
+@compiled(f4[::1], i4[::1], numba.int64)
+def stored(scales: Any, bits: Any, dtype: Any) -> None:
+    """Round scales >= 0 to a dtype, which makes of those that are too large infinity; bits: a view of them as int32."""
+    if dtype == SINGLE:
+        return
+    drop = 13 if dtype == HALF else 16
+    for k in range(len(scales)):
+        if dtype == HALF and scales[k] < np.float32(2.0**-14):  # subnormal
+            scales[k] = np.rint(scales[k] * np.float32(2.0**24)) * np.float32(2.0**-24)
+        else:
+            odd = (bits[k] >> drop) & 1
+            bits[k] = ((bits[k] + odd + (1 << (drop - 1)) - 1) >> drop) << drop
+        if dtype == HALF and scales[k] > np.float32(65504.0):
+            scales[k] = np.inf
+
+
 @compiled(f4, f4, f4[::1], numba.boolean, f4, f4, f4, numba.int64, f4, f4[::1], i4[::1], f4[::1])
 def fit(
     low: Any,
@@ -46,16 +62,7 @@ def fit(
     for k in range(len(factors)):
         a, b = low * factors[k], high * factors[k]
         scales[k] = (twice * max(-a, b) if symmetric else b - a) / divisor
-    if dtype != SINGLE:
-        drop = 13 if dtype == HALF else 16
-        for k in range(len(factors)):
-            if dtype == HALF and scales[k] < np.float32(2.0**-14):  # subnormal
-                scales[k] = np.rint(scales[k] * np.float32(2.0**24)) * np.float32(2.0**-24)
-            else:
-                odd = (bits[k] >> drop) & 1
-                bits[k] = ((bits[k] + odd + (1 << (drop - 1)) - 1) >> drop) << drop
-            if dtype == HALF and scales[k] > np.float32(65504.0):
-                scales[k] = np.inf
+    stored(scales, bits, dtype)
     for k in range(len(factors)):
         scales[k] = max(scales[k], least)
         zeros[k] = middle if symmetric else np.rint(min(max(-(low * factors[k]) / scales[k], np.float32(0)), divisor))

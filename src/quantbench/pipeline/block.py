@@ -90,6 +90,8 @@ class BlockStep:
             self._round(groups, stats)
 
     def _round(self, groups: Groups, stats: Stats) -> None:
+        if self.recipe.true_sequential:
+            self.replay.finished.begin()
         for _, grouped in itertools.groupby(zip(groups, stats, strict=True), key=lambda pair: pair[0].stage):
             side_by_side = list(grouped)
             stage = [(group, found) for group, found in side_by_side if self.rounder.planned(group.slots)]

@@ -4,7 +4,8 @@ While a block's weights are rounded group after group, it runs up to the next gr
 lies before that group was run on the same inputs the time before, but for the weights rounded since. So every module
 whose weights are final keeps what it writes, sequence by sequence: first single layers, then in their place whole parts
 of the block. A sequence runs through each weight about once instead of three times, and gives the same bits. Attention
-has no weights: its output is kept from the time that it is run for what reads it until it is run for what comes next.
+and normalizations have no weights that are rounded: what they make of their inputs is kept until they get other ones.
+Nothing is copied: a tensor counts its changes, and what was changed after it was kept is computed again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -38,12 +40,21 @@ class FinishedParts:
             for module in block.modules()
             if module is not block and (held := holding.intersection(module.modules()))
         }
+        self._norms = [
+            module
+            for module in block.modules()
+            if module not in self._inside and list(module.parameters()) and not list(module.children())
+        ]
         self._final: set[nn.Module] = set()
-        self._kept: dict[nn.Module, dict[int, Any]] = {}
-        self._attended: dict[int, _Attended] = {}
-        self._within = False
+        self._kept: dict[nn.Module, dict[int, _Kept]] = {}
+        self._answers: dict[tuple[Any, int], _Answer] = {}
+        self._begun = self._within = False
         self.size = 0
         """Bytes that are kept."""
+
+    def begin(self) -> None:
+        """From now on nothing of the block changes but the weights of its groups."""
+        self._begun = True
 
     def finish(self, groups: Iterable[InputGroup]) -> None:
         """The weights of these groups are final, as are those of all groups before them."""
@@ -53,30 +64,34 @@ class FinishedParts:
         """Free what is kept; nothing is finished."""
         self._final.clear()
         self._kept.clear()
-        self._attended.clear()
-        self.size = 0
+        self._answers.clear()
+        self._begun, self.size = False, 0
 
     @contextmanager
     def sequence(self, index: int) -> Iterator[None]:
         """Within the context the block runs on the inputs of one sequence, the same each time."""
-        parts = [module for module, held in self._inside.items() if held <= self._final]
-        own = {part: part.__dict__["forward"] for part in parts if "forward" in part.__dict__}  # a library's wrapper
-        for part in parts:
-            part.forward = self._or_kept(part, part.forward, index)
+        replaced = {part: self._or_kept(part, index) for part, held in self._inside.items() if held <= self._final}
+        if self._begun:
+            replaced |= {norm: partial(self.answer, norm, index, norm.forward) for norm in self._norms}
+        own = {part: part.__dict__["forward"] for part in replaced if "forward" in part.__dict__}  # a library's wrapper
+        for part, forward in replaced.items():
+            part.forward = forward
         try:
-            with _Attention(self, index) if parts else nullcontext():
+            with _Attention(self, index) if self._begun else nullcontext():
                 yield
         finally:
-            for part in parts:
+            for part in replaced:
                 del part.forward
             for part, forward in own.items():
                 part.forward = forward
 
-    def _or_kept(self, part: nn.Module, original: Callable[..., Any], index: int) -> Callable[..., Any]:
+    def _or_kept(self, part: nn.Module, index: int) -> Callable[..., Any]:
+        original = part.forward
+
         def forward(*args: Any, **kwargs: Any) -> Any:
-            written = self._kept.get(part, {}).get(index)
-            if written is not None:
-                return _copied(written)
+            kept = self._kept.get(part, {}).get(index)
+            if kept is not None and kept.untouched:
+                return kept.written
             if self._within:  # the part around this one will be kept
                 return original(*args, **kwargs)
             self._within = True
@@ -89,48 +104,68 @@ class FinishedParts:
 
         return forward
 
-    def attend(self, index: int, run: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """What `run` makes of the arguments: kept from the sequence's run before if they were the same."""
-        before = self._attended.pop(index, None)
+    def answer(self, asked: Any, index: int, run: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """What `run` makes of the arguments: for each that is asked kept from the run before if they were the same."""
+        before = self._answers.pop((asked, index), None)
         if before is not None:
+            if before.of(args, kwargs):
+                self._answers[asked, index] = before
+                return before.output.written
             self.size -= before.size
-            if before.args_equal(args, kwargs):
-                return before.output
         output = run(*args, **kwargs)
-        now = _Attended(args, kwargs, output.clone())  # some models write to what they are given
+        now = _Answer(_Kept.of((args, *kwargs.values())), tuple(kwargs), _Kept.of(output))
         if self.size + now.size <= self.limit:
-            self._attended[index] = now
+            self._answers[asked, index] = now
             self.size += now.size
         return output
 
     def _keep(self, part: nn.Module, index: int, written: Any) -> None:
         for inner in part.modules():
-            self.size -= _bytes(self._kept.get(inner, {}).pop(index, None))
-        size = _bytes(written)
-        if self.size + size <= self.limit:
-            self._kept.setdefault(part, {})[index] = _copied(written)
-            self.size += size
+            before = (self._kept.get(inner, {}).pop(index, None), self._answers.pop((inner, index), None))
+            self.size -= sum(one.size for one in before if one is not None)
+        kept = _Kept.of(written)
+        if self.size + kept.size <= self.limit:
+            self._kept.setdefault(part, {})[index] = kept
+            self.size += kept.size
 
 
 @dataclass(frozen=True, eq=False)
-class _Attended:
-    """The arguments of an attention and what came of them."""
+class _Kept:
+    """What was written, and how often each of its tensors had been changed when it was kept."""
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Tensor
+    written: Any
+    changes: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, written: Any) -> _Kept:
+        return cls(written, tuple(map(_changes, _tensors(written))))
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was changed since: some models add to what a part wrote in its place."""
+        return None not in self.changes and self.changes == tuple(map(_changes, _tensors(self.written)))
 
     @property
     def size(self) -> int:
-        return sum(_bytes(one) for one in (self.args, *self.kwargs.values(), self.output))
+        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.written))
 
-    def args_equal(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return (
-            len(args) == len(self.args)
-            and kwargs.keys() == self.kwargs.keys()
-            and all(map(_equal, args, self.args))
-            and all(_equal(value, self.kwargs[name]) for name, value in kwargs.items())
-        )
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """Arguments: positions, then those that have names; and what came of them."""
+
+    arguments: _Kept
+    names: tuple[str, ...]
+    output: _Kept
+
+    @property
+    def size(self) -> int:
+        return self.arguments.size + self.output.size
+
+    def of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether these are the arguments, and nothing has been changed."""
+        same = self.names == tuple(kwargs) and self.arguments.untouched and self.output.untouched
+        return same and _equal(self.arguments.written, (args, *kwargs.values()))
 
 
 class _Attention(TorchFunctionMode):
@@ -144,24 +179,26 @@ class _Attention(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is torch.nn.functional.scaled_dot_product_attention:
-            return self._parts.attend(self._index, func, args, kwargs or {})
+            return self._parts.answer("attention", self._index, func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _tensors(written: Any) -> Iterator[Tensor]:
+    if isinstance(written, Tensor):
+        yield written
+    elif isinstance(written, tuple):
+        for one in written:
+            yield from _tensors(one)
+
+
+def _changes(tensor: Tensor) -> int | None:
+    """A count; None for tensors that do not count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one is other or (one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other))
-    return type(one) is type(other) and bool(one == other)
-
-
-def _copied(written: Any) -> Any:
-    """A copy: some models add to what a part wrote in its place."""
-    if isinstance(written, Tensor):
-        return written.clone()
-    return tuple(map(_copied, written)) if isinstance(written, tuple) else written
-
-
-def _bytes(written: Any) -> int:
-    if isinstance(written, Tensor):
-        return written.numel() * written.element_size()
-    return sum(map(_bytes, written)) if isinstance(written, tuple) else 0
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return isinstance(one, int | float | str | None) and type(one) is type(other) and one == other

@@ -26,11 +26,13 @@ class Rounder:
     """Puts weights on their grids by the recipe, and keeps account of it in `state`.
 
     plan: the weight format of each layer the recipe treats, null if only its input is quantized; other layers stay as
-    they are.
+    they are. in_place: put what a weight was rounded to into the model, for blocks that run afterwards.
     """
 
-    def __init__(self, recipe: Recipe, plan: dict[str, Format | None], state: WalkState) -> None:
-        self.recipe, self.plan, self.state = recipe, plan, state
+    def __init__(
+        self, recipe: Recipe, plan: dict[str, Format | None], state: WalkState, *, in_place: bool = True
+    ) -> None:
+        self.recipe, self.plan, self.state, self._in_place = recipe, plan, state, in_place
         self.use_bits(state.bits)
 
     def use_bits(self, bits: dict[str, int]) -> None:
@@ -117,14 +119,16 @@ class Rounder:
         self, slot: WeightSlot, original: Tensor, rounded: Rounded, stats: LinearStats | None, seconds: float
     ) -> None:
         """Replace a weight by what it was rounded to, and record it."""
-        value = rounded.weight.dequantize()
-        loss, relative_loss = output_errors(value - original, original, stats)
+        loss = relative_loss = None
+        if self._in_place:
+            value = rounded.weight.dequantize()
+            loss, relative_loss = output_errors(value - original, original, stats)
+            slot.set(value)
         notes = self.state.notes.pop(slot.name, [])
         width = rounded.weight.codes.shape[1]
         group = rounded.weight.format.columns_per_group(width)
         if width % group:
             notes.append(f"last group has {width % group} of {group} columns")
-        slot.set(value)
         # What is kept leaves the device with its block, and is dequantized where a reloaded run will do it.
         self.state.artifact.weights[slot.name] = to_device(rounded.weight, CPU)
         self.state.layers.append(

@@ -67,7 +67,7 @@ class _Walk:
         if state is None:
             state = WalkState(hidden=None if captured is None else captured.hidden)
             state.artifact.ops.extend(rotations)
-        first, rounder = state.blocks, Rounder(self.recipe, decoder.plan, state)
+        first, rounder = state.blocks, Rounder(self.recipe, decoder.plan, state, in_place=captured is not None)
         if allocation is not None and captured is not None and first == 0:
             allocate_bits(decoder, rounder, captured, self.device)
         for index in range(first, len(decoder.blocks)):

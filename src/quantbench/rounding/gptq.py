@@ -140,22 +140,24 @@ class Columns:
         bound: Tensor | None = None,
     ) -> Columns | None:
         """Steps 1 to 3, on copies, for groups of g columns; None where H has no Cholesky decomposition."""
-        H = finite_hessian(stats)
-        assert stats is not None
-        found = stats.derived(("columns", order, g, damping), lambda: Prepared.of(H, order, g, damping))
+
+        def prepare() -> Prepared | None:
+            return Prepared.of(finite_hessian(stats), order, g, damping)
+
+        found = prepare() if stats is None else stats.derived(("columns", order, g, damping), prepare)
         if found is None:
             return None
         W = weight.masked_fill(found.dead, 0)  # step 1
         counts = {"damping_raised": found.raised, "dead_inputs": int(found.dead.sum())}
         given = {name: count for name, count in counts.items() if count}
-        in_order, limit = (None if t is None else t[:, found.order].t().contiguous() for t in (W, bound))
+        in_order, limit = (None if t is None else _in_order(t, found.order) for t in (W, bound))
         assert in_order is not None
         return cls(in_order, found.order, found.U, found.diagonal, given, limit)
 
     def original(self, *, clip: bool = False) -> Tensor:
         """W [out, in] in the weight's own order; clip: as grids are fitted to it."""
         W = clipped(self.W, self.bound) if clip else self.W
-        return W[self.order.argsort()].t().contiguous()
+        return W.index_select(0, self.order.argsort()).t().contiguous()
 
     def round(self, groups: Groups, block_size: int, *, permuted: bool) -> Rounded:
         """Step 4, which uses W up.
@@ -167,8 +169,13 @@ class Columns:
         back = self.order.argsort()
         index = torch.tensor(groups.of, dtype=torch.int32, device=back.device)[back] if permuted else None
         params = GridParams.join([groups.params[k] for k in sorted(groups.params)])
-        weight = QuantizedWeight(codes[back].t().contiguous(), params, groups.format, index)
+        weight = QuantizedWeight(codes.index_select(0, back).t().contiguous(), params, groups.format, index)
         return Rounded(weight, self.fallbacks | ({"uncompiled": 1} if slow else {}))
+
+
+def _in_order(values: Tensor, order: Tensor) -> Tensor:
+    """Columns of values [out, in] as rows, in the order of rounding [in, out]."""
+    return values.t().contiguous().index_select(0, order)
 
 
 def _round_columns(columns: Columns, groups: Groups, block_size: int) -> Tensor:

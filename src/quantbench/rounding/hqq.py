@@ -100,8 +100,8 @@ class Hqq(GridSearch):
             assert now.zero is not None
             s, z = now.scale, now.zero
             u = s if self.unit == "step" else torch.ones_like(s)
-            C = format.encode(W, now).float()
-            error = W - s * (C - z)
+            C = format.grid.levels(W, now)
+            error = (C - z).mul_(-s).add_(W)
             size = error.abs()
             objective = size.pow(self.p).sum(1, keepdim=True)  # step 1
             before = least[open_rows]
@@ -114,7 +114,7 @@ class Hqq(GridSearch):
             no_way = size.amax(1, keepdim=True) < small * u
             quiet = int(no_way.sum())
             kept = W if quiet == len(W) else W - shrink(error / u, self.p, beta) * u  # step 2
-            now = format.stored(dataclasses.replace(now, zero=(C - kept / s).mean(1, keepdim=True)))  # step 3
+            now = format.stored(dataclasses.replace(now, zero=C.sub_(kept / s).mean(1, keepdim=True)))  # step 3
             beta *= self.kappa
             assert now.zero is not None
             moving = goes_on[group]

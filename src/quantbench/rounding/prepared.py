@@ -52,7 +52,7 @@ class Prepared:
         """For H [in, in] and groups of g columns; None where H has no Cholesky decomposition."""
         H, dead = with_dead_inputs_apart(hessian)  # step 1
         permutation = column_order(H.diagonal(), order, g)  # step 2
-        H = H[permutation[:, None], permutation]
+        H = H.index_select(0, permutation).index_select(1, permutation)
         factor = inverse_cholesky(H, damping)  # step 3
         if factor is None:
             return None

@@ -30,7 +30,7 @@ from quantbench.core.errors import ConfigError
 from quantbench.core.input_stats import LinearStats, finite_hessian, output_error, quick_output_error
 from quantbench.core.lazy import lazy_module
 from quantbench.formats.base import Format, default_group_index
-from quantbench.formats.quantize import quantize
+from quantbench.formats.quantize import nearest_error
 from quantbench.transforms.base import Producer
 
 if TYPE_CHECKING:
@@ -96,20 +96,19 @@ class AwqClip(Part):
         """What the magnitude of each weight is clamped to [out, in], the same within a group."""
         width = weight.shape[1]
         columns = min(format.columns_per_group(width), width)
-        group_index = default_group_index(width, columns).to(weight.device)
         blocks = _diagonal_blocks(finite_hessian(stats), columns)
         rows = format.rows_per_scale or len(weight)
         absmax = _by_rows(_grouped(weight.abs(), columns).amax(dim=2), rows).amax(dim=2)  # [groups, runs of rows]
         best, least = absmax, torch.full_like(absmax, torch.inf)
         for i in range(max(1, int(self.max_shrink * self.grid))):
             threshold = absmax * (1 - i / self.grid)
-            bound = _bound(threshold, rows, weight, group_index)
-            rounded = quantize(weight.clamp(-bound, bound), format).dequantize()
-            dw = _grouped(weight - rounded, columns)
+            limit = threshold.repeat_interleave(rows, dim=1)[:, : len(weight)].t()
+            dw = _grouped(nearest_error(weight, format, limit=limit), columns)
             error = _by_rows((torch.bmm(dw, blocks) * dw).sum(dim=2), rows).sum(dim=2)  # dw^T H_gg dw
             better = error < least
             best, least = torch.where(better, threshold, best), torch.where(better, error, least)
-        return _bound(best, rows, weight, group_index)
+        group_index = default_group_index(width, columns).to(weight.device)
+        return best.repeat_interleave(rows, dim=1)[group_index, : len(weight)].t()
 
 
 def _scale(x: Tensor, alpha: float) -> Tensor:
@@ -121,34 +120,26 @@ def _loss(rounded: Sequence[tuple[Tensor, Format]], s: Tensor, H: Tensor, most: 
     """sum_i tr(dW_i H dW_i^T), up to rounding; infinite if above `most`."""
     loss = 0.0
     for W, grid in rounded:
-        loss += quick_output_error(_error(W, s, grid), H, most - loss)
+        loss += quick_output_error(nearest_error(W, grid, s), H, most - loss)
         if loss > most:
             return torch.inf
     return loss
 
 
 def _exact_loss(rounded: Sequence[tuple[Tensor, Format]], s: Tensor, H: Tensor) -> float:
-    return sum(output_error(_error(W, s, grid), H) for W, grid in rounded)
-
-
-def _error(W: Tensor, s: Tensor, grid: Format) -> Tensor:
-    return W - quantize(W * s, grid).dequantize() / s
+    return sum(output_error(nearest_error(W, grid, s), H) for W, grid in rounded)
 
 
 def _grouped(weight: Tensor, columns: int) -> Tensor:
     """The weight [out, in] as [groups, out, columns]; a short last group is filled up with zeros."""
     rows, width = weight.shape
-    return torch.nn.functional.pad(weight, (0, -width % columns)).reshape(rows, -1, columns).transpose(0, 1)
+    whole = torch.nn.functional.pad(weight, (0, -width % columns)) if width % columns else weight
+    return whole.reshape(rows, -1, columns).transpose(0, 1)
 
 
 def _by_rows(values: Tensor, rows: int) -> Tensor:
     """Values [groups, out] as [groups, runs, rows]; a short last run is filled up with zeros."""
     return torch.nn.functional.pad(values, (0, -values.shape[1] % rows)).reshape(len(values), -1, rows)
-
-
-def _bound(threshold: Tensor, rows: int, weight: Tensor, group_index: Tensor) -> Tensor:
-    """The thresholds [groups, runs] for each element of the weight [out, in]."""
-    return threshold.repeat_interleave(rows, dim=1)[group_index, : len(weight)].t()
 
 
 def _diagonal_blocks(hessian: Tensor, columns: int) -> Tensor:
