@@ -1,12 +1,16 @@
 """Times how soon the command answers where nothing is computed, against `python -c "import hydra, pandas"`.
 
     python benchmarks/startup.py [--outputs FOLDER]
+    python benchmarks/startup.py --grid                # a dry run of four cells; a grid of four that is done, again
 
 Each question is asked REPEATS times, all of them in turn, so that a slow moment of the machine hits none alone; the
 table has medians of seconds by the clock and their ratios to the reference. The aim is a ratio of at most 3. Run it on
 an idle machine. `show` and `status` ask a store: with FOLDER that one, which should hold a sweep, else an empty one.
 The model and the data set of the last two are sought at an address where nobody answers; the default model, which the
 last one uses, should lie in the cache.
+
+--grid runs a grid first, without calibration data, and compares with `python -c "import torch, transformers"`: the aim
+is then a ratio of at most 1.5.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ from pathlib import Path
 REPEATS = 5
 AIM = 3.0
 REFERENCE = "import hydra, pandas"
+GRID_REFERENCE, GRID_AIM = "import torch, transformers", 1.5
+GRID = ["-m", "quantizer=none,rtn,nf4,mxfp8", "eval=two_samples"]
+SMALL = ["calib=wiki_sample", "calib.n=8", "eval=two_samples"]
+CALIBRATED = ["-m", "quantizer=gptq,awq", "quantizer.weight.bits=4,3", *SMALL]
 NOBODY = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
 
 
@@ -58,14 +66,20 @@ def seconds(command: list[str], folder: Path, environment: dict[str, str]) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=Path, help="a folder of results with a sweep in it")
+    parser.add_argument("--grid", action="store_true", help="grids instead of questions")
     given = parser.parse_args()
+    reference, aim = (GRID_REFERENCE, GRID_AIM) if given.grid else (REFERENCE, AIM)
     with tempfile.TemporaryDirectory() as scratch:
         outputs = given.outputs.absolute() if given.outputs else Path(scratch) / "outputs"
-        own = {"QUANTBENCH_OUTPUTS": str(outputs), "HF_HOME": f"{scratch}/hf", **NOBODY}
+        own = {"QUANTBENCH_OUTPUTS": str(outputs)} | ({} if given.grid else {"HF_HOME": f"{scratch}/hf", **NOBODY})
         source = str(Path(__file__).parents[1] / "src")
         environment = {**os.environ, **own, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
-        commands = {"reference": [sys.executable, "-c", REFERENCE]}
-        for name, arguments in questions(outputs).items():
+        commands = {"reference": [sys.executable, "-c", reference]}
+        asked = {"dry run": [*CALIBRATED, "dry_run=true"], "finished grid": GRID} if given.grid else questions(outputs)
+        if given.grid:
+            begin = [sys.executable, "-m", "quantbench", *GRID]
+            subprocess.run(begin, cwd=scratch, env=environment, capture_output=True, check=True)
+        for name, arguments in asked.items():
             commands[name] = [sys.executable, "-m", "quantbench", *arguments]
         taken: dict[str, list[float]] = {name: [] for name in commands}
         answers: dict[str, str] = {}
@@ -77,7 +91,7 @@ def main() -> None:
     print(f"{'question':<26}{'seconds':>9}{'ratio':>8}   [exit status] last line of the answer")
     for name, times in taken.items():
         middle = statistics.median(times)
-        late = " <" if middle > AIM * first else ""
+        late = " <" if middle > aim * first else ""
         print(f"{name:<26}{middle:>9.2f}{middle / first:>8.2f}{late:<2} {answers[name][:100]}")
 
 
