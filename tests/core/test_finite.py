@@ -25,3 +25,7 @@ def test_nothing_and_the_largest_numbers_are_finite() -> None:
     assert all_finite(torch.empty(0, 3))
     assert all_finite(torch.tensor([torch.finfo(torch.float32).max, torch.finfo(torch.float32).min]))
     assert all_finite(torch.tensor(1.0, requires_grad=True))
+    assert all_finite(torch.full((3,), torch.finfo(torch.float32).max))  # the sum overflows
+    assert all_finite(torch.full((300,), 60_000.0, dtype=torch.float16))
+    assert not all_finite(torch.tensor([torch.finfo(torch.float32).max] * 3 + [torch.inf]))
+    assert not all_finite(torch.tensor([torch.inf, -torch.inf]))

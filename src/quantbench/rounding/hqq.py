@@ -99,7 +99,7 @@ class Hqq(GridSearch):
         for _ in range(self.iterations + 1):
             assert now.zero is not None
             s, z = now.scale, now.zero
-            u = s if self.unit == "step" else torch.ones_like(s)
+            u = s if self.unit == "step" else None  # 1
             C = format.grid.levels(W, now)
             error = (C - z).mul_(-s).add_(W)
             size = error.abs()
@@ -111,9 +111,9 @@ class Hqq(GridSearch):
                 break
             least[open_rows] = torch.where(better, objective, before)
             best_z[open_rows] = torch.where(better, z, best_z[open_rows])
-            no_way = size.amax(1, keepdim=True) < small * u
+            no_way = size.amax(1, keepdim=True) < (small if u is None else small * u)
             quiet = int(no_way.sum())
-            kept = W if quiet == len(W) else W - shrink(error / u, self.p, beta) * u  # step 2
+            kept = W if quiet == len(W) else W - self._given_way(error, size, u, beta)  # step 2
             now = format.stored(dataclasses.replace(now, zero=C.sub_(kept / s).mean(1, keepdim=True)))  # step 3
             beta *= self.kappa
             assert now.zero is not None
@@ -125,6 +125,12 @@ class Hqq(GridSearch):
                 W, now, open_rows, group = chosen(W), now.each(chosen), chosen(open_rows), chosen(group)
         return dataclasses.replace(start, zero=best_z)
 
+    def _given_way(self, error: Tensor, size: Tensor, u: Tensor | None, beta: float) -> Tensor:
+        """E of step 2, for errors of this size in weights."""
+        if u is None:
+            return _shrunk(error, size, self.p, beta)
+        return shrink(error / u, self.p, beta).mul_(u)
+
     def _given_no_way(self) -> float:
         """Errors below it, in units, are given no way in any iteration: a zero point that stays then stays for good."""
         largest_beta = self.beta * self.kappa**self.iterations
@@ -133,5 +139,8 @@ class Hqq(GridSearch):
 
 def shrink(x: Tensor, p: float, beta: float) -> Tensor:
     """An approximate minimiser over e of |e|^p + beta/2 (e - x)^2: exact (soft thresholding) for p = 1."""
-    size = x.abs()
-    return x.sign() * (size - size.pow(p - 1) / beta).clamp_(min=0)
+    return _shrunk(x, x.abs(), p, beta)
+
+
+def _shrunk(x: Tensor, size: Tensor, p: float, beta: float) -> Tensor:
+    return torch.sub(size, size.pow(p - 1).div_(beta)).clamp_(min=0).copysign_(x)
