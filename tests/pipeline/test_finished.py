@@ -89,26 +89,21 @@ def test_every_weight_is_run_once_for_each_sequence(
 
 
 def test_attention_and_normalizations_are_run_once_for_each_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, runs = FinishedParts.answer, Counter[tuple[str, int]]()
+
+    def counted(parts: FinishedParts, asked: Any, index: int, run: Any, /, *args: Any, **kwargs: Any) -> Any:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            runs[asked if isinstance(asked, str) else type(asked).__name__, index] += 1
+            return run(*args, **kwargs)
+
+        return answer(parts, asked, index, noted, *args, **kwargs)
+
+    monkeypatch.setattr(FinishedParts, "answer", counted)
     model = FAMILIES["llama"]()
-    norm = model.model.layers[1].post_attention_layernorm
-    attention = nn.functional.scaled_dot_product_attention
-    attended, normalized = [0], [0]
-    forward = norm.forward
-
-    def attend(*args: Any, **kwargs: Any) -> Tensor:
-        attended[0] += 1
-        return attention(*args, **kwargs)
-
-    def normalize(x: Tensor) -> Any:
-        normalized[0] += 1
-        return forward(x)
-
-    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attend)
-    monkeypatch.setattr(norm, "forward", normalize)
     fingerprint(model, "gptq", GROUPS)
-    watched = 1  # the forward that finds the groups
-    assert attended[0] >= model.config.num_hidden_layers * (watched + SEQUENCES)
-    assert normalized[0] == watched + SEQUENCES
+    blocks = model.config.num_hidden_layers
+    sequences = range(SEQUENCES)
+    assert runs == {("attention", i): blocks for i in sequences} | {("LlamaRMSNorm", i): 2 * blocks for i in sequences}
 
 
 def test_an_answer_is_kept_for_the_same_arguments_as_long_as_nobody_writes_to_it() -> None:
