@@ -32,7 +32,7 @@ def nearest_codes(weight: Tensor, grid: IntGrid, columns: int) -> tuple[Tensor, 
     W, groups = _array(weight), -(-weight.shape[1] // columns)
     codes = torch.empty(weight.shape, dtype=torch.uint8)
     scales, zeros = torch.empty(len(weight), groups), torch.empty(len(weight), groups)
-    given, out = (W, columns, *fixed_numbers(grid)), (codes.numpy(), scales.numpy(), zeros.numpy())
+    given, out = (W, columns, fixed_numbers(grid)), (codes.numpy(), scales.numpy(), zeros.numpy())
     if not _each_row(lambda start, end: kernel.codes_of(start, end, *given, *out), len(weight)):
         return None
     return codes, GridParams(scales, None if grid.convention else zeros)
@@ -63,7 +63,7 @@ def nearest_errors(
     factors = torch.ones(weight.shape[1]) if s is None else s
     bound = torch.empty(0, 0) if limit is None else limit
     errors = torch.empty(weight.shape)
-    given = (_array(weight), _array(factors), _array(bound), columns, *fixed_numbers(grid), errors.numpy())
+    given = (_array(weight), _array(factors), _array(bound), columns, fixed_numbers(grid), errors.numpy())
     if not _each_row(lambda start, end: kernel.errors_of(start, end, *given), len(weight)):
         return None
     return errors
@@ -76,7 +76,7 @@ def nearest_rows(x: Tensor, grid: IntGrid, ratio: float) -> Tensor | None:
         return None
     rows = x.reshape(-1, x.shape[-1])
     values = torch.empty(rows.shape)
-    given = (_array(rows), ratio, *fixed_numbers(grid), values.numpy())
+    given = (_array(rows), ratio, fixed_numbers(grid), values.numpy())
     if not _each_row(lambda start, end: kernel.rows_of(start, end, *given), len(rows)):
         return None
     return values.reshape(x.shape)

@@ -17,7 +17,7 @@ from quantbench.kernels.jit import compiled
 from quantbench.kernels.range_parts import INFINITY, stored
 
 f4, i4, i8, u1 = numba.float32, numba.int32, numba.int64, numba.uint8
-GRID = (numba.boolean, f4, f4, f4, f4, f4, i8, f4)
+GRID = numba.types.Tuple((numba.boolean, f4, f4, f4, f4, f4, i8, f4))
 """symmetric, twice, divisor, middle, lowest, highest, dtype, least: as in `quantbench.kernels.ranges`."""
 
 
@@ -30,25 +30,13 @@ def ends(v: Any) -> Any:
     return smallest, largest
 
 
-@compiled(f4[::1], i8, f4, *GRID[:4], *GRID[6:], f4[::1], i4[::1], f4[::1])
-def fit(
-    v: Any,
-    size: Any,
-    ratio: Any,
-    symmetric: Any,
-    twice: Any,
-    divisor: Any,
-    middle: Any,
-    dtype: Any,
-    least: Any,
-    scales: Any,
-    bits: Any,
-    zeros: Any,
-) -> Any:
+@compiled(f4[::1], i8, f4, GRID, f4[::1], i4[::1], f4[::1])
+def fit(v: Any, size: Any, ratio: Any, grid: Any, scales: Any, bits: Any, zeros: Any) -> Any:
     """Scales and zero points [g] of a row v [in] for so much of the range of each group; whether all are finite.
 
     bits: a view of scales as int32.
     """
+    symmetric, twice, divisor, middle, _, _, dtype, least = grid
     zero, one, biggest = np.float32(0), np.float32(1), np.int32(0)
     for g in range(len(scales)):
         low, high = ends(v[g * size : min(len(v), (g + 1) * size)])
@@ -66,29 +54,21 @@ def fit(
     return biggest < INFINITY
 
 
-@compiled(i8, i8, f4[:, ::1], i8, *GRID, u1[:, ::1], f4[:, ::1], f4[:, ::1])
+@compiled(i8, i8, f4[:, ::1], i8, GRID, u1[:, ::1], f4[:, ::1], f4[:, ::1])
 def codes_of(
     start: Any,
     end: Any,
     W: Any,
     size: Any,
-    symmetric: Any,
-    twice: Any,
-    divisor: Any,
-    middle: Any,
-    lowest: Any,
-    highest: Any,
-    dtype: Any,
-    least: Any,
+    grid: Any,
     codes: Any,
     scales: Any,
     zeros: Any,
 ) -> Any:
     """Codes [out, in], scales and zero points of the rows from start to end; whether all scales are finite."""
-    finite, bits = True, scales.view(np.int32)
-    grid = (symmetric, twice, divisor, middle, dtype, least)
+    finite, bits, lowest, highest = True, scales.view(np.int32), grid[4], grid[5]
     for i in range(start, end):
-        finite &= fit(W[i], size, np.float32(1), *grid, scales[i], bits[i], zeros[i])
+        finite &= fit(W[i], size, np.float32(1), grid, scales[i], bits[i], zeros[i])
         for g in range(scales.shape[1]):
             columns = slice(g * size, min(W.shape[1], (g + 1) * size))
             v, row, scale, zero = W[i, columns], codes[i, columns], scales[i, g], zeros[i, g]
@@ -108,7 +88,7 @@ def values_of(start: Any, end: Any, codes: Any, size: Any, scales: Any, zeros: A
                 v[j] = (np.float32(row[j]) - zero) * scale
 
 
-@compiled(i8, i8, f4[:, ::1], f4[::1], f4[:, ::1], i8, *GRID, f4[:, ::1])
+@compiled(i8, i8, f4[:, ::1], f4[::1], f4[:, ::1], i8, GRID, f4[:, ::1])
 def errors_of(
     start: Any,
     end: Any,
@@ -116,14 +96,7 @@ def errors_of(
     s: Any,
     t: Any,
     size: Any,
-    symmetric: Any,
-    twice: Any,
-    divisor: Any,
-    middle: Any,
-    lowest: Any,
-    highest: Any,
-    dtype: Any,
-    least: Any,
+    grid: Any,
     errors: Any,
 ) -> Any:
     """W - (values of W s, clamped to [-t, t]) / s for the rows from start to end; whether all scales are finite.
@@ -132,7 +105,7 @@ def errors_of(
     """
     finite, y = True, np.empty(W.shape[1], np.float32)
     scales, zeros = np.empty((len(y) + size - 1) // size, np.float32), np.empty((len(y) + size - 1) // size, np.float32)
-    grid, bits = (symmetric, twice, divisor, middle, dtype, least), scales.view(np.int32)
+    bits, lowest, highest = scales.view(np.int32), grid[4], grid[5]
     for i in range(start, end):
         for j in range(len(y)):
             y[j] = W[i, j] * s[j]
@@ -140,7 +113,7 @@ def errors_of(
             v, bound = y[g * size : min(len(y), (g + 1) * size)], t[i, g]
             for j in range(len(v)):
                 v[j] = min(max(v[j], -bound), bound)
-        finite &= fit(y, size, np.float32(1), *grid, scales, bits, zeros)
+        finite &= fit(y, size, np.float32(1), grid, scales, bits, zeros)
         for g in range(len(scales)):
             columns = slice(g * size, min(len(y), (g + 1) * size))
             v, w, d, e, scale, zero = y[columns], W[i, columns], s[columns], errors[i, columns], scales[g], zeros[g]
@@ -150,28 +123,21 @@ def errors_of(
     return finite
 
 
-@compiled(i8, i8, f4[:, ::1], f4, *GRID, f4[:, ::1])
+@compiled(i8, i8, f4[:, ::1], f4, GRID, f4[:, ::1])
 def rows_of(
     start: Any,
     end: Any,
     X: Any,
     ratio: Any,
-    symmetric: Any,
-    twice: Any,
-    divisor: Any,
-    middle: Any,
-    lowest: Any,
-    highest: Any,
-    dtype: Any,
-    least: Any,
+    grid: Any,
     values: Any,
 ) -> Any:
     """The values of rows X [n, features] from start to end, each on a grid of its own; whether all are finite."""
     finite, scales, zeros = True, np.empty(1, np.float32), np.empty(1, np.float32)
-    grid, bits = (symmetric, twice, divisor, middle, dtype, least), scales.view(np.int32)
+    bits, lowest, highest = scales.view(np.int32), grid[4], grid[5]
     for i in range(start, end):
         v, row = X[i], values[i]
-        finite &= fit(v, len(v), ratio, *grid, scales, bits, zeros)
+        finite &= fit(v, len(v), ratio, grid, scales, bits, zeros)
         scale, zero = scales[0], zeros[0]
         for j in range(len(v)):
             row[j] = (min(max(np.rint(v[j] / scale) + zero, lowest), highest) - zero) * scale
