@@ -139,6 +139,7 @@ def tables(done: Sequence[Line]) -> None:
                 verdicts.append(line)
             costs += [_cost(name, setting, tool, lines) for tool, lines in own.items()]
     heads = ["work", "setting", "quantbench", "CPU s", "best rival", "CPU s", "ratio", "target", "floor, CPU s", "met"]
+    heads.append("processor")
     print(tabulate(verdicts, heads, tablefmt="github", disable_numparse=True), end="\n\n")
     heads = [
         "work",
@@ -176,7 +177,12 @@ def _verdict(name: str, work: Work, setting: Setting, own: dict[str, list[Line]]
     ratio = f"{ours / rivals[best]:.2f}"
     shown = "" if floor is None else f"{floor:.1f}"
     met = "yes" if ours <= wanted else f"no: {wanted:.1f} s"
-    return [name, str(setting), recipe, f"{ours:.1f}", best, f"{rivals[best]:.1f}", ratio, said, shown, met]
+    # Seconds of two machines make no ratio.
+    on = sorted({line["machine"] for lines in own.values() for line in lines})
+    if len(on) > 1:
+        ratio = met = "several machines"
+    cells = [name, str(setting), recipe, f"{ours:.1f}", best, f"{rivals[best]:.1f}", ratio, said, shown, met]
+    return [*cells, ", ".join(on)]
 
 
 def _cost(name: str, setting: Setting, tool: str, lines: Sequence[Line]) -> list[str]:

@@ -112,6 +112,7 @@ def quantize(
 
     from quantbench.config.named import named_recipe
     from quantbench.models.handle import ModelHandle
+    from quantbench.pipeline.fits import memory_of_quantizing
     from quantbench.pipeline.walker import quantize_model
 
     chosen = named_recipe(recipe, overrides, None if config_dir is None else Path(config_dir))
@@ -126,7 +127,7 @@ def quantize(
     torch.nn.Module.to(model, torch.device("cpu"))
     handle = ModelHandle(model, tokenizer, "in memory")
     try:
-        with progress("quantizing", "block") as show:
+        with progress("quantizing", "block") as show, memory_of_quantizing(device, tokens):
             quantized = quantize_model(handle, chosen, tokens, device, show)
     except BaseException:
         handle.restore()

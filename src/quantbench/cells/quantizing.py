@@ -22,6 +22,7 @@ from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.any_recipe import AnyRecipe
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
+from quantbench.pipeline.fits import memory_of_quantizing
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.stored import check_stored
@@ -123,7 +124,7 @@ def _made(
         with progress("reading", "tensor") as show:
             return read_checkpoint(handle, recipe, show)
     assert isinstance(recipe, Recipe)
-    with progress("quantizing", "block") as show:
+    with progress("quantizing", "block") as show, memory_of_quantizing(device, tokens):
         return quantize_model(handle, recipe, tokens, device, show, checkpoint)
 
 

@@ -11,6 +11,7 @@ from quantbench.config.cell import Cell
 from quantbench.core.environment import environment
 from quantbench.core.errors import QuantbenchError
 from quantbench.core.meter import Meter
+from quantbench.core.out_of_memory import memory_explained
 from quantbench.core.progress import progress
 from quantbench.metrics import metrics
 from quantbench.metrics.clusters import clusters_digest
@@ -82,8 +83,10 @@ def _count(items: pd.DataFrame, column: str) -> int | None:
 def _outcome(session: Session, cell: Cell, inputs: Inputs, task: str, reference: Reference | None) -> Outcome:
     """What scoring gives. reference: of full precision, which is captured or compared with; None: neither."""
     handle = install(session, cell, inputs)
-    with progress(f"evaluating {task}", "item") as show:
-        return inputs.tests[task].score(handle, task, reference, session.device(cell), show)
+    device = session.device(cell)
+    fits = "shorter windows or prompts" + ("" if device.type == "cpu" else ", or the machine's own memory (device=cpu)")
+    with progress(f"evaluating {task}", "item") as show, memory_explained(f"evaluating {task}", device, fits):
+        return inputs.tests[task].score(handle, task, reference, device, show)
 
 
 def _refuse_again(session: Session, cell: Cell, task: str, protocol: str) -> None:

@@ -6,9 +6,19 @@ act on each other, each sequence goes through alone: what it gives never depends
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
 
 from quantbench.core.mixing import Mixing
+from quantbench.core.out_of_memory import ran_out, release
+
+log = logging.getLogger("quantbench")
+
+Made = TypeVar("Made")
 
 BATCH_TOKENS = 4096
 """Most tokens that go through the model at once."""
@@ -31,3 +41,41 @@ def batches(lengths: Sequence[int], mixing: Mixing, budget: int = BATCH_TOKENS) 
         size = max(1, budget // length)
         found += [groups[length][i : i + size] for i in range(0, len(groups[length]), size)]
     return found
+
+
+def run_batches(
+    lengths: Sequence[int], mixing: Mixing, device: torch.device, run: Callable[[list[int]], Made]
+) -> Iterator[tuple[list[int], Made]]:
+    """Each batch of sequences of these lengths, and what `run` makes of it.
+
+    Where the device has no memory left for a batch it is halved, and those that come later have no more tokens, which
+    is said once; raises what torch does where a single sequence is too much.
+    """
+    waiting = deque(batches(lengths, mixing))
+    most, said = BATCH_TOKENS, False
+    while waiting:
+        batch = waiting.popleft()
+        size = max(1, most // lengths[batch[0]])
+        if len(batch) > size:
+            waiting.extendleft(reversed([batch[i : i + size] for i in range(0, len(batch), size)]))
+            continue
+        try:
+            made = run(batch)
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1 or not ran_out(error):
+                raise
+        else:
+            yield batch, made
+            continue
+        # Not while the error is handled: it holds on to the frames it came through, and these to their tensors.
+        release(device)
+        if not said:
+            log.warning(
+                "out of memory on %s with %d sequences of %d tokens: from here on fewer go through the model at once",
+                device,
+                len(batch),
+                lengths[batch[0]],
+            )
+        said = True
+        most = len(batch) // 2 * lengths[batch[0]]
+        waiting.appendleft(batch)

@@ -14,7 +14,7 @@ from quantbench.core.finite import all_finite
 from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
 from quantbench.models.head import head_in_place, head_of, wide_head
-from quantbench.tasks.batches import batches
+from quantbench.tasks.batches import run_batches
 from quantbench.tasks.logits import SplitModel
 
 
@@ -36,23 +36,31 @@ def greedy(
     found: list[list[int]] = [[] for _ in prompts]
     step = _Cached(model) if cached else _Uncached(model)
     done = 0
-    for batch in batches([len(prompt) + max_new_tokens for prompt in prompts], mixing):
+
+    def run(batch: list[int]) -> list[list[int]]:
         tokens = torch.tensor([list(prompts[i]) for i in batch], device=device)
-        open_rows = set(batch)
+        answers: list[list[int]] = [[] for _ in batch]
+        open_rows = set(range(len(batch)))
         step.begin()
         for _ in range(max_new_tokens):
             logits = step.logits(tokens)
             if not all_finite(logits):
                 raise ModelError("logits that are not finite: the model's outputs overflowed; use more bits")
             chosen = logits.argmax(1)
-            for row, token in zip(batch, chosen.tolist(), strict=True):
+            for row, token in enumerate(chosen.tolist()):
                 if row in open_rows:
-                    found[row].append(token)
-                    if stopped(found[row]):
+                    answers[row].append(token)
+                    if stopped(answers[row]):
                         open_rows.discard(row)
             if not open_rows:
                 break
             tokens = torch.cat([tokens, chosen[:, None]], dim=1)
+        return answers
+
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    for batch, answers in run_batches(lengths, mixing, device, run):
+        for prompt, answer in zip(batch, answers, strict=True):
+            found[prompt] = answer
         done += len(batch)
         progress(done, len(prompts))
     return found

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
-from quantbench.tasks.batches import alone, batches
+from quantbench.tasks.batches import alone, run_batches
 from quantbench.tasks.logits import SplitModel, log_probabilities
 from quantbench.tasks.overflow import overflowed
 
@@ -47,7 +47,8 @@ def loglikelihoods(
         guests[number_of[host]].append(index)
     totals = [0.0] * len(wanted)
     done = 0
-    for batch in batches([len(row) for row in rows], mixing):
+
+    def run(batch: list[int]) -> list[tuple[int, float]]:
         states = split.hidden_batch(torch.tensor([rows[i] for i in batch], device=device))
         owners, where, targets = [], [], []
         for number, row in enumerate(batch):
@@ -58,7 +59,10 @@ def loglikelihoods(
                     where.append((number, position - 1))
                     targets.append(one.tokens[position])
         read = states[tuple(torch.tensor(where, device=device).T)]
-        for owner, value in zip(owners, _log_probs(split, read, targets), strict=True):
+        return list(zip(owners, _log_probs(split, read, targets), strict=True))
+
+    for batch, found in run_batches([len(row) for row in rows], mixing, device, run):
+        for owner, value in found:
             totals[owner] += value
         done += len(batch)
         progress(done, len(rows))
