@@ -35,8 +35,9 @@ PACKAGED = Shape(blocks=30, hidden=576, key_value=192, intermediate=1536)
 def operations(recipe: str, tokens: int, length: int = 512, shape: Shape = PACKAGED) -> float | None:
     """Multiplications and additions of a recipe; None where nothing that costs is a matrix product.
 
-    GPTQ runs each weight once, as the next one's input is calibrated on what it writes; AWQ and SmoothQuant twice, once
-    in full precision for their scales. AWQ's scales are sought among 20, each of which is judged by tr(dW H dW^T).
+    GPTQ runs each weight once, as the next one's input is calibrated on what it writes; AWQ twice, once in full
+    precision for its scales, which are sought among 20, each of which is judged by tr(dW H dW^T). SmoothQuant's scales
+    need what normalizations write alone, and for that no more than attention in full precision.
     """
     layers = shape.layers()
     attention = 2.0 * tokens * length * shape.hidden
@@ -48,7 +49,8 @@ def operations(recipe: str, tokens: int, length: int = 512, shape: Shape = PACKA
     if recipe == "awq":
         search = sum(20.0 * rows * columns**2 for rows, columns in layers)
         return shape.blocks * (2 * forward + hessians + search)
-    return shape.blocks * 2 * forward if recipe == "smoothquant" else None
+    until_norms = attention + sum(2.0 * tokens * rows * columns for rows, columns in layers[:2])
+    return shape.blocks * (until_norms + forward) if recipe == "smoothquant" else None
 
 
 def matrix_rate(threads: int) -> float:

@@ -62,10 +62,7 @@ class BlockStep:
             first_output = replay.first_output()
         groups = finder.groups()
         full = replay.outputs() if self.recipe.propagate == "full" or learned else []
-        stats: Stats = [None] * len(groups)
-        count_only = learned and any(group.routed for group in groups)
-        if self.recipe.first_needs or count_only:
-            stats = list(replay.stats(groups, self.recipe.first_needs))
+        stats = self._first_stats(groups, learned)
         transforms = BlockTransforms(replay, self.rounder, groups, stats)
         try:
             transforms.apply(first_output)
@@ -74,6 +71,15 @@ class BlockStep:
         finally:
             transforms.shifts.stop()  # they are among the operations
         return full if self.recipe.propagate == "full" else self._quantized_outputs()
+
+    def _first_stats(self, groups: Groups, learned: bool) -> Stats:
+        """Statistics of the inputs before anything of the block is changed; None where nothing reads them."""
+        experts, needs = any(group.routed for group in groups), self.recipe.first_needs
+        observed = groups if needs or (learned and experts) else []
+        if self.recipe.observes_norms_alone and not experts:
+            observed = [group for group in observed if group.norm is not None]
+        found = iter(self.replay.stats(observed, needs) if observed else [])
+        return [next(found) if group in observed else None for group in groups]
 
     def stored_ops(self) -> list[RuntimeOp]:
         """The operations, their tensors on the CPU."""

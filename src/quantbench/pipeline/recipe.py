@@ -90,6 +90,17 @@ class Recipe:
         return needs - {"block"}
 
     @property
+    def observes_norms_alone(self) -> bool:
+        """Whether `first_needs` are of what normalizations write alone: none but scales folded there read any."""
+        others = frozenset() if self.true_sequential else self.rounding_needs
+        for part in (self.clip, self.activation, self.policy):
+            others |= frozenset() if part is None else part.needs
+        return not others and all(
+            isinstance(transform, ScaleTransform) and transform.producers == {"norm"}
+            for transform in self.transforms.values()
+        )
+
+    @property
     def data_free(self) -> bool:
         """Whether no part uses calibration data: then the run is the same whatever calibration set is chosen."""
         allocation = self.policy.allocation
