@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 GROUPS = "quantizer.weight.group_size=64"
 SYMMETRIC = ("quantizer.weight.symmetric=true", "quantizer.weight.scale_convention=full_range")
+ALPHA = "quantizer.transforms.smooth.alpha=0.5"
 OURS = "quantbench "
 """How names of quantbench's recipes begin among the tools."""
 
@@ -80,7 +81,8 @@ WORK: dict[str, Work] = {
     ),
     "SmoothQuant, W8A8": Work(
         {
-            f"{OURS}smoothquant": ("smoothquant", "quantizer.transforms.smooth.alpha=0.5"),
+            f"{OURS}smoothquant": ("smoothquant", ALPHA),
+            f"{OURS}smoothquant, propagate=full": ("smoothquant", ALPHA, "quantizer.propagate=full"),
             "llmcompressor": ("llmcompressor", "w8a8", "8"),
         },
         target=0.5,

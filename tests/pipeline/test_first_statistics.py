@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from quantbench.core.input_stats import LinearStats
 from quantbench.models.groups import InputGroup
+from quantbench.pipeline.capture import START
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.replay import BlockReplay
 from quantbench.pipeline.walker import quantize_model
@@ -14,7 +16,7 @@ from recipes import make_recipe
 from tiny import FAMILIES, tiny_handle, tiny_llama
 
 CPU = torch.device("cpu")
-TOKENS = torch.randint(2, 60, (3, 40), generator=torch.Generator().manual_seed(0))
+TOKENS = torch.randint(2, 60, (3, START + 8), generator=torch.Generator().manual_seed(0))
 
 
 def fingerprint(family: str, recipe: Recipe) -> str:
@@ -65,3 +67,22 @@ def test_what_is_not_looked_at_changes_nothing(family: str, name: str, monkeypat
     found = fingerprint(family, recipe)
     monkeypatch.setattr(Recipe, "observes_norms_alone", False)
     assert fingerprint(family, recipe) == found
+
+
+@pytest.mark.parametrize("name", ["smoothquant", "gptq", "awq"])
+def test_full_precision_inputs_take_one_run_of_each_block(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written by the run that statistics are of: the same as in two."""
+    recipe = make_recipe(name, "quantizer.propagate=full", "quantizer.true_sequential=false")
+    runs: list[int] = []
+    handle = tiny_handle(tiny_llama())
+    handle.model.model.layers[1].mlp.register_forward_pre_hook(lambda _module, args: runs.append(args[0].shape[1]))
+    found = quantize_model(handle, recipe, TOKENS, CPU, lambda *_: None).artifact.fingerprint()
+    assert runs.count(TOKENS.shape[1]) == len(TOKENS)
+
+    def apart(
+        self: BlockReplay, groups: list[InputGroup], needs: frozenset[str]
+    ) -> tuple[list[Tensor], list[LinearStats]]:
+        return self.outputs(), self.stats(groups, needs)
+
+    monkeypatch.setattr(BlockReplay, "outputs_and_stats", apart)
+    assert fingerprint("llama", recipe) == found

@@ -61,8 +61,7 @@ class BlockStep:
         with GroupFinder(replay.name, replay.block) as finder:
             first_output = replay.first_output()
         groups = finder.groups()
-        full = replay.outputs() if self.recipe.propagate == "full" or learned else []
-        stats = self._first_stats(groups, learned)
+        full, stats = self._first_pass(groups, learned)
         transforms = BlockTransforms(replay, self.rounder, groups, stats)
         try:
             transforms.apply(first_output)
@@ -72,14 +71,20 @@ class BlockStep:
             transforms.shifts.stop()  # they are among the operations
         return full if self.recipe.propagate == "full" else self._quantized_outputs()
 
-    def _first_stats(self, groups: Groups, learned: bool) -> Stats:
-        """Statistics of the inputs before anything of the block is changed; None where nothing reads them."""
+    def _first_pass(self, groups: Groups, learned: bool) -> tuple[list[Tensor], Stats]:
+        """Outputs and statistics of the inputs before anything of the block is changed, as far as they are read."""
         experts, needs = any(group.routed for group in groups), self.recipe.first_needs
         observed = groups if needs or (learned and experts) else []
         if self.recipe.observes_norms_alone and not experts:
             observed = [group for group in observed if group.norm is not None]
-        found = iter(self.replay.stats(observed, needs) if observed else [])
-        return [next(found) if group in observed else None for group in groups]
+        outputs: list[Tensor] = []
+        seen: list[LinearStats] = []
+        if self.recipe.propagate == "full" or learned:
+            outputs, seen = self.replay.outputs_and_stats(observed, needs)
+        elif observed:
+            seen = self.replay.stats(observed, needs)
+        found = iter(seen)
+        return outputs, [next(found) if group in observed else None for group in groups]
 
     def stored_ops(self) -> list[RuntimeOp]:
         """The operations, their tensors on the CPU."""

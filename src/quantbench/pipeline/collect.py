@@ -97,10 +97,12 @@ def collect(
     needs: frozenset[str],
     all_expert_tokens: bool,
     within: Callable[[int], AbstractContextManager[None]] = lambda _index: nullcontext(),
+    written: Callable[[Tensor], None] | None = None,
 ) -> list[LinearStats]:
     """Statistics of each group's input, over all sequences; a forward ends at the last group asked for.
 
-    within: the context in which a sequence runs, by its index.
+    within: the context in which a sequence runs, by its index. written: takes what the block writes for each, for which
+    forwards go on to the end.
     Those of an expert are over the tokens routed to it, which may be none; or (all_expert_tokens) over all tokens.
     Raises ModelError naming the weight if an activation is not finite.
     """
@@ -115,7 +117,7 @@ def collect(
     def watch(index: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             add(index, args[0])
-            if index == len(groups) - 1:
+            if written is None and index == len(groups) - 1:
                 raise _StopForwardError
 
         return hook
@@ -136,7 +138,9 @@ def collect(
         for index, (states, call) in enumerate(zip(hidden, calls, strict=True)):
             try:
                 with within(index), experts if routed and not all_expert_tokens else nullcontext():
-                    run_block(block, states, call)
+                    output = run_block(block, states, call)
+                if written is not None:
+                    written(output)
             except _StopForwardError:
                 continue
     finally:

@@ -60,6 +60,15 @@ class BlockReplay:
         given = (self.block, groups, self.hidden, self.calls, needs, self._all_expert_tokens)
         return collect(*given, within=self.finished.sequence)
 
+    def outputs_and_stats(
+        self, groups: Sequence[InputGroup], needs: frozenset[str]
+    ) -> tuple[list[Tensor], list[LinearStats]]:
+        """Both in one run of each sequence."""
+        outputs: list[Tensor] = []
+        given = (self.block, groups, self.hidden, self.calls, needs, self._all_expert_tokens)
+        stats = collect(*given, within=self.finished.sequence, written=lambda one: outputs.append(self._keep(one)))
+        return outputs, stats
+
     def install(self, ops: Iterable[RuntimeOp]) -> list[Removable]:
         """Perform operations whenever the block runs; returns what removes them."""
         return install(self._modules, ops)
