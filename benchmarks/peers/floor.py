@@ -37,7 +37,8 @@ def operations(recipe: str, tokens: int, length: int = 512, shape: Shape = PACKA
 
     GPTQ runs each weight once, as the next one's input is calibrated on what it writes; AWQ twice, once in full
     precision for its scales, which are sought among 20, each of which is judged by tr(dW H dW^T). SmoothQuant's scales
-    need what normalizations write alone, and for that no more than attention in full precision.
+    need what normalizations write alone, and for that no more than attention in full precision. Nothing reads what the
+    last block writes when it is quantized.
     """
     layers = shape.layers()
     attention = 2.0 * tokens * length * shape.hidden
@@ -48,9 +49,9 @@ def operations(recipe: str, tokens: int, length: int = 512, shape: Shape = PACKA
         return shape.blocks * (forward + hessians + rounding)
     if recipe == "awq":
         search = sum(20.0 * rows * columns**2 for rows, columns in layers)
-        return shape.blocks * (2 * forward + hessians + search)
+        return shape.blocks * (2 * forward + hessians + search) - forward
     until_norms = attention + sum(2.0 * tokens * rows * columns for rows, columns in layers[:2])
-    return shape.blocks * (until_norms + forward) if recipe == "smoothquant" else None
+    return shape.blocks * (until_norms + forward) - forward if recipe == "smoothquant" else None
 
 
 def matrix_rate(threads: int) -> float:

@@ -86,3 +86,14 @@ def test_full_precision_inputs_take_one_run_of_each_block(name: str, monkeypatch
 
     monkeypatch.setattr(BlockReplay, "outputs_and_stats", apart)
     assert fingerprint("llama", recipe) == found
+
+
+@pytest.mark.parametrize(("head", "expected"), [(False, 1), (True, 2)])
+def test_what_the_last_block_writes_is_made_if_the_head_reads_it(head: bool, expected: int) -> None:
+    handle = tiny_handle(tiny_llama())
+    lengths: list[int] = []
+    last = handle.model.model.layers[-1].mlp.down_proj
+    last.register_forward_pre_hook(lambda _module, args: lengths.append(args[0].shape[1]))
+    recipe = make_recipe("awq", "quantizer.weight.group_size=16", f"quantizer.policy.lm_head={head}")
+    quantize_model(handle, recipe, TOKENS, CPU, lambda *_: None)
+    assert lengths.count(TOKENS.shape[1]) == expected * len(TOKENS)

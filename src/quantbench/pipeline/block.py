@@ -57,6 +57,11 @@ class BlockStep:
 
     def run(self) -> list[Tensor]:
         """Quantize the block; its outputs, which the next block reads."""
+        full = self.quantize()
+        return full if self.recipe.propagate == "full" else self._quantized_outputs()
+
+    def quantize(self) -> list[Tensor]:
+        """Quantize the block; what it wrote in full precision, if the recipe reads that."""
         replay, learned = self.replay, isinstance(self.recipe.rounding, BlockRounding)
         with GroupFinder(replay.name, replay.block) as finder:
             first_output = replay.first_output()
@@ -69,7 +74,7 @@ class BlockStep:
             self._quantize(groups, stats, full)
         finally:
             transforms.shifts.stop()  # they are among the operations
-        return full if self.recipe.propagate == "full" else self._quantized_outputs()
+        return full
 
     def _first_pass(self, groups: Groups, learned: bool) -> tuple[list[Tensor], Stats]:
         """Outputs and statistics of the inputs before anything of the block is changed, as far as they are read."""

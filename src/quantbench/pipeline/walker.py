@@ -107,6 +107,9 @@ class _Walk:
             keep = decoder.handle.activation_keeper(hidden)
             given = (rounder, decoder.cache_ops[index], keep, captured.starts[index])
             step = BlockStep(name, block, hidden, calls, *given)
-            captured.hidden[:] = step.run()
+            if index + 1 < len(decoder.blocks) or self.recipe.policy.lm_head:
+                captured.hidden[:] = step.run()
+            else:  # nothing reads what the last block writes
+                step.quantize()
             ops += step.stored_ops()
         decoder.put_away(index, artifact, self.keep)
