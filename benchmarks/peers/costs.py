@@ -63,7 +63,7 @@ def measure(folder: Path, one: Measurement) -> Line:
         if one.repetition == 0 and one.setting.threads == 1:
             scoring = [sys.executable, str(HERE / "score.py"), str(folder / "base"), str(out)]
             try:
-                found["scores"] = dict(run(folder, f"{out.stem}-score", scoring, os.cpu_count() or 1))
+                found["scores"] = dict(run(folder, f"{out.stem}-score", scoring, 1))
             except MakerError as error:  # a checkpoint that quantbench does not read
                 found["not_scored"] = str(error)
         return found
