@@ -216,14 +216,14 @@ def test_a_kept_expert_that_was_changed_is_stored_beside_the_quantized_ones() ->
 
 def test_a_transform_of_a_kept_expert_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     handle = tiny_handle(tiny_mixtral())
-    run = BlockStep.run
+    quantize_block = BlockStep.quantize
 
     def doubled(step: BlockStep) -> list[Tensor]:
         slot = next(s for s in block_slots(step.replay.name, step.replay.block) if s.name.endswith("down_proj.3"))
         slot.set(slot.get() * 2)
-        return run(step)
+        return quantize_block(step)
 
-    monkeypatch.setattr(BlockStep, "run", doubled)
+    monkeypatch.setattr(BlockStep, "quantize", doubled)
     artifact = quantize(handle, recipe("gptq", "quantizer.policy.keep=['experts.down_proj.3']")).artifact
     handle.restore()
     original = handle.model.model.layers[1].mlp.experts.down_proj[3]
