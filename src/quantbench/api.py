@@ -111,8 +111,8 @@ def quantize(
     import torch
 
     from quantbench.config.named import named_recipe
+    from quantbench.core.out_of_memory import memory_explained
     from quantbench.models.handle import ModelHandle
-    from quantbench.pipeline.fits import memory_of_quantizing
     from quantbench.pipeline.walker import quantize_model
 
     chosen = named_recipe(recipe, overrides, None if config_dir is None else Path(config_dir))
@@ -127,7 +127,8 @@ def quantize(
     torch.nn.Module.to(model, torch.device("cpu"))
     handle = ModelHandle(model, tokenizer, "in memory")
     try:
-        with progress("quantizing", "block") as show, memory_of_quantizing(device, tokens):
+        fits = "a smaller model" if tokens is None else f"sequences shorter than {tokens.shape[1]} tokens (length)"
+        with progress("quantizing", "block") as show, memory_explained("quantizing", device, fits):
             quantized = quantize_model(handle, chosen, tokens, device, show)
     except BaseException:
         handle.restore()

@@ -120,6 +120,6 @@ def test_quantizing_without_memory_for_one_sequence_says_what_would_fit() -> Non
     model = long_llama()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     tokens = torch.randint(2, 250, (4, 16))
-    with room_for(model, 0), pytest.raises(ModelError, match=r"calib.length: one of 16 tokens.*memory_gib"):
+    with room_for(model, 0), pytest.raises(ModelError, match=r"shorter than 16 tokens \(length\)"):
         quantbench.quantize(model, tiny_tokenizer(), "gptq", tokens, ["quantizer.weight.group_size=8"])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

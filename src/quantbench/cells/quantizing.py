@@ -17,12 +17,12 @@ from quantbench.core import tensors
 from quantbench.core.environment import environment
 from quantbench.core.files import write_text
 from quantbench.core.meter import Meter
+from quantbench.core.out_of_memory import memory_explained
 from quantbench.core.progress import duration, progress
 from quantbench.models.handle import ModelHandle
 from quantbench.pipeline.any_recipe import AnyRecipe
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.checkpoint import Checkpoint
-from quantbench.pipeline.fits import memory_of_quantizing
 from quantbench.pipeline.recipe import Recipe
 from quantbench.pipeline.state import Quantized
 from quantbench.pipeline.stored import check_stored
@@ -124,7 +124,10 @@ def _made(
         with progress("reading", "tensor") as show:
             return read_checkpoint(handle, recipe, show)
     assert isinstance(recipe, Recipe)
-    with progress("quantizing", "block") as show, memory_of_quantizing(device, tokens):
+    fits = "more of it in files (a smaller memory_gib)" if device.type == "cpu" else "device=cpu"
+    if tokens is not None:
+        fits = f"sequences shorter than {tokens.shape[1]} tokens (calib.length), or {fits}"
+    with progress("quantizing", "block") as show, memory_explained("quantizing", device, fits):
         return quantize_model(handle, recipe, tokens, device, show, checkpoint)
 
 
