@@ -21,8 +21,8 @@ demo: venv  ## run the demo sweep
 test: dev  ## run the tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: dev  ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
+test-slow: dev  ## run the tests that take minutes, the longest first
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder tests/core/test_large_models.py tests
 
 test-slurm: dev  ## run the tests on a real SLURM, which they install and start: as root, on Debian or Ubuntu; most wait, so four at a time
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m slurm tests/slurm

@@ -25,6 +25,8 @@ SRC = str(Path(__file__).parents[1] / "src")
 IMPORTED = [
     *("hydra", "submitit", "transformers.models.llama.modeling_llama", "transformers.tokenization_utils_tokenizers"),
     *("quantbench.cli.main", "quantbench.cli.sweeps", "quantbench.launch.grid", "quantbench.launch.launchers"),
+    *("quantbench.cells.quantizing", "quantbench.cells.observing", "quantbench.cells.scoring"),
+    *("quantbench.models.skeleton", "quantbench.models.pretrained", "quantbench.tasks.text_windows"),
     *(
         "quantbench.rounding.gptq",
         "quantbench.kernels.columns",

@@ -259,12 +259,15 @@ def test_a_value_given_twice_is_one_cell(workdir: Workdir, command: Callable[...
         assert "\n1 cell, 1 run" in printed
 
 
-def test_a_dry_run_writes_nothing_at_all(workdir: Workdir, command: Callable[..., Any]) -> None:
+def test_a_dry_run_writes_nothing_but_what_the_cache_keeps(workdir: Workdir, command: Callable[..., Any]) -> None:
     before = set(workdir.folder.rglob("*"))
     for flags in ([], ["-m"]):
         status, _, said = command(*workdir.arguments(*flags, "quantizer=rtn", "dry_run=true", "output_dir='~/x'"))
         assert status == 0, said
-    assert set(workdir.folder.rglob("*")) == before
+    cache = workdir.folder / "cache"
+    kept = [path for path in cache.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in kept} == {"findings"}
+    assert set(workdir.folder.rglob("*")) - {cache, *cache.rglob("*")} == before
 
 
 @pytest.mark.parametrize("kind", ["file", "below a file", "link to nothing", "read-only"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from quantbench.cells.quantizing import ensure_quantized
+from quantbench.cells.quantizing import quantize_and_store
 from quantbench.cells.session import Inputs, Session
 from quantbench.config.composer import compose_cells
 from quantbench.core.build import build
@@ -121,10 +121,10 @@ def test_a_run_whose_format_loses_something_is_not_stored(
             store.lock(cell.run_id),
             pytest.raises(StoreError, match=r"layer model\.layers\.0\..*, format IntFormat: "),
         ):
-            ensure_quantized(Session(store), cell, Inputs(None, {}, {}))
+            quantize_and_store(Session(store), cell, Inputs(None, {}, {}))
     assert store.load_run(cell.run_id) is None
     with store.lock(cell.run_id):
-        assert ensure_quantized(Session(store), cell, Inputs(None, {}, {}))
+        quantize_and_store(Session(store), cell, Inputs(None, {}, {}))
     record = store.load_run(cell.run_id)
     assert record is not None
     assert record.status == "quantized"

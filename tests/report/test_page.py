@@ -368,6 +368,38 @@ def test_a_page_that_cannot_be_made_leaves_a_warning(
     assert not (store.sweep_dir("demo") / "report.html").exists()
 
 
+def test_a_page_is_drawn_again_only_if_it_would_be_another_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = SweepScores(store, drawn(store).manifest())
+    made = gathered([scores])
+    path = store.sweep_dir("demo") / "report.html"
+    drawings: list[str] = []
+
+    def counted(*given: Any) -> str:
+        drawings.append("one")
+        return html(*given)
+
+    monkeypatch.setattr(write, "html", counted)
+
+    def after(results: pd.DataFrame) -> int:
+        assert write.try_report(scores, results, made.comparisons, made.variances) == path
+        return len(drawings)
+
+    assert after(made.results) == 1
+    whole = path.read_bytes()
+    assert after(made.results) == 1
+    assert path.read_bytes() == whole
+    assert report(["demo", f"--output-dir={store.root}"]) == 0  # asked for by name it is drawn
+    assert (len(drawings), path.read_bytes()) == (2, whole)
+    path.write_bytes(whole[:-1000])
+    assert after(made.results) == 3
+    assert path.read_bytes() == whole
+    higher = made.results.assign(value=made.results["value"] + 1e-9)
+    assert after(higher) == 4
+    assert path.read_bytes() != whole
+    path.unlink()
+    assert after(higher) == 5
+
+
 def test_a_sweep_of_which_nothing_has_run_has_a_page(store: Store) -> None:
     grid = Grid(store)
     grid.add("gptq-wiki", "gptq", 0.2, "wiki", scored=False)

@@ -6,26 +6,19 @@ from quantbench.cells.quantizing import install
 from quantbench.cells.session import Inputs, Session
 from quantbench.config.cell import Cell
 from quantbench.pipeline.observe import has_other_gains, relative_losses
-from quantbench.pipeline.recipe import Recipe
 from quantbench.store.records import Observed
 
 OBSERVED_TOKENS = 512
 """About how much of it is run: a share of squares over the rows of all outputs needs no more."""
 
 
-def ensure_observed(session: Session, cell: Cell, inputs: Inputs) -> None:
-    """Store the relative loss of each layer of a cell that was quantized without data, once; nothing without text.
+def observe(session: Session, cell: Cell, inputs: Inputs) -> None:
+    """Store the relative loss of each layer of a cell that was quantized without data, with text that is at hand.
 
-    Nothing, too, for rotated models and those whose normalizations hold scales, whose weights are not the original ones
-    plus an error, and where the quantized weights would have to be computed again.
+    Nothing is stored of a model whose normalizations hold scales: its weights are not the original ones plus an error.
     """
-    store, recipe = session.store, cell.recipe
-    if inputs.calib is not None or recipe.rewrites or (isinstance(recipe, Recipe) and recipe.weight is None):
-        return
-    at_hand = session.installed == cell.run_id or store.weights_path(cell.run_id).exists()
     text = session.text_at_hand(cell)
-    if text is None or not at_hand or store.load_observed(cell.run_id) is not None:
-        return
+    assert text is not None
     sequences = text.tokens[: max(1, OBSERVED_TOKENS // text.tokens.shape[1])]
     handle = install(session, cell, inputs)
     if has_other_gains(handle):  # of a checkpoint: its weights are the original ones times scales, plus an error
@@ -38,4 +31,4 @@ def ensure_observed(session: Session, cell: Cell, inputs: Inputs) -> None:
         n_tokens=sequences.numel(),
         relative_loss=losses,
     )
-    store.save_observed(observed)
+    session.store.save_observed(observed)

@@ -36,20 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("quantbench")
 
 
-def ensure_quantized(session: Session, cell: Cell, inputs: Inputs) -> bool:
-    """Quantize the cell's model and store it, unless that is done; whether it had to be.
-
-    Raises StoreError if what was done before was made of other inputs, and if what is stored is not what was quantized.
-    """
-    record = session.store.load_run(cell.run_id)
-    if record is not None and record.status == "quantized":
-        check_fingerprints(record, input_fingerprints(session, cell, inputs))
-        return False
-    _quantize_and_store(session, cell, inputs)
-    return True
-
-
-def _quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
+def quantize_and_store(session: Session, cell: Cell, inputs: Inputs) -> None:
+    """Quantize the cell's model and store it. Raises StoreError if what is stored is not what was quantized."""
     device = session.device(cell)
     session.handle(cell)  # loading is not what is measured
     meter = Meter(device)

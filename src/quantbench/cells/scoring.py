@@ -20,28 +20,18 @@ from quantbench.tasks.reference import Reference
 from quantbench.tasks.task import Outcome, protocol_id
 
 
-def all_scored(session: Session, cell: Cell) -> bool:
-    """Whether a cell has a score on each of its tasks: nothing is left to be compared with full precision."""
-    store = session.store
-    return all(store.load_score(cell.run_id, task, protocol_id(session.test(cell, task))) for task in cell.tasks)
-
-
-def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> bool:
-    """Score the cell on a task, unless that is done; whether it had to be."""
+def score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> None:
+    """Score the cell on a task, and store that. What fails is stored, too, and goes through."""
     test = inputs.tests[task]
     protocol = protocol_id(test)
     path = session.store.reference_path(baseline.run_id, task, protocol) if test.uses_reference else None
-    scored = session.store.load_score(cell.run_id, task, protocol) is not None
-    # The full-precision model is evaluated again where its reference was deleted: others are measured against it.
-    captures = cell.run_id == baseline.run_id
-    if scored and (path is None or path.exists() or not captures):
-        return False
     _refuse_again(session, cell, task, protocol)
     device = session.device(cell)
     meter = Meter(device)
     try:
         reference = None
         if path is not None:
+            captures = cell.run_id == baseline.run_id
             reference = Reference.capture(path) if captures else Reference.load(path)
         outcome = _outcome(session, cell, inputs, task, reference)
     except Exception as error:
@@ -52,7 +42,7 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
     items, handle = outcome.items, session.handle(cell)
     metrics.check_items(items, len(items), f"the items of task {task!r}")
     overlap = inputs.overlaps.get(task)
-    score = Score(
+    scored = Score(
         run_id=cell.run_id,
         task=task,
         protocol=protocol,
@@ -71,9 +61,8 @@ def ensure_score(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, t
         overlap=None if overlap is None else overlap.to_dict(),
         reference=baseline.run_id,
     )
-    session.store.save_score(score, items, outcome.attachments, outcome.estimates, outcome.positions)
+    session.store.save_score(scored, items, outcome.attachments, outcome.estimates, outcome.positions)
     append_cost(session, cell, f"evaluate {task}", meter.read() | {"tokens": test.n_positions})
-    return True
 
 
 def _count(items: pd.DataFrame, column: str) -> int | None:

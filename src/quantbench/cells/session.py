@@ -5,29 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from quantbench.calibration.base import CalibSet
 from quantbench.calibration.replicates import reordered
-from quantbench.checkpoints.read import check_checkpoint
 from quantbench.checkpoints.recipe import CheckpointRecipe
 from quantbench.config.cell import Cell
 from quantbench.config.node import ConfigNode
 from quantbench.core.cache import cache_dir
 from quantbench.core.environment import pick_device
 from quantbench.core.errors import ConfigError, DataError, ModelError, QuantbenchError
+from quantbench.core.lazy import lazy_module
 from quantbench.core.memory import Memory, machine_memory
 from quantbench.datasets.overlap import Overlap, overlap
 from quantbench.datasets.passages import shared_between
-from quantbench.models.folder import max_length
 from quantbench.models.handle import ModelHandle
 from quantbench.models.loading import ModelSource
-from quantbench.models.skeleton import embedding_rows, layer_names, skeleton
-from quantbench.models.tokenizer import highest_id, tokenizer_fingerprint
+from quantbench.models.outline import Outline, outline, position_limit
+from quantbench.models.tokenizer import highest_id, known_fingerprint
 from quantbench.store.store import Store
 from quantbench.tasks.task import TestSet, load_test_set, protocol_id
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from quantbench.checkpoints import read
+    from quantbench.models import skeleton
+else:
+    read = lazy_module("quantbench.checkpoints.read")
+    skeleton = lazy_module("quantbench.models.skeleton")
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,9 @@ class Session:
 
     def __init__(self, store: Store, attempt: str = "") -> None:
         self.store, self.attempt = store, attempt
-        self._limits: dict[str, int | None] = {}
         self._tokenizers: dict[str, tuple[PreTrainedTokenizerBase, str]] = {}
+        self._limits: dict[str, int | None] = {}
+        self._outlines: dict[str, Outline] = {}
         self._skeletons: dict[str, PreTrainedModel] = {}
         self._tests: dict[str, TestSet | QuantbenchError] = {}
         self._calibs: dict[str, CalibSet] = {}
@@ -56,13 +64,6 @@ class Session:
         self._model: tuple[str, ModelHandle] | None = None
         self.installed: str | None = None
         """run_id of what is in the loaded model now."""
-
-    def limit(self, cell: Cell) -> int | None:
-        """How many positions the model takes."""
-        key = cell.model_part.digest
-        if key not in self._limits:
-            self._limits[key] = max_length(cell.model.config())
-        return self._limits[key]
 
     def device(self, cell: Cell) -> torch.device:
         """The cell's device."""
@@ -73,14 +74,28 @@ class Session:
         key = cell.model_part.digest
         if key not in self._tokenizers:
             tokenizer = cell.model.load_tokenizer()
-            self._tokenizers[key] = tokenizer, tokenizer_fingerprint(tokenizer)
+            self._tokenizers[key] = tokenizer, known_fingerprint(tokenizer)
         return self._tokenizers[key]
 
+    def limit(self, cell: Cell) -> int | None:
+        """How many positions the model takes."""
+        key = cell.model_part.digest
+        if key not in self._limits:
+            self._limits[key] = position_limit(cell.model)
+        return self._limits[key]
+
+    def outline(self, cell: Cell) -> Outline:
+        """What the model's configuration says of it."""
+        key = cell.model_part.digest
+        if key not in self._outlines:
+            self._outlines[key] = outline(cell.model)
+        return self._outlines[key]
+
     def skeleton(self, cell: Cell) -> PreTrainedModel:
-        """The model without its weights, for what its structure says."""
+        """The model without its weights, for what is compared with it."""
         key = cell.model_part.digest
         if key not in self._skeletons:
-            self._skeletons[key] = skeleton(cell.model)
+            self._skeletons[key] = skeleton.skeleton(cell.model)
         return self._skeletons[key]
 
     def handle(self, cell: Cell) -> ModelHandle:
@@ -204,7 +219,7 @@ def _check_vocabulary(session: Session, cell: Cell) -> None:
     tokenizer, _ = session.tokenizer(cell)
     if cell.model.trust_remote_code:  # as for the layers
         return
-    rows = embedding_rows(session.skeleton(cell))
+    rows = session.outline(cell).rows
     if highest_id(tokenizer) < rows:  # many models have rows to spare
         return
     inputs = session.inputs(cell)
@@ -224,8 +239,8 @@ def _check_layers(session: Session, cell: Cell) -> None:
     # Code that a model brings along need not run without weights: then the names are checked when it is quantized.
     if cell.recipe.full_precision or cell.model.trust_remote_code:
         return
-    cell.recipe.check_layers(layer_names(session.skeleton(cell)))
+    cell.recipe.check_layers(session.outline(cell).quantizable().layers)
     if isinstance(cell.recipe, CheckpointRecipe):
-        limit = check_checkpoint(cell.recipe, session.skeleton(cell), session.tokenizer(cell)[0].get_vocab())
+        limit = read.check_checkpoint(cell.recipe, session.skeleton(cell), session.tokenizer(cell)[0].get_vocab())
         for name in cell.tasks:
             session.test(cell, name).check_length(limit, name)

@@ -9,6 +9,7 @@ from quantbench.cli.flags import config_dirs
 from quantbench.config.application import run
 from quantbench.config.folders import Folders
 from quantbench.config.overrides import MULTIRUN
+from quantbench.core import garbage
 
 if TYPE_CHECKING:
     from quantbench.config.cell import Cell
@@ -30,4 +31,5 @@ def _run_grid(cells: Sequence[Cell], command: Sequence[str], sweep_params: Mappi
     check_reachable(cells)
     from quantbench.launch.grid import run_grid
 
+    garbage.resume()
     run_grid(cells, command, sweep_params)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from quantbench.cli.entry import prepare_terminal, reporting_errors
 from quantbench.cli.flags import check_flags, config_dirs, split
+from quantbench.core import garbage
 from quantbench.core.errors import ConfigError
 from quantbench.core.logs import set_up_logging
 from quantbench.core.version import __version__
@@ -38,8 +39,12 @@ def main() -> None:
     """Entry point of `quantbench` and `python -m quantbench`."""
     prepare_terminal()
     set_up_logging()
-    with reporting_errors():
-        sys.exit(_answer(sys.argv[1:]))
+    garbage.pause()
+    try:
+        with reporting_errors():
+            sys.exit(_answer(sys.argv[1:]))
+    finally:
+        garbage.resume()
 
 
 def _answer(arguments: Sequence[str]) -> int:
@@ -47,6 +52,7 @@ def _answer(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
         module, _, name = COMMANDS[arguments[0]].rpartition(".")
         command: Callable[[list[str]], int] = getattr(importlib.import_module(module), name)
+        garbage.resume()
         return command(list(arguments[1:]))
     flags, overrides = split(arguments)
     check_flags(flags)

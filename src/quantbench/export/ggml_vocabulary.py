@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gguf
-from transformers import PreTrainedTokenizerBase
 
 from quantbench.export.codes import NotHeldError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SPLITS = {
     # The regular expression of GPT-2, and what is before it.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quantbench.core.errors import ConfigError
 from quantbench.core.progress import counted
@@ -17,6 +16,9 @@ from quantbench.export.codes import NotHeldError
 from quantbench.formats.quantized_weight import QuantizedWeight
 from quantbench.pipeline.artifact import Artifact
 from quantbench.pipeline.runtime import QuantizeInput
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Equality = Literal["exact", "rounded", "engine"]
 """How far the reader's logits may lie from the run's (quantbench.export.tolerance)."""

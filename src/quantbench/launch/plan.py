@@ -19,7 +19,6 @@ from quantbench.config.cell import Cell
 from quantbench.core.environment import pick_device
 from quantbench.core.errors import StoreError
 from quantbench.core.progress import counted, duration
-from quantbench.models.structure import find_blocks
 from quantbench.store.manifest import CellEntry
 from quantbench.store.store import Store
 
@@ -91,7 +90,7 @@ def _pieces(session: Session, cell: Cell, work: _Remaining) -> Iterator[tuple[st
 
     2 operations a parameter and token, once to evaluate; about four passes to calibrate, and as much again to round.
     """
-    parameters = _parameters(session, cell)[0]
+    parameters = session.outline(cell).quantizable().parameters
     if work.quantize and not cell.recipe.full_precision:
         tokens = 0 if cell.calib is None else cell.calib.n * cell.calib.length
         yield cell.choices["quantizer"], tokens, 2.0 * parameters * max(8 * tokens, 1)
@@ -136,7 +135,7 @@ def _measured(store: Store, model: str) -> Measured:
     return found
 
 
-def _operations_per_second(device: torch.device, threads: int, size: int = 1024) -> float:
+def _operations_per_second(device: torch.device, threads: int, size: int = 512) -> float:
     torch.set_num_threads(threads)
     matrix = torch.ones(size, size, device=device)
     (matrix @ matrix).sum().item()
@@ -147,12 +146,5 @@ def _operations_per_second(device: torch.device, threads: int, size: int = 1024)
 
 def _stored_bytes(session: Session, cell: Cell) -> float:
     """Bytes of the quantized weights: those of the blocks, in the recipe's format."""
-    total, width = _parameters(session, cell)
-    return total * cell.recipe.expected_bits(width) / 8
-
-
-def _parameters(session: Session, cell: Cell) -> tuple[int, int]:
-    """Parameters of the decoder blocks, and the hidden size; no weights are loaded."""
-    model = session.skeleton(cell)
-    _, blocks = find_blocks(model)
-    return sum(p.numel() for p in blocks.parameters()), int(model.config.hidden_size)
+    outline = session.outline(cell).quantizable()
+    return outline.parameters * cell.recipe.expected_bits(outline.width) / 8

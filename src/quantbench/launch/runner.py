@@ -8,9 +8,9 @@ import logging
 import time
 import traceback
 
+from quantbench.cells.done import all_scored
 from quantbench.cells.recording import record_failure
 from quantbench.cells.run import run_cell
-from quantbench.cells.scoring import all_scored
 from quantbench.cells.session import Session
 from quantbench.config.cell import Cell
 from quantbench.core.errors import QuantbenchError

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import gammaln, stdtr, stdtrit
 
 LEVEL = 0.95
@@ -89,6 +88,8 @@ class Error:
 
     def quantile(self, probability: float) -> float:
         """The inverse of `probability`, for probabilities of 1/2 and more."""
+        from scipy.optimize import brentq  # a quarter of a second, where most ask for no quantile
+
         bounds = [source.stderr * float(stdtrit(source.df, probability)) for source in self.sources]
         if sum(bound > 0 for bound in bounds) < 2:
             return sum(bounds)

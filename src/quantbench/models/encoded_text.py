@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quantbench.core.cache import cache_dir
 from quantbench.core.errors import ModelError, StoreError
 from quantbench.core.files import make_folder, replacing
-from quantbench.models.tokenizer import tokenizer_fingerprint
+from quantbench.models.tokenizer import known_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,15 +68,9 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> EncodedText:
 
 
 def _place(tokenizer: PreTrainedTokenizerBase, text: str) -> Path:
-    digest = hashlib.sha256(f"{version('tokenizers')} {_fingerprint(tokenizer)} ".encode())
+    digest = hashlib.sha256(f"{version('tokenizers')} {known_fingerprint(tokenizer)} ".encode())
     digest.update(text.encode("utf-8", "surrogatepass"))
     return cache_dir() / "tokens" / f"{digest.hexdigest()}.npy"
-
-
-@functools.lru_cache(maxsize=4)
-def _fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Once for each tokenizer: all of its definition is read."""
-    return tokenizer_fingerprint(tokenizer)
 
 
 def _read(path: Path) -> EncodedText | None:

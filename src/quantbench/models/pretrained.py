@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+import transformers
 from transformers.utils import logging as transformers_logging
 
 from quantbench.core.errors import ModelError
 from quantbench.core.finite import all_finite
 from quantbench.core.progress import counted
 from quantbench.models.folder import Dtype
+from quantbench.models.kept import Finding, kept
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @contextmanager
@@ -42,13 +47,13 @@ def load_model(
     """
     options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     with quiet_transformers(), _explained(name, folder):
-        config = AutoConfig.from_pretrained(folder, **options)
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
         if getattr(config, "quantization_config", None) is not None:
             raise ModelError(
                 f"model {name} ({folder}) is quantized already: its config.json has a quantization_config. "
                 "Choose the checkpoint in full precision that it was made from."
             )
-        loader: Any = AutoModelForCausalLM
+        loader: Any = transformers.AutoModelForCausalLM
         model, info = loader.from_pretrained(
             folder,
             config=config,
@@ -63,7 +68,7 @@ def load_model(
             f"model {name} ({folder}): {len(absent)} weights are missing or have another shape than config.json says, "
             f"first {absent[0]}. They would be random numbers. Is it a causal language model with its head?"
         )
-    assert isinstance(model, PreTrainedModel)
+    assert isinstance(model, transformers.PreTrainedModel)
     _check_finite(model, dtype, f"model {name} ({folder})")
     model.train(False)
     model.requires_grad_(False)
@@ -86,13 +91,47 @@ def _check_finite(model: PreTrainedModel, dtype: Dtype, what: str) -> None:
 def load_tokenizer(folder: Path, name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer in a model folder. Raises ModelError if it has none that can be loaded."""
     with quiet_transformers(), _explained(name, folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+        tokenizer = _own_tokenizer(folder) if trust_remote_code else _tokenizer(folder)
     if not tokenizer("The", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
         raise ModelError(
             f"model {name} ({folder}): its tokenizer knows no tokens. Its files are missing: tokenizer.json, or those "
             "that `tokenizer.save_pretrained` wrote (tokenizer.model, vocab.json and merges.txt, ...)"
         )
+    return tokenizer
+
+
+class TokenizerClass(Finding):
+    """Where the class that transformers chose for a folder's tokenizer lies; None: it chooses anew each time."""
+
+    module: str | None
+    name: str = ""
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """What AutoTokenizer gives. To choose the class it imports the model's code, which takes a second: only once."""
+    chosen: list[PreTrainedTokenizerBase] = []
+
+    def choose() -> TokenizerClass:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        assert isinstance(tokenizer, transformers.PreTrainedTokenizerBase)
+        chosen.append(tokenizer)
+        found, known = type(tokenizer), isinstance(tokenizer, transformers.PreTrainedTokenizerFast)
+        known = known and getattr(importlib.import_module(found.__module__), found.__name__, None) is found
+        return TokenizerClass(module=found.__module__, name=found.__name__) if known else TokenizerClass(module=None)
+
+    found = kept(folder, TokenizerClass, choose)
+    if not chosen and found.module is None:
+        choose()
+    if not chosen:
+        loader = getattr(importlib.import_module(found.module or ""), found.name)
+        chosen.append(loader.from_pretrained(folder, local_files_only=True, _from_auto=True))
+    return chosen[0]
+
+
+def _own_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A tokenizer that the folder may bring the code of."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=True)
+    assert isinstance(tokenizer, transformers.PreTrainedTokenizerBase)
     return tokenizer
 
 
@@ -113,4 +152,5 @@ def _explained(name: str, folder: Path) -> Iterator[None]:
 def read_config(folder: Path, name: str, trust_remote_code: bool = False) -> Any:
     """The configuration of a model folder; loads no weights. Raises ModelError if it cannot be read."""
     with quiet_transformers(), _explained(name, folder):
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+        return transformers.AutoConfig.from_pretrained(folder, **options)

@@ -31,9 +31,24 @@ def skeleton(source: ModelSource) -> PreTrainedModel:
 
 def embedding_rows(model: PreTrainedModel) -> int:
     """How many token ids a model takes."""
+    return _embeddings(model).shape[0]
+
+
+def hidden_width(model: PreTrainedModel) -> int:
+    """Elements of a token's hidden state: what the configuration says, else what an embedding has."""
+    return int(getattr(model.config.get_text_config(), "hidden_size", _embeddings(model).shape[1]))
+
+
+def block_parameters(model: PreTrainedModel) -> int:
+    """How many parameters the decoder blocks have. Raises ModelError where they are not found."""
+    _, blocks = find_blocks(model)
+    return sum(parameter.numel() for parameter in blocks.parameters())
+
+
+def _embeddings(model: PreTrainedModel) -> torch.Tensor:
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
-    return weight.shape[0]
+    return weight
 
 
 def layer_names(model: PreTrainedModel) -> list[str]:

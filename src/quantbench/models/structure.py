@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
 from quantbench.core.finite import all_finite
 from quantbench.models.experts import router_modules
 from quantbench.models.slots import block_slots
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def find_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

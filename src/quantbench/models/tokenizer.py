@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,12 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     special = {key: str(token) for key, token in tokenizer.special_tokens_map.items()}
     parts = [definition, special, leading_special_tokens(tokenizer)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=4)
+def known_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The fingerprint of a tokenizer that stays as it is: found once, since all of it is read."""
+    return tokenizer_fingerprint(tokenizer)
 
 
 def highest_id(tokenizer: PreTrainedTokenizerBase) -> int:

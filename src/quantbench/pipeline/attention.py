@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from quantbench.core.component import component
 from quantbench.core.errors import ModelError
@@ -20,6 +19,9 @@ from quantbench.pipeline.capture import capture, run_block
 from quantbench.pipeline.fold import check_unchanged
 from quantbench.pipeline.rotary import rotary_of, rotary_styles
 from quantbench.transforms.hadamard import Orthogonal, shortfall
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _PROBE_TOKENS = 8
 MOST_SCORES = 1 << 20

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
 from quantbench.models.handle import run_decoder
 from quantbench.pipeline.devices import to_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 START = 64
 """Tokens of a sequence that show how a block is built: which weights read one tensor, what wrote it."""

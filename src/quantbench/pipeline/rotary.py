@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
 from quantbench.formats.rotary import Rotary, Style
 from quantbench.models.attention import ROTARY, Attend, route
 from quantbench.pipeline.capture import BlockCall, capture, run_block
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _PROBE_TOKENS = 8
 _STYLES: tuple[Style, ...] = ("half", "interleaved")

@@ -7,8 +7,9 @@ model as it was and as it is rotated: every block's output, and the logits, must
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
 from quantbench.models.handle import ModelHandle
@@ -20,6 +21,9 @@ from quantbench.pipeline.rotate_weights import NO_STREAM, check_same, refused
 from quantbench.pipeline.runtime import RuntimeOp, install
 from quantbench.transforms.hadamard import shortfall
 from quantbench.transforms.rotation import Rotation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _PROBE_TOKENS = 32
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from quantbench.models.groups import InputGroup, norm_modules
 from quantbench.models.handle import Removable
 from quantbench.models.slots import embedding_slot, head_slot
 from quantbench.pipeline.rotate_weights import NO_STREAM, fold_gain, hooked, refused, rotate_inputs
 from quantbench.transforms.hadamard import Orthogonal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def rotate_embeddings(model: PreTrainedModel, stream: Orthogonal) -> None:

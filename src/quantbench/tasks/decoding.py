@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
 from quantbench.core.finite import all_finite
@@ -16,6 +16,9 @@ from quantbench.core.progress import ProgressCallback
 from quantbench.models.head import head_in_place, head_of, wide_head
 from quantbench.tasks.batches import run_batches
 from quantbench.tasks.logits import SplitModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def greedy(

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from quantbench.core.errors import ModelError
 from quantbench.models.handle import ModelHandle, decoder, run_decoder
 from quantbench.models.head import head_in_place, head_of, head_on, wide_head
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CHUNK_BYTES = 128 << 20
 """Most bytes the float32 logits of one chunk take."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from quantbench.core.mixing import Mixing
 from quantbench.core.progress import ProgressCallback
 from quantbench.tasks.batches import alone, run_batches
 from quantbench.tasks.logits import SplitModel, log_probabilities
 from quantbench.tasks.overflow import overflowed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

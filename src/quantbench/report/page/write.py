@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +53,7 @@ def write_report(
         content = replace(content, sentences=[*wish.sentences(sweeps, content), *content.sentences])
     chosen = default_path(store, [manifest.name for manifest in manifests]) if path is None else path
     files.make_folder(chosen.parent)
-    files.write_text(chosen, html(content, sections(content)))
+    _write(chosen, content)
     return chosen, content
 
 
@@ -61,15 +65,52 @@ def default_path(store: Store, names: Sequence[str]) -> Path:
 def try_report(
     scores: SweepScores, results: pd.DataFrame, comparisons: pd.DataFrame, variances: pd.DataFrame
 ) -> Path | None:
-    """The page at the end of a sweep; where it lies. What goes wrong with it is logged: the results are there."""
+    """The page at the end of a sweep; where it lies. What goes wrong with it is logged: the results are there.
+
+    A page that was made of the same, by the same code, stays: drawing it takes a second.
+    """
     path = default_path(scores.store, [scores.manifest.name])
     try:
         content = content_of([scores], results, comparisons, variances)
-        files.write_text(path, html(content, sections(content)))
+        if not _ends_with(path, _mark(content).encode()):
+            _write(path, content)
     except Exception:
         log.warning("no %s was made; `quantbench report %s` tries it again", path, scores.manifest.name, exc_info=True)
         return None
     return path
+
+
+def _write(path: Path, content: Content) -> None:
+    files.write_text(path, html(content, sections(content)) + _mark(content))
+
+
+def _mark(content: Content) -> str:
+    """What a page ends with: which content it was made of, and which code made it."""
+    made_of = hashlib.sha256(_drawn_by().encode())
+    for part in fields(content):
+        value = getattr(content, part.name)
+        made_of.update((value.to_csv() if isinstance(value, pd.DataFrame) else repr(value)).encode())
+    return f"\n<!-- made of {made_of.hexdigest()} -->\n"
+
+
+@functools.cache
+def _drawn_by() -> str:
+    """Digest of this folder and of the libraries that draw."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in Path(__file__).parent.iterdir() if path.is_file()):
+        found.update(path.read_bytes())
+    libraries = [version(name) for name in ("altair", "vl-convert-python", "jinja2", "pandas")]
+    return f"{found.hexdigest()} {libraries}"
+
+
+def _ends_with(path: Path, end: bytes) -> bool:
+    """Whether there is a file that ends so."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(end)))
+            return file.read() == end
+    except FileNotFoundError:
+        return False
 
 
 def write_all_figures(content: Content, folder: Path, suffixes: Sequence[str]) -> list[Path]:

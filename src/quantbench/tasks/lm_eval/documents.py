@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from quantbench.core.errors import DataError, ModelError
 from quantbench.core.progress import counted
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def failing(error: Exception, name: str, doing: str) -> DataError:

@@ -8,9 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from quantbench.core.errors import ConfigError
 from quantbench.models.tokenizer import chat_fingerprint
@@ -29,6 +27,9 @@ from quantbench.tasks.lm_eval.requests import (
     room_of,
 )
 from quantbench.tasks.lm_eval.shots import set_shots
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger("quantbench")
 

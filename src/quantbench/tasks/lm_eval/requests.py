@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from quantbench.models.tokenizer import chat_fingerprint, in_chat
 from quantbench.tasks.lm_eval.documents import failing
 from quantbench.tasks.lm_eval.options import LmEvalOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def requests_of(name: str, task: Any, options: LmEvalOptions, tokenizer: PreTrainedTokenizerBase) -> list[Any]:
