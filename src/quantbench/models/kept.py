@@ -62,7 +62,8 @@ def _read(path: Path, kind: type[F]) -> F | None:
 
 def _definition(folder: Path) -> str:
     """Digest of everything that a finding follows from; the folder's name is one that transformers looks at."""
-    files = sorted({path for pattern in DEFINITION_FILES for path in folder.rglob(pattern) if path.is_file()})
+    patterns = (*DEFINITION_FILES, "additional_chat_templates/*.jinja")
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     contents = [[str(path.relative_to(folder)), file_sha256(path)] for path in files]
     libraries = [version(name) for name in ("transformers", "tokenizers")]
     return digest([str(folder), contents, libraries, _own_code()], 32)
