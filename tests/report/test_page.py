@@ -398,6 +398,8 @@ def test_a_page_is_drawn_again_only_if_it_would_be_another_one(store: Store, mon
     assert path.read_bytes() != whole
     path.unlink()
     assert after(higher) == 5
+    monkeypatch.setattr(write, "code_sha256", lambda _folder: "that of a later version")
+    assert after(higher) == 6
 
 
 def test_a_sweep_of_which_nothing_has_run_has_a_page(store: Store) -> None:

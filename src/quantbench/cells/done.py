@@ -5,6 +5,7 @@ Finished cells are asked for again and again: by a grid to which cells are added
 
 from __future__ import annotations
 
+from quantbench.calibration.base import CalibSet
 from quantbench.cells.fingerprints import check_fingerprints, input_fingerprints
 from quantbench.cells.session import Inputs, Session
 from quantbench.config.cell import Cell
@@ -21,17 +22,18 @@ def is_quantized(session: Session, cell: Cell, inputs: Inputs) -> bool:
     return True
 
 
-def is_observed(session: Session, cell: Cell, inputs: Inputs) -> bool:
-    """Whether nothing is to be observed of the cell's layers.
+def text_to_observe(session: Session, cell: Cell, inputs: Inputs) -> CalibSet | None:
+    """The text on which the cell's layers are still to be observed; None if they are not.
 
-    To be observed are those that were quantized without data, where text is at hand; not those of rotated models, whose
-    weights are not the original ones plus an error, nor where the quantized weights would have to be computed again.
+    They are where they were quantized without data and text is at hand; not those of rotated models, whose weights are
+    not the original ones plus an error, nor where the quantized weights would have to be computed again.
     """
     store, recipe = session.store, cell.recipe
     if inputs.calib is not None or recipe.rewrites or (isinstance(recipe, Recipe) and recipe.weight is None):
-        return True
+        return None
     at_hand = session.installed == cell.run_id or store.weights_path(cell.run_id).exists()
-    return session.text_at_hand(cell) is None or not at_hand or store.load_observed(cell.run_id) is not None
+    done = store.load_observed(cell.run_id) is not None
+    return session.text_at_hand(cell) if at_hand and not done else None
 
 
 def is_scored(session: Session, cell: Cell, baseline: Cell, inputs: Inputs, task: str) -> bool:

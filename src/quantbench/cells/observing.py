@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantbench.calibration.base import CalibSet
 from quantbench.cells.quantizing import install
 from quantbench.cells.session import Inputs, Session
 from quantbench.config.cell import Cell
@@ -12,13 +13,11 @@ OBSERVED_TOKENS = 512
 """About how much of it is run: a share of squares over the rows of all outputs needs no more."""
 
 
-def observe(session: Session, cell: Cell, inputs: Inputs) -> None:
-    """Store the relative loss of each layer of a cell that was quantized without data, with text that is at hand.
+def observe(session: Session, cell: Cell, inputs: Inputs, text: CalibSet) -> None:
+    """Store the relative loss of each layer of a cell that was quantized without data, on a text.
 
     Nothing is stored of a model whose normalizations hold scales: its weights are not the original ones plus an error.
     """
-    text = session.text_at_hand(cell)
-    assert text is not None
     sequences = text.tokens[: max(1, OBSERVED_TOKENS // text.tokens.shape[1])]
     handle = install(session, cell, inputs)
     if has_other_gains(handle):  # of a checkpoint: its weights are the original ones times scales, plus an error

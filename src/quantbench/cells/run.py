@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantbench.cells.cell_log import cell_log
-from quantbench.cells.done import is_observed, is_quantized, is_scored
+from quantbench.cells.done import is_quantized, is_scored, text_to_observe
 from quantbench.cells.session import Session
 from quantbench.config.cell import Cell
 from quantbench.core.lazy import lazy_module
@@ -30,8 +30,8 @@ def run_cell(session: Session, cell: Cell, baseline: Cell) -> bool:
         if not is_quantized(session, cell, inputs):
             quantizing.quantize_and_store(session, cell, inputs)
             did = True
-        if not is_observed(session, cell, inputs):
-            observing.observe(session, cell, inputs)
+        if (text := text_to_observe(session, cell, inputs)) is not None:
+            observing.observe(session, cell, inputs, text)
         for task in cell.tasks:
             if not is_scored(session, cell, baseline, inputs, task):
                 scoring.score(session, cell, baseline, inputs, task)

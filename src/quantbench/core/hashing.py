@@ -26,6 +26,13 @@ def hash_path(path: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+@cache
+def code_sha256(folder: Path) -> str:
+    """sha256 of all files of a package's folder with their relative names, compiled ones left out; once a process."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    return hashlib.sha256("\n".join(f"{f.relative_to(folder)} {file_sha256(f)}" for f in files).encode()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file; read again only if its size or time of change is new."""
     status = path.stat()

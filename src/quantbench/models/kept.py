@@ -6,8 +6,6 @@ them, and the code of this package that looks at the result.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import logging
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from quantbench.core.cache import cache_dir
 from quantbench.core.errors import StoreError
 from quantbench.core.files import make_folder, write_text
-from quantbench.core.hashing import digest, file_sha256
+from quantbench.core.hashing import code_sha256, digest, file_sha256
 from quantbench.models.folder import DEFINITION_FILES
 
 log = logging.getLogger("quantbench")
@@ -66,13 +64,4 @@ def _definition(folder: Path) -> str:
     files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     contents = [[str(path.relative_to(folder)), file_sha256(path)] for path in files]
     libraries = [version(name) for name in ("transformers", "tokenizers")]
-    return digest([str(folder), contents, libraries, _own_code()], 32)
-
-
-@functools.cache
-def _own_code() -> str:
-    """sha256 of the modules of this package."""
-    found = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+    return digest([str(folder), contents, libraries, code_sha256(Path(__file__).parent)], 32)

@@ -145,37 +145,14 @@ class LocalModel:
 
     def check_files(self) -> None:
         """Raise ModelError, before anything is read or hashed, if the folder holds no complete model."""
-        self._checked()
+        self.definition()
 
     def check_reachable(self) -> None:
         """The same: the folder holds everything."""
-        self._checked()
+        self.definition()
 
     def definition(self) -> Path:
-        """The folder, which is complete. Raises ModelError if it is not."""
-        return self._checked()
-
-    def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer in the folder."""
-        return pretrained.load_tokenizer(self._checked(), self.name)
-
-    def fingerprint(self) -> str:
-        """sha256 over the folder's model files."""
-        return folder_fingerprint(self._checked())
-
-    def config(self) -> Any:
-        """From config.json."""
-        return pretrained.read_config(self._checked(), self.name)
-
-    def load(self, device: str = "cpu") -> ModelHandle:
-        """The model in the folder."""
-        return _load(self, self._checked(), device)
-
-    def prepare(self) -> str:
-        """Nothing to fetch: check that the folder is complete."""
-        return _located(self.name, self._checked())
-
-    def _checked(self) -> Path:
+        """The folder. Raises ModelError if it is not complete."""
         if not self.path.is_dir():
             lack: str | None = "not a folder" if self.path.exists() else "no such folder"
         else:
@@ -186,6 +163,26 @@ class LocalModel:
                 "model.safetensors (or its parts with an index) and the tokenizer's files."
             )
         return self.path
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer in the folder."""
+        return pretrained.load_tokenizer(self.definition(), self.name)
+
+    def fingerprint(self) -> str:
+        """sha256 over the folder's model files."""
+        return folder_fingerprint(self.definition())
+
+    def config(self) -> Any:
+        """From config.json."""
+        return pretrained.read_config(self.definition(), self.name)
+
+    def load(self, device: str = "cpu") -> ModelHandle:
+        """The model in the folder."""
+        return _load(self, self.definition(), device)
+
+    def prepare(self) -> str:
+        """Nothing to fetch: check that the folder is complete."""
+        return _located(self.name, self.definition())
 
 
 @component
@@ -205,11 +202,11 @@ class PackagedGguf:
 
     def definition(self) -> Path:
         """The folder of the dequantized model."""
-        return self._folder()
+        return gguf.dequantized(self._file(), cache_dir())
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer the GGUF file holds."""
-        return pretrained.load_tokenizer(self._folder(), self.name)
+        return pretrained.load_tokenizer(self.definition(), self.name)
 
     def fingerprint(self) -> str:
         """sha256 of the GGUF file."""
@@ -217,21 +214,18 @@ class PackagedGguf:
 
     def config(self) -> Any:
         """From the GGUF file's configuration."""
-        return pretrained.read_config(self._folder(), self.name)
+        return pretrained.read_config(self.definition(), self.name)
 
     def load(self, device: str = "cpu") -> ModelHandle:
         """The dequantized model."""
-        return _load(self, self._folder(), device)
+        return _load(self, self.definition(), device)
 
     def prepare(self) -> str:
         """Download the package and dequantize its model."""
-        return _located(self.name, self._folder())
+        return _located(self.name, self.definition())
 
     def _file(self) -> Path:
         return fetch(self.package, [self.member]) / self.member
-
-    def _folder(self) -> Path:
-        return gguf.dequantized(self._file(), cache_dir())
 
 
 def _load(source: ModelSource, folder: Path, device: str) -> ModelHandle:

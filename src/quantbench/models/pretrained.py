@@ -91,7 +91,7 @@ def _check_finite(model: PreTrainedModel, dtype: Dtype, what: str) -> None:
 def load_tokenizer(folder: Path, name: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer in a model folder. Raises ModelError if it has none that can be loaded."""
     with quiet_transformers(), _explained(name, folder):
-        tokenizer = _own_tokenizer(folder) if trust_remote_code else _tokenizer(folder)
+        tokenizer = _auto_tokenizer(folder, trust_remote_code) if trust_remote_code else _tokenizer(folder)
     if not tokenizer("The", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one of no files
         raise ModelError(
             f"model {name} ({folder}): its tokenizer knows no tokens. Its files are missing: tokenizer.json, or those "
@@ -109,28 +109,24 @@ class TokenizerClass(Finding):
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """What AutoTokenizer gives. To choose the class it imports the model's code, which takes a second: only once."""
-    chosen: list[PreTrainedTokenizerBase] = []
-
-    def choose() -> TokenizerClass:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        assert isinstance(tokenizer, transformers.PreTrainedTokenizerBase)
-        chosen.append(tokenizer)
-        found, known = type(tokenizer), isinstance(tokenizer, transformers.PreTrainedTokenizerFast)
-        known = known and getattr(importlib.import_module(found.__module__), found.__name__, None) is found
-        return TokenizerClass(module=found.__module__, name=found.__name__) if known else TokenizerClass(module=None)
-
-    found = kept(folder, TokenizerClass, choose)
-    if not chosen and found.module is None:
-        choose()
-    if not chosen:
-        loader = getattr(importlib.import_module(found.module or ""), found.name)
-        chosen.append(loader.from_pretrained(folder, local_files_only=True, _from_auto=True))
-    return chosen[0]
+    known = kept(folder, TokenizerClass, lambda: _class_of(_auto_tokenizer(folder)))
+    if known.module is None:
+        return _auto_tokenizer(folder)
+    loader = getattr(importlib.import_module(known.module), known.name)
+    tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(folder, local_files_only=True, _from_auto=True)
+    return tokenizer
 
 
-def _own_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """A tokenizer that the folder may bring the code of."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=True)
+def _class_of(tokenizer: PreTrainedTokenizerBase) -> TokenizerClass:
+    found, fast = type(tokenizer), isinstance(tokenizer, transformers.PreTrainedTokenizerFast)
+    if fast and getattr(importlib.import_module(found.__module__), found.__name__, None) is found:
+        return TokenizerClass(module=found.__module__, name=found.__name__)
+    return TokenizerClass(module=None)
+
+
+def _auto_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
     assert isinstance(tokenizer, transformers.PreTrainedTokenizerBase)
     return tokenizer
 

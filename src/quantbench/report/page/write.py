@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from quantbench.core import files
+from quantbench.core.hashing import code_sha256
 from quantbench.report.decide import Wish
 from quantbench.report.modelled.columns import Modelled
 from quantbench.report.page.content import Content
@@ -86,21 +86,12 @@ def _write(path: Path, content: Content) -> None:
 
 def _mark(content: Content) -> str:
     """What a page ends with: which content it was made of, and which code made it."""
-    made_of = hashlib.sha256(_drawn_by().encode())
+    libraries = [version(name) for name in ("altair", "vl-convert-python", "jinja2", "pandas")]
+    made_of = hashlib.sha256(f"{code_sha256(Path(__file__).parents[2])} {libraries}".encode())
     for part in fields(content):
         value = getattr(content, part.name)
         made_of.update((value.to_csv() if isinstance(value, pd.DataFrame) else repr(value)).encode())
     return f"\n<!-- made of {made_of.hexdigest()} -->\n"
-
-
-@functools.cache
-def _drawn_by() -> str:
-    """Digest of this folder and of the libraries that draw."""
-    found = hashlib.sha256()
-    for path in sorted(path for path in Path(__file__).parent.iterdir() if path.is_file()):
-        found.update(path.read_bytes())
-    libraries = [version(name) for name in ("altair", "vl-convert-python", "jinja2", "pandas")]
-    return f"{found.hexdigest()} {libraries}"
 
 
 def _ends_with(path: Path, end: bytes) -> bool:
